@@ -1,1 +1,8 @@
-//! x
+//! nodectl: a Kubernetes node in one binary.
+//!
+//! The modules, and who may import whom (a test reads the `use` lines and keeps this so):
+//! `main → cli → {agent, server, crictl, switch, doctor} → {policy, cri, host, kube, store} →
+//! {config, api}`. `policy` is pure and imports `api` and `config` alone; the edges (`cri`, `host`,
+//! `kube`, `store`) import no policy and not one another.
+
+pub mod api;

@@ -1,0 +1,14 @@
+//! The vocabulary that every other module speaks: identifiers, the v1 Pod with its defaults, what was
+//! observed in the runtime, and the labels by which pods are found again. Data and pure functions only;
+//! this module imports nothing else of ours.
+
+pub mod container_hash;
+pub mod fingerprint;
+pub mod ids;
+pub mod labels;
+pub mod observation;
+pub mod pod;
+
+pub use ids::{ContainerId, PodFullName, PodUid, SandboxId};
+pub use observation::{ContainerState, ObservedContainer, ObservedSandbox, PodObservation, SandboxState};
+pub use pod::{ContainerKind, PodExt, RestartPolicy};
