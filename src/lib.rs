@@ -6,3 +6,4 @@
 //! `kube`, `store`) import no policy and not one another.
 
 pub mod api;
+pub mod error;

@@ -8,6 +8,7 @@ pub mod ids;
 pub mod labels;
 pub mod observation;
 pub mod pod;
+pub mod view;
 
 pub use ids::{ContainerId, PodFullName, PodUid, SandboxId};
 pub use observation::{ContainerState, ObservedContainer, ObservedSandbox, PodObservation, SandboxState};
