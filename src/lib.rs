@@ -1,1 +1,4 @@
-//! x
+//! A Kubernetes node in one binary.
+
+pub mod api;
+pub mod cri;

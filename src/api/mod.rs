@@ -1,0 +1,3 @@
+//! The vocabulary that all parts share. It imports nothing else of ours.
+
+pub mod cri;
