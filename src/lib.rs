@@ -6,4 +6,5 @@
 //! `kube`, `store`) import no policy and not one another.
 
 pub mod api;
+pub mod cri;
 pub mod error;

@@ -1,8 +1,9 @@
-//! The vocabulary that every other module speaks: identifiers, the v1 Pod with its defaults, what was
-//! observed in the runtime, and the labels by which pods are found again. Data and pure functions only;
-//! this module imports nothing else of ours.
+//! The vocabulary that every other module speaks: identifiers, the v1 Pod with its defaults, the CRI
+//! messages, what was observed in the runtime, and the labels by which pods are found again. Data and pure
+//! functions only; this module imports nothing else of ours.
 
 pub mod container_hash;
+pub mod cri;
 pub mod fingerprint;
 pub mod ids;
 pub mod labels;
