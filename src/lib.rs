@@ -8,3 +8,4 @@
 pub mod api;
 pub mod cri;
 pub mod error;
+pub mod policy;

@@ -1,0 +1,15 @@
+//! Decisions, and nothing but decisions: functions of a specification, an observation and a time. No task,
+//! file, socket, clock or global is used here, so each rule is tested by a table.
+
+pub mod backoff;
+pub mod cgroup;
+pub mod container_config;
+pub mod expansion;
+pub mod fingerprints;
+pub mod grace;
+pub mod lifecycle;
+pub mod pod_actions;
+pub mod resources;
+pub mod restart;
+#[cfg(test)]
+pub(crate) mod testing;

@@ -1,0 +1,101 @@
+//! Observations and pods in short form, for the tests of the decisions.
+
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::core::v1::{Container, Pod, PodSpec},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+
+use crate::api::{
+    ContainerState, ObservedContainer, ObservedSandbox, PodFullName, PodObservation, SandboxState,
+    container_hash::kubelet_container_hash,
+};
+
+/// The image of every test container.
+pub(crate) const IMAGE: &str = "localhost/app:1";
+
+/// A container spec of a name.
+pub(crate) fn spec(name: &str) -> Container {
+    Container { name: name.into(), image: Some(IMAGE.into()), ..Container::default() }
+}
+
+/// A pod `default/p` with UID `u` and the given regular containers.
+pub(crate) fn pod(containers: &[&str]) -> Pod {
+    Pod {
+        metadata: ObjectMeta {
+            name: Some("p".into()),
+            namespace: Some("default".into()),
+            uid: Some("u".into()),
+            ..ObjectMeta::default()
+        },
+        spec: Some(PodSpec {
+            containers: containers.iter().map(|name| spec(name)).collect(),
+            ..PodSpec::default()
+        }),
+        status: None,
+    }
+}
+
+/// A running container at attempt 0, with kubelet's hash for [`spec`] of that name.
+pub(crate) fn container(name: &str, sandbox: &str) -> ObservedContainer {
+    ObservedContainer {
+        id: format!("{sandbox}-{name}-0").into(),
+        name: name.into(),
+        sandbox_id: sandbox.into(),
+        attempt: 0,
+        restart_count: 0,
+        state: ContainerState::Running,
+        created_at: Timestamp::UNIX_EPOCH,
+        started_at: Some(Timestamp::UNIX_EPOCH),
+        finished_at: None,
+        exit_code: 0,
+        reason: String::new(),
+        message: String::new(),
+        image: IMAGE.into(),
+        image_ref: "sha256:0".into(),
+        log_path: String::new(),
+        kubelet_hash: Some(kubelet_container_hash(&spec(name))),
+        fingerprint: None,
+        restart_delay_seconds: Some(0),
+        pod_grace_seconds: None,
+        sidecar: false,
+    }
+}
+
+/// The same, ended with an exit code at the given second.
+pub(crate) fn exited(name: &str, sandbox: &str, exit_code: i32, second: i64) -> ObservedContainer {
+    ObservedContainer {
+        state: ContainerState::Exited,
+        finished_at: Timestamp::from_second(second).ok(),
+        exit_code,
+        ..container(name, sandbox)
+    }
+}
+
+/// A ready sandbox with an address.
+pub(crate) fn sandbox(id: &str, attempt: u32) -> ObservedSandbox {
+    ObservedSandbox {
+        id: id.into(),
+        attempt,
+        state: SandboxState::Ready,
+        created_at: Timestamp::UNIX_EPOCH,
+        ips: vec![std::net::Ipv4Addr::new(10, 0, 0, 2).into()],
+        host_network: false,
+        fingerprint: None,
+        runtime_handler: "".into(),
+    }
+}
+
+/// An observation of pod `default/p` with UID `u`.
+pub(crate) fn observed(
+    sandboxes: Vec<ObservedSandbox>,
+    containers: Vec<ObservedContainer>,
+) -> PodObservation {
+    let mut observation = PodObservation {
+        sandboxes,
+        containers,
+        ..PodObservation::empty("u".into(), PodFullName::new("default", "p"), Timestamp::UNIX_EPOCH)
+    };
+    observation.sort();
+    observation
+}
