@@ -74,10 +74,6 @@ impl CriError {
             let error = Self::new(rpc, endpoint, CriErrorKind::Unimplemented, refusal);
             return Self { no_cri_v1: true, ..error };
         }
-        if find::<tonic::TimeoutExpired>(status).is_some() {
-            let message = "no answer within the time given to the runtime";
-            return Self::new(rpc, endpoint, CriErrorKind::DeadlineExceeded, message);
-        }
         if find::<tonic::transport::Error>(status).is_some()
             || find::<hyper::Error>(status).is_some()
             || transport_words(status)
@@ -94,6 +90,8 @@ impl CriError {
             Code::Unimplemented => CriErrorKind::Unimplemented,
             Code::ResourceExhausted | Code::OutOfRange => CriErrorKind::ResourceExhausted,
             Code::InvalidArgument => CriErrorKind::InvalidArgument,
+            // Exec's time limit comes without a code from containerd.
+            _ if status.message().ends_with("context deadline exceeded") => CriErrorKind::DeadlineExceeded,
             _ => CriErrorKind::Other,
         };
         if status.message().is_empty() {
@@ -230,7 +228,7 @@ fn transport_words(status: &Status) -> bool {
         && (message.starts_with("h2 protocol error") || message.starts_with("error reading a body"))
 }
 
-fn find<'a, E: std::error::Error + 'static>(status: &'a Status) -> Option<&'a E> {
+fn find<E: std::error::Error + 'static>(status: &Status) -> Option<&E> {
     let mut next = std::error::Error::source(status);
     while let Some(error) = next {
         if let Some(found) = error.downcast_ref::<E>() {

@@ -10,11 +10,15 @@
 //! After a deadline or a drop a create may nevertheless have happened, so callers look for its
 //! result before they create again ([`CriError::name_reserved`]).
 
+mod channel;
+mod client;
 mod endpoint;
 mod error;
 mod event;
+mod follow;
 mod proto;
 
+pub use client::{CriClient, CriTimeouts};
 pub use endpoint::{EndpointError, RuntimeEndpoint, SocketProblem};
 pub use error::{CriError, CriErrorKind, NameReserved};
 pub use event::{EventKind, EventSender, EventSource, RuntimeEvent, RuntimeEvents};

@@ -16,3 +16,16 @@ pub(super) mod containerd_events {
 pub(super) mod containerd_payloads {
     include!(concat!(env!("OUT_DIR"), "/client/containerd.events.rs"));
 }
+
+/// Messages too large to be held by value in the layers of a call; `build.rs` names them to the
+/// generated client.
+pub(super) mod boxed {
+    use crate::api::cri;
+
+    pub(crate) type ContainerStatusResponse = Box<cri::ContainerStatusResponse>;
+    pub(crate) type CreateContainerRequest = Box<cri::CreateContainerRequest>;
+    pub(crate) type ImageStatusResponse = Box<cri::ImageStatusResponse>;
+    pub(crate) type PodSandboxStatusResponse = Box<cri::PodSandboxStatusResponse>;
+    pub(crate) type PullImageRequest = Box<cri::PullImageRequest>;
+    pub(crate) type RunPodSandboxRequest = Box<cri::RunPodSandboxRequest>;
+}
