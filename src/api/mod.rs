@@ -1,0 +1,3 @@
+//! Kubernetes API vocabulary: identifiers, accessors and value types that every layer may use.
+
+pub mod quantity;
