@@ -5,7 +5,9 @@
 //! {config, api}`. `policy` is pure and imports `api` and `config` alone; the edges (`cri`, `host`,
 //! `kube`, `store`) import no policy and not one another.
 
+pub mod agent;
 pub mod api;
+pub mod config;
 pub mod cri;
 pub mod error;
 pub mod policy;

@@ -9,6 +9,7 @@ pub mod ids;
 pub mod labels;
 pub mod observation;
 pub mod pod;
+pub mod quantity;
 pub mod view;
 
 pub use ids::{ContainerId, PodFullName, PodUid, SandboxId};

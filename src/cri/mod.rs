@@ -16,6 +16,7 @@ mod endpoint;
 mod error;
 mod event;
 mod follow;
+pub mod observe;
 mod proto;
 
 pub use client::{CriClient, CriTimeouts};

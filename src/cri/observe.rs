@@ -6,9 +6,7 @@ use jiff::Timestamp;
 
 use crate::api::{
     ContainerState, ObservedContainer, ObservedSandbox, PodFullName, PodUid, SandboxState,
-    cri::{
-        self, ContainerStatus, NamespaceMode, PodSandbox, PodSandboxState, PodSandboxStatus,
-    },
+    cri::{self, ContainerStatus, NamespaceMode, PodSandbox, PodSandboxState, PodSandboxStatus},
     fingerprint::Fingerprint,
     labels,
     observation::ContainerMarks,

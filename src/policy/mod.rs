@@ -4,11 +4,13 @@
 pub mod backoff;
 pub mod cgroup;
 pub mod container_config;
+pub mod container_gc;
 pub mod expansion;
 pub mod fingerprints;
 pub mod grace;
 pub mod lifecycle;
 pub mod pod_actions;
+pub mod qos;
 pub mod resources;
 pub mod restart;
 #[cfg(test)]

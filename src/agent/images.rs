@@ -1,0 +1,365 @@
+//! Images: present or pulled, one pull an image at a time, a bounded number at once, with back-off.
+//!
+//! A pod whose image is there never waits for anybody's pull: presence is asked first, without a permit. A
+//! pull runs in a task of its own and goes on when the pod that wanted it is gone; whoever wants the same
+//! image meanwhile waits for the same pull.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use thiserror::Error;
+use tokio::{
+    sync::{Semaphore, watch},
+    time::Instant,
+};
+
+use crate::{
+    api::cri::{ImageSpec, PodSandboxConfig},
+    config::ImagePulls,
+    cri::Cri,
+    policy::backoff::RetryBackoff,
+};
+
+/// Delays between tries to pull an image that failed: kubelet's 10 s doubling to 300 s.
+const PULL_BACKOFF: RetryBackoff =
+    RetryBackoff::new(Duration::from_secs(10), Duration::from_secs(300));
+
+/// When an image is to be pulled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PullPolicy {
+    /// Before every start.
+    Always,
+    /// When it is not there.
+    IfNotPresent,
+    /// Never.
+    Never,
+}
+
+impl PullPolicy {
+    /// The API's text; unset means Always for the tag `latest` or none, else IfNotPresent.
+    pub fn of(policy: Option<&str>, image: &str) -> Self {
+        match policy {
+            Some("Always") => Self::Always,
+            Some("Never") => Self::Never,
+            Some("IfNotPresent") => Self::IfNotPresent,
+            _ if is_latest(image) => Self::Always,
+            _ => Self::IfNotPresent,
+        }
+    }
+}
+
+fn is_latest(image: &str) -> bool {
+    if image.contains('@') {
+        return false;
+    }
+    let name = image.rsplit('/').next().unwrap_or(image);
+    name.split_once(':').is_none_or(|(_, tag)| tag == "latest")
+}
+
+/// Why an image cannot be used now.
+#[derive(Debug, Clone, Error)]
+pub enum ImageError {
+    /// The runtime did not say whether it has the image.
+    #[error("cannot ask for image {image:?}: {cause}")]
+    Inspect {
+        /// The image.
+        image: String,
+        /// The runtime's words.
+        cause: String,
+    },
+    /// It is not there and must not be pulled.
+    #[error("image {image:?} is not on this node and its pull policy is Never")]
+    NeverPull {
+        /// The image.
+        image: String,
+    },
+    /// The pull failed.
+    #[error("pulling image {image:?} failed: {cause}")]
+    Pull {
+        /// The image.
+        image: String,
+        /// The runtime's words.
+        cause: String,
+        /// How long until the next try is allowed.
+        wait: Duration,
+    },
+    /// A pull failed before and the time for the next has not come.
+    #[error("back-off before pulling image {image:?} again; the last pull failed: {cause}")]
+    BackOff {
+        /// The image.
+        image: String,
+        /// Why the last pull failed.
+        cause: String,
+        /// How long until the next try is allowed.
+        wait: Duration,
+    },
+}
+
+impl ImageError {
+    /// The reason of the container's waiting state, in kubelet's words.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Inspect { .. } => "ImageInspectError",
+            Self::NeverPull { .. } => "ErrImageNeverPull",
+            Self::Pull { .. } => "ErrImagePull",
+            Self::BackOff { .. } => "ImagePullBackOff",
+        }
+    }
+
+    /// When to try again; `None` where the caller's own back-off decides.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Pull { wait, .. } | Self::BackOff { wait, .. } => Some(*wait),
+            Self::Inspect { .. } | Self::NeverPull { .. } => None,
+        }
+    }
+}
+
+type PullResult = Result<String, ImageError>;
+
+/// What limits pulls.
+#[derive(Debug, Clone, Copy)]
+pub struct PullLimits {
+    /// How many at once.
+    pub at_once: ImagePulls,
+    /// `registryPullQPS`: pulls begun a second; `None` for no limit.
+    pub per_second: Option<u32>,
+    /// `registryBurst`.
+    pub burst: u32,
+}
+
+/// Knows of all images that are wanted.
+pub struct Images {
+    cri: Arc<dyn Cri>,
+    permits: Arc<Semaphore>,
+    rate: Option<Arc<Mutex<TokenBucket>>>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    running: HashMap<String, watch::Receiver<Option<PullResult>>>,
+    failed: HashMap<String, Failure>,
+}
+
+struct Failure {
+    backoff: RetryBackoff,
+    not_before: Instant,
+    cause: String,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Images {
+    /// Over a runtime, within limits.
+    pub fn new(cri: Arc<dyn Cri>, limits: PullLimits) -> Self {
+        let permits = match limits.at_once {
+            ImagePulls::Serial => 1,
+            ImagePulls::Parallel { limit: Some(limit) } => {
+                usize::try_from(limit).unwrap_or(Semaphore::MAX_PERMITS).max(1)
+            }
+            ImagePulls::Parallel { limit: None } => Semaphore::MAX_PERMITS,
+        };
+        Self {
+            cri,
+            permits: Arc::new(Semaphore::new(permits)),
+            rate: limits
+                .per_second
+                .filter(|rate| *rate > 0)
+                .map(|rate| Arc::new(Mutex::new(TokenBucket::new(rate, limits.burst)))),
+            state: Arc::default(),
+        }
+    }
+
+    /// Makes sure that the image is on the node and answers what the runtime calls it. `on_pull` is called
+    /// before a pull is waited for.
+    ///
+    /// # Errors
+    /// See [`ImageError`].
+    pub async fn ensure(
+        &self,
+        image: &str,
+        policy: PullPolicy,
+        sandbox: &PodSandboxConfig,
+        on_pull: impl FnOnce(),
+    ) -> PullResult {
+        let image = qualified(image);
+        if policy != PullPolicy::Always {
+            if let Some(reference) = self.present(&image).await? {
+                return Ok(reference);
+            }
+            if policy == PullPolicy::Never {
+                return Err(ImageError::NeverPull { image });
+            }
+        }
+        on_pull();
+        self.pull(image, sandbox).await
+    }
+
+    async fn present(&self, image: &str) -> Result<Option<String>, ImageError> {
+        let spec = ImageSpec { image: image.to_owned(), ..ImageSpec::default() };
+        let answer = self.cri.image_status(spec, false).await.map_err(|error| ImageError::Inspect {
+            image: image.to_owned(),
+            cause: crate::error::chain(&error),
+        })?;
+        Ok(answer.image.map(|image| image.id).filter(|id| !id.is_empty()))
+    }
+
+    async fn pull(&self, image: String, sandbox: &PodSandboxConfig) -> PullResult {
+        let mut result = {
+            let mut state = lock(&self.state);
+            if let Some(running) = state.running.get(&image) {
+                running.clone()
+            } else {
+                if let Some(failure) = state.failed.get(&image) {
+                    let wait = failure.not_before.saturating_duration_since(Instant::now());
+                    if !wait.is_zero() {
+                        return Err(ImageError::BackOff { image, cause: failure.cause.clone(), wait });
+                    }
+                }
+                let (sender, receiver) = watch::channel(None);
+                state.running.insert(image.clone(), receiver.clone());
+                tokio::spawn(self.pull_task(image.clone(), sandbox.clone(), sender));
+                receiver
+            }
+        };
+        match result.wait_for(Option::is_some).await {
+            Ok(done) => done.clone().unwrap_or(Err(lost(&image))),
+            Err(_) => Err(lost(&image)),
+        }
+    }
+
+    fn pull_task(
+        &self,
+        image: String,
+        sandbox: PodSandboxConfig,
+        sender: watch::Sender<Option<PullResult>>,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        let (cri, permits, rate, state) =
+            (Arc::clone(&self.cri), Arc::clone(&self.permits), self.rate.clone(), Arc::clone(&self.state));
+        async move {
+            // The semaphore is never closed.
+            let _permit = permits.acquire().await;
+            if let Some(rate) = rate {
+                let wait = lock(&rate).take(Instant::now());
+                tokio::time::sleep(wait).await;
+            }
+            tracing::info!(image, "pulling image");
+            let begun = Instant::now();
+            let spec = ImageSpec { image: image.clone(), ..ImageSpec::default() };
+            let pulled = cri.pull_image(spec, None, Some(sandbox)).await;
+            let took = begun.elapsed();
+            let result = {
+                let mut state = lock(&state);
+                state.running.remove(&image);
+                match pulled {
+                    Ok(reference) => {
+                        state.failed.remove(&image);
+                        tracing::info!(image, ?took, "pulled image");
+                        Ok(reference)
+                    }
+                    Err(error) => {
+                        let cause = crate::error::chain(&error);
+                        let now = Instant::now();
+                        // What failed long ago says nothing of images that nobody wants any more.
+                        state.failed.retain(|_, failure| failure.not_before + Duration::from_secs(600) > now);
+                        let failure = state.failed.entry(image.clone()).or_insert(Failure {
+                            backoff: PULL_BACKOFF,
+                            not_before: now,
+                            cause: String::new(),
+                        });
+                        let wait = failure.backoff.fail();
+                        failure.not_before = now + wait;
+                        failure.cause.clone_from(&cause);
+                        tracing::warn!(image, ?took, ?wait, "pulling image failed: {cause}");
+                        Err(ImageError::Pull { image, cause, wait })
+                    }
+                }
+            };
+            sender.send_replace(Some(result));
+        }
+    }
+}
+
+fn lost(image: &str) -> ImageError {
+    ImageError::Inspect { image: image.to_owned(), cause: "the task that pulled it ended".to_owned() }
+}
+
+/// The name with the tag that Kubernetes supposes where none is given: `latest`.
+fn qualified(image: &str) -> String {
+    let name = image.rsplit('/').next().unwrap_or(image);
+    if image.contains('@') || name.contains(':') || image.is_empty() {
+        image.to_owned()
+    } else {
+        format!("{image}:latest")
+    }
+}
+
+/// Lets through `rate` a second, and `burst` at once.
+struct TokenBucket {
+    rate: f64,
+    burst: f64,
+    tokens: f64,
+    filled: Instant,
+}
+
+impl TokenBucket {
+    fn new(rate: u32, burst: u32) -> Self {
+        let burst = f64::from(burst.max(1));
+        Self { rate: f64::from(rate), burst, tokens: burst, filled: Instant::now() }
+    }
+
+    /// Takes a token and answers how long to wait for it.
+    fn take(&mut self, now: Instant) -> Duration {
+        let gained = now.saturating_duration_since(self.filled).as_secs_f64() * self.rate;
+        self.filled = now;
+        self.tokens = (self.tokens + gained).min(self.burst) - 1.0;
+        Duration::from_secs_f64((-self.tokens / self.rate).max(0.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_policy_follows_the_tag() {
+        for (image, expected) in [
+            ("nginx", PullPolicy::Always),
+            ("nginx:latest", PullPolicy::Always),
+            ("nginx:1.27", PullPolicy::IfNotPresent),
+            ("localhost:5000/nginx", PullPolicy::Always),
+            ("localhost:5000/nginx:1", PullPolicy::IfNotPresent),
+            ("nginx@sha256:00", PullPolicy::IfNotPresent),
+        ] {
+            assert_eq!(PullPolicy::of(None, image), expected, "{image}");
+        }
+        assert_eq!(PullPolicy::of(Some("Never"), "nginx"), PullPolicy::Never);
+    }
+
+    #[test]
+    fn a_missing_tag_is_latest() {
+        for (image, expected) in [
+            ("nginx", "nginx:latest"),
+            ("localhost:5000/nginx", "localhost:5000/nginx:latest"),
+            ("nginx:1", "nginx:1"),
+            ("nginx@sha256:00", "nginx@sha256:00"),
+        ] {
+            assert_eq!(qualified(image), expected);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_bucket_lets_a_burst_through_and_then_the_rate() {
+        let mut bucket = TokenBucket::new(5, 2);
+        let now = Instant::now();
+        let waits: Vec<u128> = (0..4).map(|_| bucket.take(now).as_millis()).collect();
+        assert_eq!(waits, [0, 0, 200, 400]);
+        assert_eq!(bucket.take(now + Duration::from_secs(60)), Duration::ZERO);
+    }
+}

@@ -1,0 +1,4 @@
+//! The running agent.
+
+pub mod clock;
+pub mod pleg;

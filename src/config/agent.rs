@@ -1,0 +1,153 @@
+//! The agent's configuration: resolved, typed, and read by the rest of nodectl only from here.
+//!
+//! What the agent uses all the time is a field of [`AgentConfig`]; the whole defaulted
+//! [`KubeletConfiguration`] stays beside it, for what later work comes to need.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::gates::FeatureGates;
+use super::secret::{HeaderMap, SecretUrl};
+use super::types::KubeletConfiguration;
+
+/// How cgroups are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CgroupDriver {
+    /// By writing below /sys/fs/cgroup.
+    Cgroupfs,
+    /// By asking systemd for slices and scopes.
+    Systemd,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// A line of text for each message.
+    Text,
+    /// A JSON object for each message.
+    Json,
+}
+
+/// How many images are pulled at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImagePulls {
+    /// One at a time.
+    Serial,
+    /// At once, up to a bound if there is one.
+    Parallel {
+        /// Most pulls at once; `None` is no bound.
+        limit: Option<u32>,
+    },
+}
+
+/// The configuration of a running agent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AgentConfig {
+    /// The configuration file and the drop-ins, in the order they were merged.
+    pub config_files: Vec<PathBuf>,
+    /// The agent's own files: pods, volumes, checkpoints (`--root-dir`).
+    pub root_dir: PathBuf,
+    /// The agent's certificates (`--cert-dir`).
+    pub cert_dir: PathBuf,
+    /// Connection to the API server (`--kubeconfig`); `None` is standalone.
+    pub kubeconfig: Option<PathBuf>,
+    /// Connection used to obtain the first certificate (`--bootstrap-kubeconfig`).
+    pub bootstrap_kubeconfig: Option<PathBuf>,
+    /// The node's name: `--hostname-override` or the machine's, in lower case, trimmed.
+    pub node_name: String,
+    /// What `--hostname-override` said, if anything.
+    pub hostname_override: Option<String>,
+    /// The node's addresses (`--node-ip`); empty is to be found out.
+    pub node_ips: Vec<IpAddr>,
+    /// Labels for the node's registration (`--node-labels`).
+    pub node_labels: BTreeMap<String, String>,
+    /// Folder or file of static pod manifests; `None` is no such source.
+    pub static_pod_path: Option<PathBuf>,
+    /// URL of static pod manifests; `None` is no such source. Printed without credentials.
+    pub manifest_url: Option<SecretUrl>,
+    /// Headers for [`AgentConfig::manifest_url`]. Values are never printed.
+    pub manifest_url_headers: HeaderMap,
+    /// Time between two rescans of [`AgentConfig::static_pod_path`].
+    pub file_check_frequency: Duration,
+    /// Time between two reads of [`AgentConfig::manifest_url`].
+    pub http_check_frequency: Duration,
+    /// Longest time between two syncs of one pod.
+    pub sync_frequency: Duration,
+    /// The runtime's CRI endpoint, as a URL or a path.
+    pub container_runtime_endpoint: String,
+    /// The image service's CRI endpoint; the runtime's unless configured.
+    pub image_service_endpoint: String,
+    /// Deadline of runtime calls other than pulls and streams.
+    pub runtime_request_timeout: Duration,
+    /// Cgroup driver to use where the runtime does not say its own.
+    pub cgroup_driver: CgroupDriver,
+    /// Root cgroup of the pods; empty is the root of the hierarchy.
+    pub cgroup_root: String,
+    /// Whether pods are below one cgroup per QoS class.
+    pub cgroups_per_qos: bool,
+    /// Whether CPU limits are enforced by CFS quota.
+    pub cpu_cfs_quota: bool,
+    /// CFS quota period.
+    pub cpu_cfs_quota_period: Duration,
+    /// Image pulls at once.
+    pub image_pulls: ImagePulls,
+    /// Image pulls started per second; `None` is no limit.
+    pub registry_pull_qps: Option<u32>,
+    /// Burst over [`AgentConfig::registry_pull_qps`].
+    pub registry_burst: u32,
+    /// Youngest age at which an unused image is collected.
+    pub image_minimum_gc_age: Duration,
+    /// Age at which an unused image is collected in any case; `None` is never.
+    pub image_maximum_gc_age: Option<Duration>,
+    /// Disk use in percent at which images are collected.
+    pub image_gc_high_threshold_percent: u8,
+    /// Disk use in percent that collecting images aims for.
+    pub image_gc_low_threshold_percent: u8,
+    /// Where the health endpoint listens; `None` is off.
+    pub healthz: Option<SocketAddr>,
+    /// Longest delay before a crashed container is started again.
+    pub max_container_restart_period: Duration,
+    /// Root folder of the pods' container logs.
+    pub pod_logs_dir: PathBuf,
+    /// Folder of the links to container logs by pod and container name (`--container-log-dir`,
+    /// nodectl's own; kubelet always uses this default).
+    pub container_log_dir: PathBuf,
+    /// Size at which a container log is rotated, bytes.
+    pub container_log_max_size: u64,
+    /// Most log files of one container.
+    pub container_log_max_files: u32,
+    /// Most pods on the node, before [`AgentConfig::pods_per_core`] is looked at.
+    pub max_pods: u32,
+    /// Most pods per CPU core; `None` is no limit.
+    pub pods_per_core: Option<u32>,
+    /// The cluster's DNS servers.
+    pub cluster_dns: Vec<IpAddr>,
+    /// The cluster's DNS domain; empty is none.
+    pub cluster_domain: String,
+    /// Resolver file that pods' DNS settings start from; `None` is no DNS from the host.
+    pub resolv_conf: Option<PathBuf>,
+    /// Whether containers without a seccomp profile get the runtime's default.
+    pub seccomp_default: bool,
+    /// Time that a node shutdown waits for all pods.
+    pub shutdown_grace_period: Duration,
+    /// The part of [`AgentConfig::shutdown_grace_period`] kept for critical pods.
+    pub shutdown_grace_period_critical_pods: Duration,
+    /// Events created per second; `None` is no limit.
+    pub event_record_qps: Option<u32>,
+    /// Burst over [`AgentConfig::event_record_qps`].
+    pub event_burst: u32,
+    /// The agent's own limit of open files.
+    pub max_open_files: u64,
+    /// The feature gates in force.
+    pub feature_gates: FeatureGates,
+    /// klog verbosity (`-v`): 0 is information and up.
+    pub log_verbosity: u32,
+    /// How the log is written.
+    pub log_format: LogFormat,
+    /// The local operator socket (`--operator-socket`, nodectl's own).
+    pub operator_socket: PathBuf,
+    /// The whole configuration with defaults.
+    pub kubelet: KubeletConfiguration,
+}
