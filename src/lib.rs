@@ -10,4 +10,5 @@ pub mod api;
 pub mod config;
 pub mod cri;
 pub mod error;
+pub mod host;
 pub mod policy;

@@ -24,8 +24,7 @@ use crate::{
 };
 
 /// Delays between tries to pull an image that failed: kubelet's 10 s doubling to 300 s.
-const PULL_BACKOFF: RetryBackoff =
-    RetryBackoff::new(Duration::from_secs(10), Duration::from_secs(300));
+const PULL_BACKOFF: RetryBackoff = RetryBackoff::new(Duration::from_secs(10), Duration::from_secs(300));
 
 /// When an image is to be pulled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,16 +4,10 @@
 use k8s_openapi::api::core::v1::Pod;
 
 use super::qos::{QosClass, qos_class};
-use crate::api::{PodExt, PodUid};
-
-/// Who makes cgroups.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CgroupDriver {
-    /// Folders in the cgroup file system.
-    Cgroupfs,
-    /// systemd slices.
-    Systemd,
-}
+use crate::{
+    api::{PodExt, PodUid},
+    config::CgroupDriver,
+};
 
 /// The node's cgroup settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
