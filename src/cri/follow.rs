@@ -28,7 +28,8 @@ const QUEUE: usize = 256;
 /// Largest event that is taken; CRI's carry the pod's whole status, which nobody reads here.
 const MAX_EVENT: usize = 4 << 20;
 const RETRY_FIRST: Duration = Duration::from_millis(100);
-const RETRY_LAST: Duration = Duration::from_secs(5);
+/// Short, as trying a dead unix socket costs microseconds and the PLEG polls faster until events are back.
+const RETRY_LAST: Duration = Duration::from_secs(1);
 /// How often a runtime without events is asked again, as it may have been upgraded meanwhile.
 const RECHECK: Duration = Duration::from_secs(120);
 /// The limit of the Version call.
