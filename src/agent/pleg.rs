@@ -23,20 +23,17 @@ use super::clock::Clock;
 use crate::{
     api::{
         ContainerState, ObservedSandbox, PodFullName, PodObservation, PodUid, SandboxState,
-        cri::{Container, ContainerFilter, PodSandbox, PodSandboxFilter},
+        cri::{self, Container, ContainerFilter, ContainerStatus, PodSandbox, PodSandboxFilter},
         labels,
     },
     cri::{Cri, CriError, EventKind, RuntimeEvent, observe},
 };
 
-/// After an event said that a container ended and its status does not show it yet, look again after these
-/// times. containerd 1.6 tells of an exit a few milliseconds before its CRI part has noted it.
-const STALE_STATUS_RETRIES: [Duration; 4] = [
-    Duration::from_millis(5),
-    Duration::from_millis(20),
-    Duration::from_millis(100),
-    Duration::from_millis(500),
-];
+/// After an event said that a container ended, its status is asked for until it shows that: containerd 1.6
+/// tells of an exit 25 to 100 ms before its CRI part has noted it.
+const STALE_STATUS_CHECK: Duration = Duration::from_millis(10);
+/// After so many checks the relist is left to find out.
+const STALE_STATUS_CHECKS: u32 = 100;
 
 /// Wait at least so long between two relists that events about unknown containers ask for.
 const EVENT_RELIST_GAP: Duration = Duration::from_millis(200);
@@ -206,15 +203,21 @@ impl Pleg {
             }
             return self.relist().await;
         };
-        let mut retries = STALE_STATUS_RETRIES.into_iter();
-        loop {
-            let seen = self.inspect(&known.uid, &known.full_name).await?;
-            let stale = event.kind == EventKind::Stopped && still_alive(&seen, &event.container_id);
-            match retries.next() {
-                Some(wait) if stale => tokio::time::sleep(wait).await,
-                _ => return Ok(()),
+        let waits_for_end = event.kind == EventKind::Stopped
+            && known.containers.iter().any(|c| {
+                c.id.as_str() == event.container_id && c.state == ContainerState::Running
+            });
+        if waits_for_end {
+            for _ in 0..STALE_STATUS_CHECKS {
+                match self.cri.container_status(&event.container_id, false).await {
+                    Ok(answer) if is_running(answer.status.as_ref()) => {
+                        tokio::time::sleep(STALE_STATUS_CHECK).await;
+                    }
+                    _ => break,
+                }
             }
         }
+        self.inspect(&known.uid, &known.full_name).await.map(|_| ())
     }
 
     /// Fills in what list calls do not tell, from the last observation where the state is the same, else by
@@ -273,11 +276,8 @@ fn details_hold(old: &ObservedSandbox, new: &ObservedSandbox) -> bool {
     old.state == new.state && (old.state != SandboxState::Ready || old.host_network || !old.ips.is_empty())
 }
 
-fn still_alive(observation: &PodObservation, id: &str) -> bool {
-    let container = observation.containers.iter().find(|c| c.id.as_str() == id);
-    let sandbox = observation.sandboxes.iter().find(|s| s.id.as_str() == id);
-    container.is_some_and(|c| c.state == ContainerState::Running)
-        || sandbox.is_some_and(|s| s.state == SandboxState::Ready)
+fn is_running(status: Option<&ContainerStatus>) -> bool {
+    status.is_some_and(|status| status.state() == cri::ContainerState::ContainerRunning)
 }
 
 impl State {
