@@ -6,4 +6,8 @@
 //! `kube`, `store`) import no policy and not one another.
 
 pub mod api;
+
 pub mod error;
+pub mod host;
+
+pub mod store;

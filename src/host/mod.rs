@@ -1,0 +1,3 @@
+//! What the kernel and the init system give.
+
+pub mod sd;
