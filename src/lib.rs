@@ -12,3 +12,5 @@ pub mod cri;
 pub mod error;
 pub mod host;
 pub mod policy;
+pub mod server;
+pub mod store;

@@ -1,4 +1,9 @@
-//! What the kernel and the init system give: cgroups, mounts, `/proc`.
+//! What the kernel, the init system and the network plugins give: cgroups, mounts, `/proc`, service
+//! notifications, the CNI configuration. Paths are arguments, so that all of it runs over a temporary folder.
 
 pub mod cgroup;
+pub mod cni;
+pub mod instance;
 pub mod mounts;
+mod port_owner;
+pub mod sd;

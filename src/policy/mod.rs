@@ -13,5 +13,6 @@ pub mod pod_actions;
 pub mod qos;
 pub mod resources;
 pub mod restart;
+pub mod status;
 #[cfg(test)]
 pub(crate) mod testing;
