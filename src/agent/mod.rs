@@ -1,6 +1,8 @@
 //! The running agent.
 
+pub mod board;
 pub mod clock;
+pub mod health;
 pub mod images;
 pub mod logs;
 pub mod pleg;

@@ -204,9 +204,10 @@ impl Pleg {
             return self.relist().await;
         };
         let waits_for_end = event.kind == EventKind::Stopped
-            && known.containers.iter().any(|c| {
-                c.id.as_str() == event.container_id && c.state == ContainerState::Running
-            });
+            && known
+                .containers
+                .iter()
+                .any(|c| c.id.as_str() == event.container_id && c.state == ContainerState::Running);
         if waits_for_end {
             for _ in 0..STALE_STATUS_CHECKS {
                 match self.cri.container_status(&event.container_id, false).await {

@@ -1,3 +1,9 @@
-//! Pods.
+//! Pods: what is wanted, a worker for each, and what the workers do.
 
+pub mod env;
+mod executor;
+pub mod failures;
+pub mod mailbox;
 pub mod paths;
+mod terminator;
+pub mod worker;

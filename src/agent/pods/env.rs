@@ -1,0 +1,87 @@
+//! What pod workers share: handles and settings, all of them read-only.
+
+use std::{net::IpAddr, sync::Arc};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use serde::{Deserialize, Serialize};
+
+use super::paths::NodePaths;
+use crate::{
+    agent::{board::Board, clock::Clock, health::HealthMonitor, images::Images, pleg::Pleg},
+    cri::Cri,
+    host::cgroup::CgroupMounts,
+    policy::{
+        backoff::RestartBackoff, cgroup::CgroupLayout, lifecycle::PodLifecycle, resources::ResourceSettings,
+        status::PodFailure,
+    },
+    store::{CheckpointDir, Schema},
+};
+
+/// What is kept on disk of a pod, so that an agent that was killed goes on where it was.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodRecord {
+    /// The specification as last accepted; absent of a pod that only the runtime knew.
+    pub pod: Option<Arc<Pod>>,
+    /// Where it is in its life.
+    pub lifecycle: PodLifecycle,
+    /// When the agent took it on.
+    pub start_time: Timestamp,
+    /// Why it failed as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
+}
+
+/// A [`PodFailure`] on disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// A CamelCase word.
+    pub reason: String,
+    /// In words.
+    pub message: String,
+}
+
+impl From<&Failure> for PodFailure {
+    fn from(failure: &Failure) -> Self {
+        Self { reason: failure.reason.clone(), message: failure.message.clone() }
+    }
+}
+
+/// The checkpoints of pods.
+pub type PodRecords = CheckpointDir<PodRecord>;
+
+/// How a pod's checkpoint is marked.
+pub const POD_RECORD: Schema = Schema { kind: "pod", version: 1 };
+
+/// Settings and handles.
+pub struct PodEnv {
+    /// The runtime.
+    pub cri: Arc<dyn Cri>,
+    /// What was seen of it.
+    pub pleg: Arc<Pleg>,
+    /// How it is.
+    pub health: Arc<HealthMonitor>,
+    /// Images.
+    pub images: Images,
+    /// The time of day.
+    pub clock: Clock,
+    /// Folders.
+    pub paths: NodePaths,
+    /// Where pods' cgroups are.
+    pub cgroups: CgroupLayout,
+    /// The cgroup file systems.
+    pub cgroup_mounts: CgroupMounts,
+    /// Where to look for mounts: `/proc/self/mountinfo`.
+    pub mountinfo: std::path::PathBuf,
+    /// What resources depend on.
+    pub resources: ResourceSettings,
+    /// Crash-loop delays.
+    pub backoff: RestartBackoff,
+    /// The node's addresses, the primary one first.
+    pub host_ips: Vec<IpAddr>,
+    /// What is shown of pods.
+    pub board: Board,
+    /// Checkpoints.
+    pub records: PodRecords,
+}

@@ -1,0 +1,125 @@
+//! How a pod's worker is told things: the latest wins, nothing queues, and telling never waits.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use k8s_openapi::api::core::v1::Pod;
+use tokio::sync::Notify;
+
+use crate::policy::lifecycle::StopReason;
+
+/// What has not been read yet.
+#[derive(Debug, Clone, Default)]
+pub struct Mail {
+    /// The specification as now wanted.
+    pub pod: Option<Arc<Pod>>,
+    /// Nothing stands in its way any more.
+    pub start: bool,
+    /// It is to stop.
+    pub stop: Option<(StopReason, Duration)>,
+}
+
+/// A pod's mailbox.
+#[derive(Debug, Default)]
+pub struct Mailbox {
+    mail: Mutex<Mail>,
+    wake: Notify,
+}
+
+impl Mailbox {
+    fn lock(&self) -> MutexGuard<'_, Mail> {
+        self.mail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the worker look again.
+    pub fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Tells of a new specification.
+    pub fn update(&self, pod: Arc<Pod>) {
+        self.lock().pod = Some(pod);
+        self.wake();
+    }
+
+    /// Tells that the pod may start.
+    pub fn start(&self) {
+        self.lock().start = true;
+        self.wake();
+    }
+
+    /// Tells that the pod is to stop. Of several unread tellings a removal outweighs, and the shortest time
+    /// counts.
+    pub fn stop(&self, reason: StopReason, grace: Duration) {
+        {
+            let mut mail = self.lock();
+            mail.stop = Some(match mail.stop {
+                Some((old, old_grace)) => {
+                    (if reason.is_removal() { reason } else { old }, grace.min(old_grace))
+                }
+                None => (reason, grace),
+            });
+        }
+        self.wake();
+    }
+
+    /// Reads and empties it.
+    pub fn take(&self) -> Mail {
+        std::mem::take(&mut self.lock())
+    }
+
+    /// Whether a stop is waiting to be read.
+    pub fn has_stop(&self) -> bool {
+        self.lock().stop.is_some()
+    }
+
+    /// Waits for the next telling or waking.
+    pub async fn changed(&self) {
+        self.wake.notified().await;
+    }
+
+    /// Waits until a stop is there to be read. The waking is passed on.
+    pub async fn stop_told(&self) {
+        while !self.has_stop() {
+            self.wake.notified().await;
+        }
+        self.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_latest_specification_and_the_shortest_stop_win() {
+        let mailbox = Mailbox::default();
+        mailbox.update(Arc::new(Pod::default()));
+        let mut second = Pod::default();
+        second.metadata.name = Some("second".into());
+        mailbox.update(Arc::new(second));
+        mailbox.stop(StopReason::Removed, Duration::from_secs(5));
+        mailbox.stop(StopReason::Completed, Duration::from_secs(30));
+        let mail = mailbox.take();
+        assert_eq!(mail.pod.unwrap().metadata.name.as_deref(), Some("second"));
+        assert_eq!(mail.stop, Some((StopReason::Removed, Duration::from_secs(5))));
+        assert!(!mailbox.has_stop() && mailbox.take().pod.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waiting_for_a_stop_is_not_ended_by_a_waking_and_keeps_the_stops_own() {
+        let mailbox = Arc::new(Mailbox::default());
+        let waiting = tokio::spawn({
+            let mailbox = Arc::clone(&mailbox);
+            async move { mailbox.stop_told().await }
+        });
+        mailbox.wake();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!waiting.is_finished());
+        mailbox.stop(StopReason::Removed, Duration::ZERO);
+        waiting.await.unwrap();
+        tokio::time::timeout(Duration::from_secs(1), mailbox.changed()).await.unwrap();
+    }
+}

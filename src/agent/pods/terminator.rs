@@ -1,0 +1,240 @@
+//! The end of a pod: containers stopped in their order within the grace period, the sandbox after them, and
+//! when nothing of it is to be left, its records, folders, logs and cgroup.
+
+use std::{io, sync::Arc, time::Duration};
+
+use super::{
+    env::PodEnv,
+    failures::StepError,
+    worker::{Next, PodWorker},
+};
+use crate::{
+    agent::logs,
+    api::{ContainerId, PodFullName, PodObservation, PodUid, SandboxState, view::PodStep},
+    error::chain,
+    host::mounts,
+    policy::{
+        grace::{remaining_seconds, stop_order},
+        lifecycle::{LifecycleInput, PodLifecycle},
+    },
+};
+
+/// A sidecar whose turn comes after the deadline still gets so long, as with kubelet
+/// (`minimumGracePeriodInSeconds`).
+const SIDECAR_MIN_SECONDS: i64 = 2;
+/// A cgroup stays busy for a moment after its last process has ended.
+const CGROUP_TRIES: u32 = 20;
+const CGROUP_WAIT: Duration = Duration::from_millis(25);
+
+impl PodWorker {
+    /// Stops what runs. Ends in the next state, or with when to try again.
+    pub(super) async fn terminate(&mut self) -> Next {
+        self.show(PodStep::Terminating, "stop the containers");
+        match self.stop_everything().await {
+            Ok(true) => {
+                self.step(LifecycleInput::Stopped).await;
+                Next::Now
+            }
+            Ok(false) => Next::Now,
+            Err(error) => {
+                let next = self.pod_failed(error);
+                self.at(PodStep::Terminating, "stop the containers");
+                next
+            }
+        }
+    }
+
+    /// Answers whether nothing runs any more; false if it was interrupted.
+    async fn stop_everything(&mut self) -> Result<bool, StepError> {
+        let seen = self.inspect().await?;
+        for (turn, group) in stop_order(self.pod.as_deref(), &seen).into_iter().enumerate() {
+            if !self.stop_group(&group, turn > 0).await? {
+                return Ok(false);
+            }
+        }
+        for (place, sandbox) in seen.sandboxes.iter().enumerate() {
+            if place == 0 || sandbox.state == SandboxState::Ready {
+                self.env.cri.stop_pod_sandbox(sandbox.id.as_str()).await.map_err(|error| {
+                    let what = format!("stop sandbox {}", sandbox.id);
+                    self.runtime_error("FailedKillPod", &what, &error)
+                })?;
+            }
+        }
+        let seen = self.inspect().await?;
+        if seen.has_live_parts() {
+            return Err(StepError::new(
+                "FailedKillPod",
+                "a container or sandbox still runs after it was stopped",
+            ));
+        }
+        Ok(true)
+    }
+
+    /// Stops containers at once. When the deadline moves nearer they are told again with the time left; the
+    /// first telling stays, for a call that is given up may leave a container running.
+    async fn stop_group(&mut self, group: &[ContainerId], late: bool) -> Result<bool, StepError> {
+        let mut running: Vec<ContainerId> = group.to_vec();
+        let mut calls = tokio::task::JoinSet::new();
+        let mut failed = None;
+        self.tell_to_stop(&mut calls, &running, late);
+        while !running.is_empty() {
+            let mailbox = Arc::clone(&self.mailbox);
+            tokio::select! {
+                joined = calls.join_next() => match joined {
+                    Some(Ok((id, Ok(())))) => running.retain(|other| *other != id),
+                    Some(Ok((id, Err(error)))) => {
+                        running.retain(|other| *other != id);
+                        let what = format!("stop container {id}");
+                        failed = Some(self.runtime_error("FailedKillContainer", &what, &error));
+                    }
+                    Some(Err(error)) => {
+                        return Err(StepError::new("FailedKillContainer", error.to_string()));
+                    }
+                    None => break,
+                },
+                () = mailbox.stop_told() => {
+                    if let Some((reason, grace)) = mailbox.take().stop
+                        && self.step(LifecycleInput::Stop { reason, grace }).await
+                    {
+                        self.tell_to_stop(&mut calls, &running, late);
+                    }
+                }
+                // The containers go on to their end without us; the next agent finds the deadline on disk.
+                () = self.stop.cancelled() => return Ok(false),
+            }
+        }
+        failed.map_or(Ok(true), Err)
+    }
+
+    fn tell_to_stop(
+        &self,
+        calls: &mut tokio::task::JoinSet<(ContainerId, Result<(), crate::cri::CriError>)>,
+        containers: &[ContainerId],
+        late: bool,
+    ) {
+        let PodLifecycle::Terminating { deadline, .. } = self.lifecycle else { return };
+        let left = remaining_seconds(deadline, self.now());
+        let seconds = if late { left.max(SIDECAR_MIN_SECONDS) } else { left };
+        for id in containers {
+            let (cri, id) = (Arc::clone(&self.env.cri), id.clone());
+            calls.spawn(async move {
+                let stopped = cri.stop_container(id.as_str(), seconds).await;
+                (id, stopped)
+            });
+        }
+    }
+
+    /// Removes all that is left of a pod. Ends in the last state, or with when to try again.
+    pub(super) async fn clean_up(&mut self) -> Next {
+        self.at(PodStep::CleaningUp, "remove sandbox, containers, volumes and folders");
+        match self.remove_everything().await {
+            Ok(()) => {
+                self.step(LifecycleInput::Cleaned).await;
+                Next::Now
+            }
+            Err(error) => {
+                let next = self.pod_failed(error);
+                self.at(PodStep::CleaningUp, "remove sandbox, containers, volumes and folders");
+                next
+            }
+        }
+    }
+
+    async fn remove_everything(&mut self) -> Result<(), StepError> {
+        let seen = self.observation();
+        for sandbox in &seen.sandboxes {
+            // With a sandbox go its containers.
+            self.env.cri.remove_pod_sandbox(sandbox.id.as_str()).await.map_err(|error| {
+                let what = format!("remove sandbox {}", sandbox.id);
+                self.runtime_error("FailedRemovePod", &what, &error)
+            })?;
+        }
+        let left = if seen.is_gone() { seen.clone() } else { self.inspect().await? };
+        for container in &left.containers {
+            self.env.cri.remove_container(container.id.as_str()).await.map_err(|error| {
+                let what = format!("remove container {}", container.id);
+                self.runtime_error("FailedRemovePod", &what, &error)
+            })?;
+        }
+        if !left.is_gone() && !self.inspect().await?.is_gone() {
+            return Err(StepError::new("FailedRemovePod", "the runtime still holds something of the pod"));
+        }
+        self.remove_cgroup().await?;
+        self.saved().await;
+        let (env, uid, name) = (Arc::clone(&self.env), self.uid.clone(), self.full_name.clone());
+        let removed = tokio::task::spawn_blocking(move || remove_files(&env, &uid, &name, &seen)).await;
+        match removed {
+            Ok(result) => result,
+            Err(error) => Err(StepError::new("FailedRemovePod", error.to_string())),
+        }
+    }
+
+    async fn remove_cgroup(&self) -> Result<(), StepError> {
+        let candidates = match &self.pod {
+            Some(pod) => vec![self.env.cgroups.pod_parent(pod)],
+            None => self.env.cgroups.pod_candidates(&self.uid).to_vec(),
+        };
+        if !self.env.cgroups.per_qos {
+            return Ok(());
+        }
+        for cgroup in candidates {
+            let mut tries = 0;
+            loop {
+                let (env, path) = (Arc::clone(&self.env), cgroup.clone());
+                let removed = tokio::task::spawn_blocking(move || env.cgroup_mounts.remove(&path)).await;
+                match removed {
+                    Ok(Ok(_)) => break,
+                    Ok(Err(error)) if error.kind() == io::ErrorKind::ResourceBusy && tries < CGROUP_TRIES => {
+                        tries += 1;
+                        tokio::time::sleep(CGROUP_WAIT).await;
+                    }
+                    Ok(Err(error)) => {
+                        let message = format!("cannot remove cgroup {cgroup}: {error}");
+                        return Err(StepError::new("FailedRemovePod", message));
+                    }
+                    Err(error) => return Err(StepError::new("FailedRemovePod", error.to_string())),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Removes a pod's folders, logs and checkpoint. Nothing is removed through a mount: what is mounted below
+/// the pod's folder is not the pod's.
+fn remove_files(
+    env: &PodEnv,
+    uid: &PodUid,
+    name: &PodFullName,
+    seen: &PodObservation,
+) -> Result<(), StepError> {
+    let failed = |what: &std::path::Path, error: &io::Error| {
+        StepError::new("FailedRemovePod", format!("cannot remove {}: {error}", what.display()))
+    };
+    for container in &seen.containers {
+        let link = env.paths.container_log_link(name, &container.name, container.id.as_str());
+        logs::remove(name, container, &env.paths).map_err(|error| failed(&link, &error))?;
+    }
+    if let Some(folder) = env.paths.pod(uid) {
+        let mounted = mounts::below(&env.mountinfo, &folder).map_err(|e| failed(&env.mountinfo, &e))?;
+        if let Some(mount) = mounted.first() {
+            return Err(StepError::new(
+                "FailedRemovePod",
+                format!("cannot remove {}: {} is mounted there", folder.display(), mount.display()),
+            ));
+        }
+        remove_dir(&folder).map_err(|error| failed(&folder, &error))?;
+        let log = env.paths.pod_logs.join(format!("{}_{}_{uid}", name.namespace, name.name));
+        remove_dir(&log).map_err(|error| failed(&log, &error))?;
+        env.records.remove(uid.as_str()).map_err(|error| StepError::new("FailedRemovePod", chain(&error)))?;
+    }
+    Ok(())
+}
+
+/// `remove_dir_all` follows no symbolic link, whatever a container put there.
+fn remove_dir(folder: &std::path::Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}

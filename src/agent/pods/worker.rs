@@ -1,0 +1,512 @@
+//! One pod's task: brings what runs to what is wanted, a pass at a time, and tells where it stands.
+//!
+//! A pass observes, asks the policy what to do, does it, and observes again at once. Nothing of the plan is
+//! kept between passes, so a pass may be cut short anywhere: by news for the pod, by an error, by the end
+//! of the process. A call that makes something is never given up half way; waiting for a pull or for a
+//! container's end is.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::{
+    api::core::v1::{Pod, PodStatus},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    env::{Failure, PodEnv, PodRecord},
+    failures::{Failures, StepError},
+    mailbox::Mailbox,
+};
+use crate::{
+    api::{
+        PodExt as _, PodFullName, PodObservation, PodUid,
+        view::{NextView, PodProgress, PodStep, PodView},
+    },
+    cri::CriError,
+    error::chain,
+    policy::{
+        grace::{orphan_grace, pod_grace},
+        lifecycle::{LifecycleEffect, LifecycleInput, PodLifecycle, StopReason},
+        pod_actions::{PodActions, compute_pod_actions},
+        status::{PodFailure, StatusInput, WaitingReason, pod_status},
+    },
+};
+
+/// A pass that finds more to do after so many rounds ends and is begun anew, so that no pod can spin.
+const MAX_ROUNDS: usize = 64;
+
+/// What a worker starts with.
+pub struct WorkerStart {
+    /// The pod's UID.
+    pub uid: PodUid,
+    /// Its name.
+    pub full_name: PodFullName,
+    /// Its specification; none of a pod that only the runtime knows.
+    pub pod: Option<Arc<Pod>>,
+    /// What its checkpoint says.
+    pub record: Option<PodRecord>,
+}
+
+/// A pod's task. See the module.
+pub struct PodWorker {
+    pub(super) env: Arc<PodEnv>,
+    pub(super) uid: PodUid,
+    pub(super) full_name: PodFullName,
+    pub(super) mailbox: Arc<Mailbox>,
+    pub(super) stop: CancellationToken,
+    pub(super) pod: Option<Arc<Pod>>,
+    pub(super) lifecycle: PodLifecycle,
+    pub(super) failures: Failures,
+    /// Whether folders and volumes of the present specification are made.
+    pub(super) prepared: bool,
+    start_time: Timestamp,
+    failure: Option<Failure>,
+    /// Containers in crash-loop back-off.
+    crash_loops: BTreeMap<String, WaitingReason>,
+    status: Option<Arc<PodStatus>>,
+    progress: PodProgress,
+    saving: Option<tokio::task::JoinHandle<()>>,
+}
+
+/// When to look again without being told to.
+pub(super) enum Next {
+    /// At a time.
+    At(Timestamp),
+    /// At once: something changed.
+    Now,
+    /// When told.
+    Told,
+}
+
+impl PodWorker {
+    /// Makes the task; nothing happens before [`PodWorker::run`].
+    pub fn new(env: Arc<PodEnv>, mailbox: Arc<Mailbox>, stop: CancellationToken, start: WorkerStart) -> Self {
+        let now = env.clock.now();
+        let record = start.record;
+        let lifecycle = record.as_ref().map_or(PodLifecycle::Pending, |record| record.lifecycle);
+        Self {
+            uid: start.uid,
+            full_name: start.full_name,
+            mailbox,
+            stop,
+            pod: start.pod.or_else(|| record.as_ref().and_then(|record| record.pod.clone())),
+            // What was running is compared anew before anything is done about it.
+            lifecycle: if lifecycle == PodLifecycle::Syncing { PodLifecycle::Pending } else { lifecycle },
+            failures: Failures::default(),
+            prepared: false,
+            start_time: record.as_ref().map_or(now, |record| record.start_time),
+            failure: record.and_then(|record| record.failure),
+            crash_loops: BTreeMap::new(),
+            status: None,
+            progress: PodProgress {
+                step: PodStep::WaitingForPredecessor,
+                detail: "wait for the pod that had this name before".to_owned(),
+                since: now,
+                last_error: None,
+                next: None,
+            },
+            saving: None,
+            env,
+        }
+    }
+
+    /// Works until the pod is gone or the agent stops. Answers whether the pod is gone.
+    pub async fn run(mut self) -> bool {
+        loop {
+            self.read_mail().await;
+            let next = match self.lifecycle {
+                PodLifecycle::Pending => {
+                    self.at(PodStep::WaitingForPredecessor, "wait for the pod that had this name before");
+                    Next::Told
+                }
+                PodLifecycle::Syncing => self.sync().await,
+                PodLifecycle::Terminating { .. } => self.terminate().await,
+                PodLifecycle::Terminated { reason } if reason.is_removal() => self.clean_up().await,
+                PodLifecycle::Terminated { .. } => {
+                    self.at(PodStep::Finished, "all containers ended; status and logs are kept");
+                    Next::Told
+                }
+                PodLifecycle::Finished => Next::Told,
+            };
+            if self.lifecycle == PodLifecycle::Finished {
+                self.env.board.remove(&self.uid);
+                return true;
+            }
+            self.publish(&next);
+            if self.stop.is_cancelled() {
+                self.saved().await;
+                return false;
+            }
+            let due = match next {
+                Next::Now => continue,
+                Next::At(at) => Some(self.env.clock.instant_of(at)),
+                Next::Told => None,
+            };
+            tokio::select! {
+                () = self.mailbox.changed() => {}
+                () = sleep_until(due) => {}
+                () = self.stop.cancelled() => {}
+            }
+        }
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.env.clock.now()
+    }
+
+    /// Whether the pass under way should end: there is news that changes everything.
+    pub(super) fn interrupted(&self) -> bool {
+        self.mailbox.has_stop() || self.stop.is_cancelled()
+    }
+
+    /// What was last seen of the pod.
+    pub(super) fn observation(&self) -> Arc<PodObservation> {
+        self.env.pleg.get(&self.uid).unwrap_or_else(|| {
+            Arc::new(PodObservation::empty(self.uid.clone(), self.full_name.clone(), self.now()))
+        })
+    }
+
+    /// Asks the runtime what it holds of the pod now.
+    pub(super) async fn inspect(&mut self) -> Result<Arc<PodObservation>, StepError> {
+        let seen = self.env.pleg.inspect(&self.uid, &self.full_name).await;
+        seen.map_err(|error| self.runtime_error("RuntimeError", "look at the pod in the runtime", &error))
+    }
+
+    /// An error of a call to the runtime. One that does not answer is asked after.
+    pub(super) fn runtime_error(&self, reason: &'static str, what: &str, error: &CriError) -> StepError {
+        let runtime_down = error.is_unavailable();
+        if runtime_down || error.is_deadline_exceeded() {
+            self.env.health.doubt();
+        }
+        StepError { runtime_down, ..StepError::new(reason, format!("cannot {what}: {}", chain(error))) }
+    }
+
+    /// Notes where the pod stands. The time stays while the step does.
+    pub(super) fn at(&mut self, step: PodStep, detail: impl Into<String>) {
+        let detail = detail.into();
+        if self.progress.step != step || self.progress.detail != detail {
+            tracing::debug!(pod = %self.full_name, ?step, "{detail}");
+            self.progress.since = self.now();
+            self.progress.step = step;
+            self.progress.detail = detail;
+        }
+    }
+
+    /// Notes where the pod stands and shows it at once, ahead of something that may take long.
+    pub(super) fn show(&mut self, step: PodStep, detail: impl Into<String>) {
+        self.at(step, detail);
+        self.publish(&Next::Told);
+    }
+
+    /// A failure of the pod's own steps: noted, told when new, and when to try again.
+    pub(super) fn pod_failed(&mut self, error: StepError) -> Next {
+        let now = self.now();
+        let step = if error.runtime_down { PodStep::WaitingForRuntime } else { PodStep::Retrying };
+        let message = error.message.clone();
+        let failed = self.failures.pod_failed(error, now);
+        let (at, count) = (failed.not_before, failed.error.count);
+        if count == 1 {
+            tracing::warn!(pod = %self.full_name, uid = %self.uid, "{message}");
+        }
+        self.at(step, message);
+        Next::At(at)
+    }
+
+    async fn read_mail(&mut self) {
+        let mail = self.mailbox.take();
+        if let Some(pod) = mail.pod {
+            let changed = self.pod.as_ref().is_none_or(|old| old.spec != pod.spec);
+            if changed && !self.lifecycle.is_stopping() {
+                self.failures.clear();
+                self.prepared = false;
+            }
+            if !self.lifecycle.is_stopping() {
+                self.pod = Some(pod);
+                if changed && self.lifecycle == PodLifecycle::Syncing {
+                    self.save();
+                }
+            }
+        }
+        if mail.start && self.lifecycle == PodLifecycle::Pending {
+            self.step(LifecycleInput::Start).await;
+            self.save();
+        }
+        if let Some((reason, grace)) = mail.stop {
+            self.step(LifecycleInput::Stop { reason, grace }).await;
+        }
+    }
+
+    /// Takes a step of the pod's life, and puts it on disk where it must not be forgotten. Answers whether
+    /// containers under way to their end must hurry.
+    pub(super) async fn step(&mut self, input: LifecycleInput) -> bool {
+        let (state, effects) = match self.lifecycle.step(input, self.now()) {
+            Ok(step) => step,
+            Err(error) => {
+                tracing::error!(pod = %self.full_name, uid = %self.uid, "{error}");
+                return false;
+            }
+        };
+        if state != self.lifecycle {
+            tracing::info!(pod = %self.full_name, uid = %self.uid, from = ?self.lifecycle, to = ?state, "pod step");
+            self.failures.clear();
+        }
+        self.lifecycle = state;
+        let mut hasten = false;
+        for effect in effects {
+            match effect {
+                LifecycleEffect::Persist => {
+                    self.save();
+                    self.saved().await;
+                }
+                LifecycleEffect::Hasten => hasten = true,
+                LifecycleEffect::Forget => {}
+            }
+        }
+        hasten
+    }
+
+    /// Begins to write the checkpoint. A pod is not held up by it: what it says can be found out from the
+    /// runtime, but for the times.
+    fn save(&mut self) {
+        let record = PodRecord {
+            pod: self.pod.clone(),
+            lifecycle: self.lifecycle,
+            start_time: self.start_time,
+            failure: self.failure.clone(),
+        };
+        let (env, uid, before) = (Arc::clone(&self.env), self.uid.clone(), self.saving.take());
+        self.saving = Some(tokio::spawn(async move {
+            if let Some(before) = before {
+                before.await.ok();
+            }
+            let name = uid.clone();
+            let written = tokio::task::spawn_blocking(move || env.records.save(name.as_str(), &record)).await;
+            match written {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::error!(%uid, "cannot write the pod's checkpoint, going on without: {}", chain(&error));
+                }
+                Err(error) => {
+                    tracing::error!(%uid, "the task that writes the pod's checkpoint ended: {error}")
+                }
+            }
+        }));
+    }
+
+    /// Waits until what was begun to be written is written.
+    pub(super) async fn saved(&mut self) {
+        if let Some(saving) = self.saving.take() {
+            // A panic there was logged by the task's own join.
+            saving.await.ok();
+        }
+    }
+
+    /// Brings what runs to what is wanted.
+    async fn sync(&mut self) -> Next {
+        let Some(pod) = self.pod.clone() else {
+            // Only a pod with a specification is ever told to start.
+            return Next::Told;
+        };
+        if !*self.env.pleg.primed().borrow() {
+            let why = self.env.health.current().runtime_error;
+            self.at(
+                PodStep::WaitingForRuntime,
+                why.unwrap_or_else(|| "the runtime has not been asked yet what it holds".to_owned()),
+            );
+            return Next::Told;
+        }
+        let deadline = self.active_deadline(&pod);
+        if deadline.is_some_and(|at| at <= self.now()) {
+            return self.past_deadline(&pod).await;
+        }
+        for _ in 0..MAX_ROUNDS {
+            if self.interrupted() {
+                return Next::Now;
+            }
+            let now = self.now();
+            let observation = self.observation();
+            let actions = compute_pod_actions(&pod, &observation, &self.env.backoff, now);
+            self.note_crash_loops(&actions, &pod);
+            if actions.completed {
+                self.step(LifecycleInput::Stop { reason: StopReason::Completed, grace: pod_grace(&pod) })
+                    .await;
+                return Next::Now;
+            }
+            if actions.is_empty() {
+                self.settle(&pod, &observation, &actions).await;
+                return [actions.next_due(), deadline]
+                    .into_iter()
+                    .flatten()
+                    .min()
+                    .map_or(Next::Told, Next::At);
+            }
+            match self.execute(&pod, &observation, &actions).await {
+                Done::Again => {}
+                Done::Wait(next) => {
+                    return match (next, [actions.next_due(), deadline].into_iter().flatten().min()) {
+                        (Next::At(a), Some(b)) => Next::At(a.min(b)),
+                        (Next::Told, Some(b)) => Next::At(b),
+                        (next, _) => next,
+                    };
+                }
+            }
+        }
+        tracing::error!(pod = %self.full_name, uid = %self.uid, "the pod does not come to rest; looking again in a second");
+        Next::At(self.now().checked_add(SignedDuration::from_secs(1)).unwrap_or(Timestamp::MAX))
+    }
+
+    fn active_deadline(&self, pod: &Pod) -> Option<Timestamp> {
+        let seconds = pod.spec().active_deadline_seconds?;
+        self.start_time.checked_add(SignedDuration::from_secs(seconds)).ok()
+    }
+
+    async fn past_deadline(&mut self, pod: &Pod) -> Next {
+        self.failure = Some(Failure {
+            reason: "DeadlineExceeded".to_owned(),
+            message: "Pod was active on the node longer than the specified deadline".to_owned(),
+        });
+        self.step(LifecycleInput::Stop { reason: StopReason::DeadlineExceeded, grace: pod_grace(pod) }).await;
+        Next::Now
+    }
+
+    /// Nothing to do now: say so, and clear away what earlier containers left.
+    async fn settle(&mut self, pod: &Pod, observation: &PodObservation, actions: &PodActions) {
+        self.failures.pod_ok();
+        if let Some(first) = actions.waiting.iter().min_by_key(|waiting| waiting.until) {
+            self.at(
+                PodStep::CrashLoopBackOff,
+                format!("container {:?} crashed and is started again after {:?}", first.name, first.delay),
+            );
+        } else if actions.initialized {
+            self.at(PodStep::Running, "all containers run");
+        } else {
+            let running = pod
+                .spec()
+                .init_containers
+                .iter()
+                .flatten()
+                .rev()
+                .find(|c| observation.latest(&c.name).is_some())
+                .map_or("", |c| c.name.as_str());
+            self.at(PodStep::Initializing, format!("init container {running:?} runs"));
+        }
+        // What is shown must not wait for the clearing.
+        self.publish(&Next::Told);
+        self.collect_garbage(observation).await;
+    }
+
+    fn note_crash_loops(&mut self, actions: &PodActions, pod: &Pod) {
+        self.crash_loops = actions
+            .waiting
+            .iter()
+            .map(|waiting| {
+                let message = format!(
+                    "back-off {:?} restarting failed container={} pod={}_{}({})",
+                    waiting.delay,
+                    waiting.name,
+                    self.full_name.name,
+                    self.full_name.namespace,
+                    pod.uid()
+                );
+                (waiting.name.clone(), WaitingReason { reason: "CrashLoopBackOff".to_owned(), message })
+            })
+            .collect();
+    }
+
+    /// How long the pod has to stop.
+    pub(super) fn grace(&self) -> Duration {
+        match &self.pod {
+            Some(pod) => pod_grace(pod),
+            None => orphan_grace(&self.observation()),
+        }
+    }
+
+    /// Shows where the pod stands, with a status from what was last seen.
+    pub(super) fn publish(&mut self, next: &Next) {
+        let pod = self.pod.clone().unwrap_or_else(|| Arc::new(self.nameplate()));
+        let observation = self.observation();
+        let mut waiting = self.failures.waiting();
+        waiting.extend(self.crash_loops.clone());
+        let health = self.env.health.current();
+        let terminal = self.failure.as_ref().map(PodFailure::from);
+        let status = pod_status(&StatusInput {
+            pod: &pod,
+            observation: &observation,
+            previous: self.status.as_deref(),
+            waiting: &waiting,
+            terminal: terminal.as_ref(),
+            probes: &BTreeMap::new(),
+            lifecycle_done: matches!(self.lifecycle, PodLifecycle::Terminated { .. }),
+            host_ips: &self.env.host_ips,
+            started_at: Some(self.start_time),
+            runtime_name: &health.runtime_name,
+            recursive_read_only: false,
+            now: self.now(),
+        });
+        if self.status.as_deref() != Some(&status) {
+            self.status = Some(Arc::new(status));
+        }
+        self.progress.last_error = self.failures.shown().map(|failed| failed.error.clone());
+        self.progress.next = self.next_view(next);
+        let Some(status) = self.status.clone() else { return };
+        self.env.board.post(PodView { uid: self.uid.clone(), pod, status, progress: self.progress.clone() });
+    }
+
+    fn next_view(&self, next: &Next) -> Option<NextView> {
+        let at = match next {
+            Next::At(at) => Some(*at),
+            Next::Now | Next::Told => None,
+        };
+        let what = match self.progress.step {
+            PodStep::Rejected | PodStep::Finished => return None,
+            PodStep::WaitingForPredecessor => "start when that pod is gone",
+            PodStep::WaitingForRuntime => "go on as soon as the runtime answers",
+            PodStep::WaitingForNetwork => "make the sandbox as soon as the network is ready",
+            PodStep::PreparingVolumes => "make the sandbox",
+            PodStep::CreatingSandbox => "pull images and start containers",
+            PodStep::PullingImage => "start the container",
+            PodStep::StartingContainer => "start the next container, if any",
+            PodStep::Initializing => "go on when the init container has ended",
+            PodStep::Running => "act when a container ends or the manifest changes",
+            PodStep::CrashLoopBackOff => "start the container again",
+            PodStep::Retrying => "try again",
+            PodStep::Terminating => "kill what has not ended at the deadline, then remove the sandbox",
+            PodStep::CleaningUp => "forget the pod when nothing of it is left",
+        };
+        let at = match (self.progress.step, self.lifecycle) {
+            (PodStep::Terminating, PodLifecycle::Terminating { deadline, .. }) => Some(deadline),
+            _ => at,
+        };
+        Some(NextView { what: what.to_owned(), at })
+    }
+
+    /// A pod of which nothing but the name is known.
+    fn nameplate(&self) -> Pod {
+        Pod {
+            metadata: ObjectMeta {
+                name: Some(self.full_name.name.to_string()),
+                namespace: Some(self.full_name.namespace.to_string()),
+                uid: Some(self.uid.to_string()),
+                ..ObjectMeta::default()
+            },
+            ..Pod::default()
+        }
+    }
+}
+
+/// How executing a plan ended.
+pub(super) enum Done {
+    /// It was done: look again.
+    Again,
+    /// It could not be done, or not whole.
+    Wait(Next),
+}
+
+async fn sleep_until(due: Option<tokio::time::Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
