@@ -19,7 +19,7 @@ use super::node::{self, Map, Node, Value};
 use super::resolve::resolve;
 use super::suggest::nearest;
 use super::types::KubeletConfiguration;
-use super::validate::validate;
+use super::validate::{Finding, validate};
 use super::{MAX_DROP_INS, MAX_FILE_BYTES, defaults, unacted};
 
 /// Deepest folder below `--config-dir` that is looked into.
@@ -108,9 +108,9 @@ fn complete(mut tree: Node, flags: &[(&'static str, Node)]) -> Result<Checked, V
 
     let mut problems = check_gates(&tree, &mut warnings);
     problems.extend(
-        validate(&config, &gates)
-            .into_iter()
-            .map(|(key, message)| Problem::new(origin_of(&tree, &key), key, message)),
+        validate(&config, &gates).into_iter().map(|finding| {
+            Problem::new(place(&tree, &finding), finding.key.as_str(), finding.message.as_str())
+        }),
     );
     if !problems.is_empty() {
         return Err(problems);
@@ -125,6 +125,14 @@ fn decode(json: Json) -> Result<KubeletConfiguration, String> {
 
 fn encode(config: &KubeletConfiguration) -> Result<Json, String> {
     serde_json::to_value(config).map_err(|error| format!("cannot be encoded: {error}"))
+}
+
+/// Where to point for a finding: the key, or the one it does not go with where only that is set.
+fn place<'a>(tree: &'a Node, finding: &Finding) -> &'a Origin {
+    match (origin_of(tree, &finding.key), finding.beside) {
+        (Origin::Default, Some(beside)) => origin_of(tree, beside),
+        (origin, _) => origin,
+    }
 }
 
 /// The place of a key, or of the nearest value around it that is there.

@@ -9,15 +9,25 @@ use super::keys::quoted;
 use super::types::KubeletConfiguration;
 use super::validate_maps;
 
-/// A key and what is wrong with it.
-pub(super) type Finding = (String, String);
+/// What is wrong with a key.
+pub(super) struct Finding {
+    pub(super) key: String,
+    /// The key that it does not go with; the place to name where the first is not set.
+    pub(super) beside: Option<&'static str>,
+    pub(super) message: String,
+}
 
 /// Collects findings under the names of keys.
 pub(super) struct Findings(pub(super) Vec<Finding>);
 
 impl Findings {
     pub(super) fn add(&mut self, key: &str, message: impl Into<String>) {
-        self.0.push((key.to_owned(), message.into()));
+        self.0.push(Finding { key: key.to_owned(), beside: None, message: message.into() });
+    }
+
+    /// Two keys that do not go together.
+    pub(super) fn add_beside(&mut self, key: &str, beside: &'static str, message: impl Into<String>) {
+        self.0.push(Finding { key: key.to_owned(), beside: Some(beside), message: message.into() });
     }
 
     /// A number that must be in a range, both ends included.
@@ -93,8 +103,9 @@ fn images(config: &KubeletConfiguration, gates: &FeatureGates, out: &mut Finding
     if let (Some(high), Some(low)) = (high, low)
         && low >= high
     {
-        out.add(
+        out.add_beside(
             "imageGCLowThresholdPercent",
+            "imageGCHighThresholdPercent",
             format!("{low} is not below imageGCHighThresholdPercent, which is {high}"),
         );
     }
@@ -106,7 +117,11 @@ fn images(config: &KubeletConfiguration, gates: &FeatureGates, out: &mut Finding
         }
     }
     if maximum > GoDuration::ZERO && maximum <= minimum {
-        out.add("imageMaximumGCAge", format!("{maximum} is not over imageMinimumGCAge, which is {minimum}"));
+        out.add_beside(
+            "imageMaximumGCAge",
+            "imageMinimumGCAge",
+            format!("{maximum} is not over imageMinimumGCAge, which is {minimum}"),
+        );
     }
     if let Some(bound) = config.max_parallel_image_pulls {
         if bound < 1 {

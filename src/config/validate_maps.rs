@@ -56,7 +56,7 @@ fn enforcement(config: &KubeletConfiguration, out: &mut Findings) {
                 out.add(KEY, "\"none\" cannot be set beside others");
             }
         } else if config.cgroups_per_qos == Some(false) {
-            out.add(KEY, format!("{level:?} needs cgroupsPerQOS"));
+            out.add_beside(KEY, "cgroupsPerQOS", format!("{level:?} needs cgroupsPerQOS"));
         }
     }
     for (prefix, cgroup, key) in [

@@ -80,8 +80,9 @@ fn every_kind_of_error_names_line_and_key() {
         ),
         (
             "imageGCHighThresholdPercent: 70\n",
-            "default: imageGCLowThresholdPercent: 80 is not below imageGCHighThresholdPercent, which is 70",
+            "config.yaml:3:30: imageGCLowThresholdPercent: 80 is not below imageGCHighThresholdPercent, which is 70",
         ),
+        ("cgroupsPerQOS: false\n", "config.yaml:3:16: enforceNodeAllocatable: \"pods\" needs cgroupsPerQOS"),
         ("maxParallelImagePulls: 0\n", "config.yaml:3:24: maxParallelImagePulls: 0 is not a positive number"),
         (
             "maxParallelImagePulls: 4\nserializeImagePulls: true\n",

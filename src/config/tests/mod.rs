@@ -2,6 +2,7 @@
 
 mod docs;
 mod errors;
+mod kubelet_1_20;
 mod merging;
 mod round_trip;
 
