@@ -13,7 +13,7 @@ pub const KIND: &str = "KubeletConfiguration";
 /// The apiVersion of every kubelet configuration document.
 pub const API_VERSION: &str = "kubelet.config.k8s.io/v1beta1";
 /// Longest crash-loop delay unless configured, as in kubelet.
-pub const MAX_CONTAINER_BACKOFF: GoDuration = GoDuration::from_secs(300);
+pub(super) const MAX_CONTAINER_BACKOFF: GoDuration = GoDuration::from_secs(300);
 
 /// Fills a plain field: the type's zero counts as absent.
 fn plain<T: Default + PartialEq>(field: &mut Option<T>, default: T) {

@@ -21,6 +21,14 @@ pub enum GateState {
     },
 }
 
+/// Gates whose change nodectl acts on.
+const ACTED_ON: &[&str] = &["CustomCPUCFSQuotaPeriod", "KubeletCrashLoopBackOffMax"];
+
+/// Whether nodectl acts on a change of the gate `name`.
+pub(super) fn acts(name: &str) -> bool {
+    ACTED_ON.contains(&name)
+}
+
 /// What is known of the gate `name`; `None` if no kubelet since 1.20 knew it.
 pub fn lookup(name: &str) -> Option<GateState> {
     GATES.binary_search_by(|(known, _)| (*known).cmp(name)).ok().map(|at| GATES[at].1)

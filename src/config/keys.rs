@@ -35,8 +35,10 @@ pub enum KeyKind {
     Duration,
     /// A duration string or a number of nanoseconds.
     DurationOrInt,
-    /// A string or number that is a Kubernetes quantity.
+    /// A string that is a Kubernetes quantity.
     Quantity,
+    /// A string or an integer that is a Kubernetes quantity.
+    QuantityOrInt,
     /// A list of strings.
     StrList,
     /// A list of 32-bit integers.
@@ -45,6 +47,8 @@ pub enum KeyKind {
     StrMap,
     /// Quantities by name.
     QuantityMap,
+    /// Quantities, as strings or integers, by name.
+    QuantityOrIntMap,
     /// Booleans by name.
     BoolMap,
     /// Lists of strings by name.
@@ -106,7 +110,7 @@ pub(super) fn check_document(root: &Node) -> Vec<Problem> {
             check_map(map, "", "", &mut problems);
         }
         Value::Null => {
-            problems.push(Problem::new(&root.origin, "", "empty; want at least apiVersion and kind"))
+            problems.push(Problem::new(&root.origin, "", "empty; want at least apiVersion and kind"));
         }
         other => problems.push(Problem::new(
             &root.origin,
@@ -172,6 +176,9 @@ pub(super) fn check_value(node: &Node, shown: &str, spec: &KeySpec, problems: &m
         (KeyKind::IntList, Value::List(items)) => each(items, shown, &KeyKind::Int32, problems),
         (KeyKind::StrMap, Value::Map(map)) => entries(map, shown, &KeyKind::Str, problems),
         (KeyKind::QuantityMap, Value::Map(map)) => entries(map, shown, &KeyKind::Quantity, problems),
+        (KeyKind::QuantityOrIntMap, Value::Map(map)) => {
+            entries(map, shown, &KeyKind::QuantityOrInt, problems);
+        }
         (KeyKind::BoolMap, Value::Map(map)) => entries(map, shown, &KeyKind::Bool, problems),
         (KeyKind::MultiMap, Value::Map(map)) => entries(map, shown, &KeyKind::StrList, problems),
         (kind, _) => check_scalar(node, shown, &kind, problems),
@@ -203,7 +210,10 @@ fn check_scalar(node: &Node, shown: &str, kind: &KeyKind, problems: &mut Vec<Pro
     let wrong = match (kind, &node.value) {
         (KeyKind::Bool, Value::Bool(_))
         | (KeyKind::Str, Value::Str(_))
-        | (KeyKind::Int64 | KeyKind::Float | KeyKind::DurationOrInt, Value::Int(_))
+        | (
+            KeyKind::Int64 | KeyKind::Float | KeyKind::DurationOrInt | KeyKind::QuantityOrInt,
+            Value::Int(_),
+        )
         | (KeyKind::Float, Value::Float(_)) => None,
         (KeyKind::Int32, Value::Int(value)) => {
             i32::try_from(*value).is_err().then(|| problem(format!("{value} does not fit a 32-bit integer")))
@@ -222,7 +232,7 @@ fn check_scalar(node: &Node, shown: &str, kind: &KeyKind, problems: &mut Vec<Pro
         (KeyKind::Duration | KeyKind::DurationOrInt, Value::Str(value)) => {
             GoDuration::parse(value).err().map(|error| problem(error.to_string()))
         }
-        (KeyKind::Quantity, Value::Str(value)) => {
+        (KeyKind::Quantity | KeyKind::QuantityOrInt, Value::Str(value)) => {
             Quantity::parse(value).err().map(|error| problem(error.to_string()))
         }
         (kind, got) => Some(wrong_type(&node.origin, shown, wanted(kind), got)),
@@ -238,10 +248,10 @@ fn wanted(kind: &KeyKind) -> &'static str {
         KeyKind::Str | KeyKind::Enum(_) => "a string",
         KeyKind::Ip => "an IP address",
         KeyKind::Duration | KeyKind::DurationOrInt => "a duration string such as \"1m30s\"",
-        KeyKind::Quantity => "a quantity string such as \"512Mi\"",
+        KeyKind::Quantity | KeyKind::QuantityOrInt => "a quantity string such as \"512Mi\"",
         KeyKind::StrList => "a list of strings",
         KeyKind::IntList => "a list of integers",
-        KeyKind::StrMap | KeyKind::QuantityMap => "a mapping of names to strings",
+        KeyKind::StrMap | KeyKind::QuantityMap | KeyKind::QuantityOrIntMap => "a mapping of names to strings",
         KeyKind::BoolMap => "a mapping of names to booleans",
         KeyKind::MultiMap => "a mapping of names to lists of strings",
         KeyKind::Struct => "a mapping",

@@ -10,22 +10,37 @@ mod agent;
 mod defaults;
 mod duration;
 mod error;
+mod flags;
+mod flags_table;
+mod flags_value;
 mod gates;
 mod gates_table;
 mod keys;
 mod keys_table;
+mod load;
 mod node;
+mod resolve;
 mod secret;
 mod suggest;
 mod types;
 mod types_nested;
+mod unacted;
+mod validate;
+mod validate_maps;
+
+#[cfg(test)]
+mod tests;
 
 pub use agent::{AgentConfig, CgroupDriver, ImagePulls, LogFormat};
 pub use defaults::{API_VERSION, KIND, apply as apply_defaults, defaulted};
 pub use duration::{DurationError, GoDuration};
 pub use error::{ConfigError, ConfigWarning, Origin, Problem, WarningKind};
+pub use flags::{
+    FlagSpec, FlagStatus, Syntax, Target, find as find_flag, flags, normalize as normalize_flag,
+};
 pub use gates::{FeatureGates, GateState, lookup as lookup_gate};
 pub use keys::{KeyKind, KeySpec, Support, keys};
+pub use load::{load, load_on, validate_file};
 pub use secret::{HeaderMap, SecretUrl};
 pub use types::*;
 

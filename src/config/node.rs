@@ -96,6 +96,14 @@ impl Node {
         })
     }
 
+    /// As [`Node::at`], to change what is there.
+    pub(super) fn at_mut(&mut self, path: &str) -> Option<&mut Self> {
+        path.split('.').try_fold(self, |node, key| match &mut node.value {
+            Value::Map(map) => map.get_mut(key),
+            _ => None,
+        })
+    }
+
     /// Puts `patch` over this value as a JSON merge patch (RFC 7386), which is how kubelet applies a
     /// drop-in: mappings are merged, a null takes the key away, all else replaces.
     pub(super) fn merge(&mut self, patch: Self) {
@@ -327,7 +335,7 @@ fn plain_scalar(text: &str) -> Value {
         .unwrap_or_else(|| Value::Str(text.to_owned()))
 }
 
-fn integer(text: &str) -> Option<i64> {
+pub(super) fn integer(text: &str) -> Option<i64> {
     let digits = text.replace('_', "");
     let (negative, digits) = match digits.strip_prefix('-') {
         Some(rest) => (true, rest),

@@ -1,0 +1,188 @@
+//! The last step: from a validated [`KubeletConfiguration`] and the flags that have no key to an
+//! [`AgentConfig`].
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::api::quantity::Quantity;
+
+use super::agent::{AgentConfig, CgroupDriver, ImagePulls, LogFormat};
+use super::duration::GoDuration;
+use super::error::{ConfigError, Origin, Problem};
+use super::flags::{Flags, Syntax};
+use super::flags_value::{addresses, value_of};
+use super::gates::FeatureGates;
+use super::node::Value;
+use super::types::KubeletConfiguration;
+
+const ROOT_DIR: &str = "/var/lib/kubelet";
+const CERT_DIR: &str = "/var/lib/kubelet/pki";
+const CONTAINER_LOG_DIR: &str = "/var/log/containers";
+const OPERATOR_SOCKET: &str = "/run/nodectl/nodectl.sock";
+
+pub(super) fn resolve(
+    kubelet: KubeletConfiguration,
+    feature_gates: FeatureGates,
+    flags: &Flags,
+    config_files: Vec<PathBuf>,
+    hostname: &dyn Fn() -> Result<String, String>,
+) -> Result<AgentConfig, ConfigError> {
+    let config = &kubelet;
+    let path = |name: &str, default: &str| PathBuf::from(flags.text(name).unwrap_or(default));
+    let optional = |name: &str| flags.text(name).map(PathBuf::from);
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    let endpoint = text(&config.container_runtime_endpoint);
+    let image_endpoint = config.image_service_endpoint.clone().filter(|endpoint| !endpoint.is_empty());
+    Ok(AgentConfig {
+        root_dir: path("root-dir", ROOT_DIR),
+        cert_dir: path("cert-dir", CERT_DIR),
+        kubeconfig: optional("kubeconfig"),
+        bootstrap_kubeconfig: optional("bootstrap-kubeconfig"),
+        node_name: node_name(flags, hostname)?,
+        hostname_override: flags.text("hostname-override").map(str::to_owned),
+        node_ips: flags
+            .text("node-ip")
+            .map(addresses)
+            .transpose()
+            .map_err(|m| wrong("node-ip", m))?
+            .unwrap_or_default(),
+        node_labels: labels(flags)?,
+        static_pod_path: config.static_pod_path.clone().filter(|path| !path.is_empty()).map(PathBuf::from),
+        manifest_url: config.static_pod_url.clone().filter(|url| !url.is_empty()),
+        manifest_url_headers: config.static_pod_url_header.clone().unwrap_or_default(),
+        file_check_frequency: duration(config.file_check_frequency),
+        http_check_frequency: duration(config.http_check_frequency),
+        sync_frequency: duration(config.sync_frequency),
+        image_service_endpoint: image_endpoint.unwrap_or_else(|| endpoint.clone()),
+        container_runtime_endpoint: endpoint,
+        runtime_request_timeout: duration(config.runtime_request_timeout),
+        cgroup_driver: match config.cgroup_driver.as_deref() {
+            Some("systemd") => CgroupDriver::Systemd,
+            _ => CgroupDriver::Cgroupfs,
+        },
+        cgroup_root: text(&config.cgroup_root),
+        cgroups_per_qos: config.cgroups_per_qos.unwrap_or(true),
+        cpu_cfs_quota: config.cpu_cfs_quota.unwrap_or(true),
+        cpu_cfs_quota_period: duration(config.cpu_cfs_quota_period),
+        image_pulls: match config.serialize_image_pulls {
+            Some(false) => ImagePulls::Parallel {
+                limit: config.max_parallel_image_pulls.and_then(|limit| u32::try_from(limit).ok()),
+            },
+            _ => ImagePulls::Serial,
+        },
+        registry_pull_qps: limit(config.registry_pull_qps),
+        registry_burst: number(config.registry_burst),
+        image_minimum_gc_age: duration(config.image_minimum_gc_age),
+        image_maximum_gc_age: config
+            .image_maximum_gc_age
+            .map(GoDuration::to_std)
+            .filter(|age| !age.is_zero()),
+        image_gc_high_threshold_percent: percent(config.image_gc_high_threshold_percent),
+        image_gc_low_threshold_percent: percent(config.image_gc_low_threshold_percent),
+        healthz: healthz(config)?,
+        max_container_restart_period: config
+            .crash_loop_back_off
+            .max_container_restart_period
+            .unwrap_or(super::defaults::MAX_CONTAINER_BACKOFF)
+            .to_std(),
+        pod_logs_dir: PathBuf::from(text(&config.pod_logs_dir)),
+        container_log_dir: path("container-log-dir", CONTAINER_LOG_DIR),
+        container_log_max_size: log_size(config)?,
+        container_log_max_files: number(config.container_log_max_files),
+        max_pods: number(config.max_pods),
+        pods_per_core: limit(config.pods_per_core),
+        cluster_dns: config.cluster_dns.iter().flatten().filter_map(|server| server.parse().ok()).collect(),
+        cluster_domain: text(&config.cluster_domain),
+        resolv_conf: config.resolv_conf.clone().filter(|path| !path.is_empty()).map(PathBuf::from),
+        seccomp_default: config.seccomp_default.unwrap_or(false),
+        shutdown_grace_period: duration(config.shutdown_grace_period),
+        shutdown_grace_period_critical_pods: duration(config.shutdown_grace_period_critical_pods),
+        event_record_qps: limit(config.event_record_qps),
+        event_burst: number(config.event_burst),
+        max_open_files: config.max_open_files.and_then(|files| u64::try_from(files).ok()).unwrap_or_default(),
+        log_verbosity: config.logging.verbosity.unwrap_or_default(),
+        log_format: match config.logging.format.as_deref() {
+            Some("json") => LogFormat::Json,
+            _ => LogFormat::Text,
+        },
+        operator_socket: path("operator-socket", OPERATOR_SOCKET),
+        config_files,
+        feature_gates,
+        kubelet,
+    })
+}
+
+fn wrong(flag: &str, message: impl Into<String>) -> ConfigError {
+    ConfigError::Invalid(vec![Problem::new(&Origin::Flag(flag.into()), "", message)])
+}
+
+/// Kubelet's rule: the override or the machine's name, without spaces around, in lower case.
+fn node_name(flags: &Flags, hostname: &dyn Fn() -> Result<String, String>) -> Result<String, ConfigError> {
+    let given = flags.text("hostname-override");
+    let name = match given {
+        Some(name) => name.to_owned(),
+        None => hostname().map_err(|cause| ConfigError::Hostname { cause })?,
+    };
+    let name = name.trim().to_lowercase();
+    let label = |label: &str| {
+        let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        !label.is_empty() && label.chars().all(inner) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    // The name becomes an object name and a part of static pods' names, hence a DNS subdomain.
+    if name.len() <= 253 && name.split('.').all(label) {
+        return Ok(name);
+    }
+    let cause = format!("{name:?} is not a DNS name");
+    Err(if given.is_some() { wrong("hostname-override", cause) } else { ConfigError::Hostname { cause } })
+}
+
+fn labels(flags: &Flags) -> Result<std::collections::BTreeMap<String, String>, ConfigError> {
+    let Some(text) = flags.text("node-labels") else { return Ok(std::collections::BTreeMap::new()) };
+    match value_of(Syntax::Map, &[text], &Origin::Flag("node-labels".into())) {
+        Ok(Value::Map(map)) => Ok(map
+            .0
+            .into_iter()
+            .filter_map(|(name, _, node)| match node.value {
+                Value::Str(value) => Some((name, value)),
+                _ => None,
+            })
+            .collect()),
+        Ok(_) => Ok(std::collections::BTreeMap::new()),
+        Err(message) => Err(wrong("node-labels", message)),
+    }
+}
+
+fn healthz(config: &KubeletConfiguration) -> Result<Option<SocketAddr>, ConfigError> {
+    let port = config.healthz_port.and_then(|port| u16::try_from(port).ok()).unwrap_or_default();
+    let address = config.healthz_bind_address.as_deref().unwrap_or("127.0.0.1");
+    let address: IpAddr = address.parse().map_err(|_not_an_address| {
+        wrong("healthz-bind-address", format!("{address:?} is not an IP address"))
+    })?;
+    Ok((port != 0).then(|| SocketAddr::new(address, port)))
+}
+
+fn log_size(config: &KubeletConfiguration) -> Result<u64, ConfigError> {
+    let text = config.container_log_max_size.as_deref().unwrap_or("10Mi");
+    let size = Quantity::parse(text).map_err(|error| wrong("container-log-max-size", error.to_string()))?;
+    u64::try_from(size.value())
+        .map_err(|_negative| wrong("container-log-max-size", format!("{text:?} is negative")))
+}
+
+fn duration(value: Option<GoDuration>) -> Duration {
+    value.unwrap_or_default().to_std()
+}
+
+/// A count that validation has found not to be negative.
+fn number(value: Option<i32>) -> u32 {
+    value.and_then(|value| u32::try_from(value).ok()).unwrap_or_default()
+}
+
+/// A limit of which zero says that there is none.
+fn limit(value: Option<i32>) -> Option<u32> {
+    Some(number(value)).filter(|limit| *limit != 0)
+}
+
+fn percent(value: Option<i32>) -> u8 {
+    value.and_then(|value| u8::try_from(value).ok()).unwrap_or_default()
+}
