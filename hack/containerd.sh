@@ -1,0 +1,499 @@
+#!/usr/bin/env bash
+# A private containerd in a folder of its own, for the demonstration and the tests. It runs beside a
+# containerd or Docker that the machine already has and shares nothing with it: root, state, socket,
+# runc root, network namespaces, CNI configuration and addresses, bridge and cgroup parent are its own.
+#
+#   hack/containerd.sh start DIR     starts it, imports the images, prints what it is as KEY=VALUE
+#                                    lines (also in DIR/env); what an earlier crash left is removed first
+#   hack/containerd.sh resume DIR    starts the process again on the same state, after it was killed
+#   hack/containerd.sh images DIR    imports the images again
+#   hack/containerd.sh status DIR    prints DIR/env; exit 0 if it runs, 3 if not
+#   hack/containerd.sh stop DIR      ends its containers, shims and itself, and removes all that it made
+#   hack/containerd.sh gc            stops those whose owner (NODECTL_OWNER) has died
+#
+# Whatever lies in DIR goes with it at `stop`, mounts included: an agent's root-dir may be put there.
+#
+# environment: CONTAINERD_BIN   the containerd to run; its ctr and shim are looked for beside it first
+#              CNI_BIN_DIR      the CNI plugins' folder, looked at before the usual ones
+#              NODECTL_OWNER    pid of the process this containerd is for; see gc
+#              NODECTL_IMAGES   folder of hack/images.sh (default: target/images)
+set -euo pipefail
+export LC_ALL=C
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=hack/lib.sh
+. "$here/lib.sh"
+
+# Who runs, and what the machine looked like before the first one came.
+registry=/run/nodectl-private
+# What containerd, its shims and libcni make outside of the folders that they are given.
+shared_folders=(/run/containerd/fifo /run/containerd/s /run/containerd /var/lib/cni/results /var/lib/cni/cache /var/lib/cni)
+
+usage() {
+    sed -n '/^#   hack/,/^# Whatever/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" | sed '$d' >&2
+    exit 2
+}
+
+# names DIR: sets what follows from the folder's path alone.
+names() {
+    case $1 in
+    "") usage ;;
+    *[!A-Za-z0-9/._-]*) die "$1: only letters, digits and ._- may be in the path: it is written into configuration files" ;;
+    esac
+    dir=$(readlink -m "$1")
+    id=$(printf '%s' "$dir" | sha256sum | cut -c1-8)
+    socket=$dir/containerd.sock
+    marker=$dir/.nodectl-containerd
+    bridge=ndc-$id
+    network=nodectl-$id
+    cgroup_root=/nodectl-$id
+    # sun_path holds 107 bytes; the longest socket of containerd here is the ttrpc one.
+    [ "${#dir}" -le 84 ] || die "$dir: ${#dir} bytes are too long a path for the sockets in it (at most 84)"
+}
+
+tools() {
+    containerd=${CONTAINERD_BIN:-$(find_tool containerd || true)}
+    [ -x "$containerd" ] || die "containerd is missing (package containerd); run hack/deps.sh"
+    PATH=$(dirname "$containerd"):$PATH:/usr/local/sbin:/usr/sbin:/sbin
+    local tool
+    for tool in ctr:containerd containerd-shim-runc-v2:containerd runc:runc ip:iproute2 iptables:iptables setsid:util-linux flock:util-linux; do
+        command -v "${tool%%:*}" >/dev/null || die "${tool%%:*} is missing (package ${tool##*:}); run hack/deps.sh"
+    done
+    cni=$(cni_bin_dir) || die "the CNI plugins bridge, host-local, portmap and loopback are missing (package containernetworking-plugins); run hack/deps.sh"
+}
+
+locked() { # locked COMMAND...: alone among all private containerds of this machine
+    mkdir -p "$registry"
+    (
+        flock 9
+        "$@" 9>&-
+    ) 9>"$registry/lock"
+}
+
+pid_of() { cat "$dir/containerd.pid" 2>/dev/null || true; }
+
+# Is the recorded process still our containerd, and not another one that got its number?
+alive() {
+    local pid
+    pid=$(pid_of)
+    [ -n "$pid" ] && [ -r "/proc/$pid/cmdline" ] && tr '\0' '\n' <"/proc/$pid/cmdline" 2>/dev/null | grep -qxF -- "$dir/config.toml"
+}
+
+born() { # born PID: when it started, in clock ticks since boot; tells a reused number from the old process
+    sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20
+}
+
+# ---- network --------------------------------------------------------------------------------------
+
+# The bridge is made here and not by the CNI plugin, for two reasons: an address range counts as taken
+# as soon as it is there, and a plugin that is no gateway does not switch on the machine's IP forwarding.
+claim_network() {
+    local n try
+    if ip link show "$bridge" >/dev/null 2>&1; then ip link delete "$bridge"; fi
+    n=$((16#${id:0:6} % 1024))
+    for ((try = 0; try < 1024; try++, n = (n + 1) % 1024)); do
+        net=10.$((208 + n / 64)).$((n % 64 * 4))
+        if [ -z "$(ip -4 route show table all root "$net.0/22"; ip -4 route show table all match "$net.0/22" | grep -vE '^(default|0\.0\.0\.0/0)')" ]; then
+            ip link add "$bridge" type bridge || die "the bridge $bridge cannot be made: this kernel or container does not allow it"
+            ip addr add "$net.1/22" dev "$bridge"
+            ip link set "$bridge" up
+            printf '%s\n' "$net" >"$dir/net"
+            return 0
+        fi
+    done
+    die "no free address range is left in 10.208.0.0/12"
+}
+
+hostport_chains() { { "$1" -w -t nat -S 2>/dev/null || true; } | sed -n 's/^-N \(CNI-HOSTPORT-[A-Z]*\)$/\1/p'; }
+
+register() {
+    local folder command
+    if [ -z "$(find "$registry" -mindepth 1 -maxdepth 1 -type d -print -quit)" ]; then
+        # The first one: note what is there already, so that the last one knows what was ours.
+        for folder in "${shared_folders[@]}"; do if [ -d "$folder" ]; then printf '%s\n' "$folder"; fi; done >"$registry/before"
+        for command in iptables ip6tables; do hostport_chains "$command"; done | sort -u >>"$registry/before"
+        cgroup_mounts | while read -r folder; do if [ -d "$folder/k8s.io" ]; then echo cgroup; fi; done | sort -u >>"$registry/before"
+    fi
+    mkdir -p "$registry/$id"
+    printf '%s\n' "$dir" >"$registry/$id/dir"
+    [ -z "${NODECTL_OWNER:-}" ] || printf '%s %s\n' "$NODECTL_OWNER" "$(born "$NODECTL_OWNER")" >"$registry/$id/owner"
+    claim_network
+}
+
+unregister() {
+    local folder command chain rule
+    rm -rf "${registry:?}/$id"
+    [ -f "$registry/before" ] || return 0
+    [ -z "$(find "$registry" -mindepth 1 -maxdepth 1 -type d -print -quit)" ] || return 0
+    # The last one: what was not there before the first one goes, if nothing of others is in it.
+    for folder in "${shared_folders[@]}"; do
+        grep -qxF "$folder" "$registry/before" || rmdir "$folder" 2>/dev/null || true
+    done
+    for command in iptables ip6tables; do
+        find_tool "$command" >/dev/null || continue
+        case $("$command" -w -t nat -S 2>/dev/null || true) in *'-j CNI-DN-'*) continue ;; esac
+        hostport_chains "$command" | while read -r chain; do
+            if grep -qxF "$chain" "$registry/before"; then continue; fi
+            "$command" -w -t nat -S | grep -E -- "^-A (PREROUTING|OUTPUT|POSTROUTING) .*-j $chain\$" | sed 's/^-A/-D/' |
+                while read -r rule; do printf '%s\n' "$rule" | xargs "$command" -w -t nat || true; done
+            "$command" -w -t nat -F "$chain" || true
+        done
+        hostport_chains "$command" | while read -r chain; do
+            grep -qxF "$chain" "$registry/before" || "$command" -w -t nat -X "$chain" 2>/dev/null || true
+        done
+    done
+    if ! grep -qx cgroup "$registry/before"; then
+        cgroup_mounts | while read -r folder; do rmdir "$folder/k8s.io" 2>/dev/null || true; done
+    fi
+    rm -f "$registry/before"
+}
+
+# Port mappings of pods that were not stopped in order: the plugin itself takes them back.
+release_ports() {
+    local container
+    { iptables -w -t nat -S 2>/dev/null || true; } | sed -n "s/.*name: .*$network.* id: [^0-9a-zA-Z]*\([0-9a-zA-Z]*\).*/\1/p" | sort -u |
+        while read -r container; do
+            printf '{"cniVersion":"0.4.0","name":"%s","type":"portmap","capabilities":{"portMappings":true}}' "$network" |
+                CNI_COMMAND=DEL CNI_CONTAINERID=$container CNI_NETNS='' CNI_IFNAME=eth0 CNI_PATH=$cni "$cni/portmap" >/dev/null ||
+                say "containerd.sh: the port mappings of $container could not be removed"
+        done
+}
+
+# ---- cgroups and mounts ---------------------------------------------------------------------------
+
+cgroup_mounts() { awk '{ for (i = 7; i < NF; i++) if ($i == "-") { if ($(i + 1) ~ /^cgroup2?$/) print $5; break } }' /proc/self/mountinfo; }
+
+remove_cgroups() {
+    local mount pid try
+    cgroup_mounts | while read -r mount; do
+        [ -d "$mount$cgroup_root" ] || continue
+        for try in 1 2 3 4 5 6 7 8 9 10; do
+            find "$mount$cgroup_root" -name cgroup.procs -exec cat {} + 2>/dev/null |
+                while read -r pid; do kill -KILL "$pid" 2>/dev/null || true; done
+            find "$mount$cgroup_root" -depth -type d -exec rmdir {} + 2>/dev/null && break
+            [ "$try" -lt 10 ] || say "containerd.sh: $mount$cgroup_root could not be removed"
+            sleep 0.1
+        done
+    done
+}
+
+mounts_below() { # mounts_below FOLDER: innermost last mounted first
+    awk -v folder="$1/" 'index($5, folder) == 1 { print $5 }' /proc/self/mountinfo | tac
+}
+
+unmount_all() {
+    local point try
+    for try in 1 2 3; do
+        mounts_below "$dir" | while read -r point; do
+            point=$(printf '%b' "$point")
+            umount "$point" 2>/dev/null || umount -l "$point" 2>/dev/null || true
+        done
+        [ -n "$(mounts_below "$dir")" ] || return 0
+        [ "$try" -lt 3 ] || die "still mounted: $(mounts_below "$dir" | tr '\n' ' ')"
+    done
+}
+
+# ---- configuration --------------------------------------------------------------------------------
+
+# Overlay on overlay (a container, say) does not work everywhere; copying always does.
+pick_snapshotter() {
+    local probe=$dir/probe answer=native
+    mkdir -p "$probe"/{lower,upper,work,merged}
+    if mount -t overlay overlay -o "lowerdir=$probe/lower,upperdir=$probe/upper,workdir=$probe/work" "$probe/merged" 2>/dev/null; then
+        umount "$probe/merged"
+        answer=overlayfs
+    fi
+    rm -rf "$probe"
+    printf '%s\n' "$answer"
+}
+
+# Without CAP_SYS_RESOURCE (bit 24) nobody may lower an oom_score_adj, as a sandbox's -998 does.
+lacks_sys_resource() {
+    local effective
+    effective=$(sed -n 's/^CapEff:[[:space:]]*//p' /proc/self/status)
+    [ $((16#$effective >> 24 & 1)) -eq 0 ]
+}
+
+configure() {
+    local version=$1 restrict=false defaults bins net
+    net=$(cat "$dir/net")
+    if lacks_sys_resource; then restrict=true; fi
+    snapshotter=$(pick_snapshotter)
+    mkdir -p "$dir/cni/net.d" "$dir/cni/ipam" "$dir/root" "$dir/state" "$dir/runc"
+    cat >"$dir/cni/net.d/10-nodectl.conflist" <<CNI
+{
+  "cniVersion": "0.4.0",
+  "name": "$network",
+  "plugins": [
+    {
+      "type": "bridge",
+      "bridge": "$bridge",
+      "isGateway": false,
+      "ipMasq": false,
+      "hairpinMode": true,
+      "ipam": {
+        "type": "host-local",
+        "dataDir": "$dir/cni/ipam",
+        "ranges": [[{ "subnet": "$net.0/22", "gateway": "$net.1" }]],
+        "routes": [{ "dst": "0.0.0.0/0" }]
+      }
+    },
+    { "type": "portmap", "capabilities": { "portMappings": true }, "snat": true }
+  ]
+}
+CNI
+    {
+        if [ "$version" -ge 2 ]; then echo 'version = 3'; else echo 'version = 2'; fi
+        cat <<COMMON
+root = "$dir/root"
+state = "$dir/state"
+disabled_plugins = [
+  "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.blockfile", "io.containerd.snapshotter.v1.btrfs",
+  "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.erofs", "io.containerd.snapshotter.v1.zfs",
+  "io.containerd.differ.v1.erofs", "io.containerd.internal.v1.restart", "io.containerd.monitor.container.v1.restart",
+  "io.containerd.internal.v1.tracing", "io.containerd.tracing.processor.v1.otlp",
+]
+
+[grpc]
+  address = "$socket"
+
+[plugins."io.containerd.internal.v1.opt"]
+  path = "$dir/root/opt"
+
+[plugins."io.containerd.nri.v1.nri"]
+  disable = true
+
+COMMON
+        if [ "$version" -ge 2 ]; then
+            defaults=$("$containerd" config default)
+            bins="bin_dir = \"$cni\""
+            case $defaults in *bin_dirs*) bins="bin_dirs = [\"$cni\"]" ;; esac
+            cat <<TWO
+[plugins."io.containerd.grpc.v1.cri"]
+  stream_server_address = "127.0.0.1"
+  stream_server_port = "0"
+
+[plugins."io.containerd.cri.v1.images"]
+  snapshotter = "$snapshotter"
+[plugins."io.containerd.cri.v1.images".pinned_images]
+  sandbox = "localhost/nodectl/pause:1"
+
+[plugins."io.containerd.cri.v1.runtime"]
+  disable_apparmor = true
+  restrict_oom_score_adj = $restrict
+  netns_mounts_under_state_dir = true
+[plugins."io.containerd.cri.v1.runtime".cni]
+  $bins
+  conf_dir = "$dir/cni/net.d"
+[plugins."io.containerd.cri.v1.runtime".containerd]
+  default_runtime_name = "runc"
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
+  runtime_type = "io.containerd.runc.v2"
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
+  Root = "$dir/runc"
+  SystemdCgroup = false
+TWO
+        else
+            cat <<ONE
+[plugins."io.containerd.grpc.v1.cri"]
+  stream_server_address = "127.0.0.1"
+  stream_server_port = "0"
+  sandbox_image = "localhost/nodectl/pause:1"
+  disable_apparmor = true
+  restrict_oom_score_adj = $restrict
+  netns_mounts_under_state_dir = true
+[plugins."io.containerd.grpc.v1.cri".cni]
+  bin_dir = "$cni"
+  conf_dir = "$dir/cni/net.d"
+[plugins."io.containerd.grpc.v1.cri".containerd]
+  snapshotter = "$snapshotter"
+  default_runtime_name = "runc"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+  runtime_type = "io.containerd.runc.v2"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+  Root = "$dir/runc"
+  SystemdCgroup = false
+ONE
+        fi
+    } >"$dir/config.toml"
+    cat >"$dir/env" <<ENV
+DIR=$dir
+CONTAINERD_BIN=$containerd
+CONTAINERD_VERSION=$full_version
+CONTAINERD_ADDRESS=$socket
+CTR=$(command -v ctr)
+SNAPSHOTTER=$snapshotter
+CGROUP_ROOT=$cgroup_root
+RUNC_ROOT=$dir/runc
+BRIDGE=$bridge
+SUBNET=$net.0/22
+GATEWAY=$net.1
+NETWORK=$network
+CNI_CONF_DIR=$dir/cni/net.d
+CNI_BIN_DIR=$cni
+PID_FILE=$dir/containerd.pid
+LOG=$dir/containerd.log
+ENV
+}
+
+# ---- running --------------------------------------------------------------------------------------
+
+ready() {
+    alive && ctr --address "$socket" --connect-timeout 1s version
+}
+
+launch() {
+    setsid "$containerd" --config "$dir/config.toml" </dev/null >>"$dir/containerd.log" 2>&1 &
+    printf '%s\n' $! >"$dir/containerd.pid"
+    local tries
+    for ((tries = 0; tries < 300; tries++)); do
+        if ready >/dev/null 2>&1; then return 0; fi
+        if ! kill -0 "$(pid_of)" 2>/dev/null; then break; fi
+        sleep 0.1
+    done
+    tail -n 20 "$dir/containerd.log" >&2
+    return 1
+}
+
+check_cri() {
+    local state
+    state=$(ctr --address "$socket" plugins ls | awk '$1 == "io.containerd.grpc.v1" && $2 == "cri" { print $NF }')
+    [ "$state" = ok ] && return 0
+    grep -E 'level=(error|warning)' "$dir/containerd.log" | tail -n 10 >&2 || true
+    say "containerd.sh: the CRI plugin of $containerd did not start: ${state:-it has none}"
+    return 1
+}
+
+import_images() {
+    local images=${NODECTL_IMAGES:-$here/../target/images} archive local=()
+    "$here/images.sh" "$images"
+    # 2.x would import through its transfer service, which knows no other snapshotter than the default.
+    case $(ctr images import --help) in *--local*) local=(--local) ;; esac
+    for archive in pause busybox; do
+        ctr --address "$socket" -n k8s.io images import ${local[0]+"${local[@]}"} --snapshotter "$snapshotter" "$images/$archive.tar" >/dev/null || return 1
+    done
+    # A pinned image is never removed by the agent's image garbage collection.
+    ctr --address "$socket" -n k8s.io images label localhost/nodectl/pause:1 io.cri-containerd.pinned=pinned >/dev/null
+}
+
+start() {
+    tools
+    if [ -d "$dir" ] && [ ! -e "$marker" ] && [ -n "$(ls -A "$dir")" ]; then
+        die "$dir is not empty and not a private containerd's folder: it would be removed at the end"
+    fi
+    if alive; then
+        cat "$dir/env"
+        return 0
+    fi
+    [ ! -e "$marker" ] || stop
+    full_version=$("$containerd" --version | awk '{ print $3 }')
+    local version=${full_version#v}
+    version=${version%%.*}
+    case $version in
+    [1-9] | [1-9][0-9]) ;;
+    *) die "$containerd --version names no version: $("$containerd" --version)" ;;
+    esac
+    mkdir -p "$dir"
+    chmod 0711 "$dir"
+    : >"$marker"
+    locked register || { stop; exit 1; }
+    if ! { configure "$version" && launch && check_cri && import_images; }; then
+        stop
+        die "$containerd ($full_version) could not be started in $dir: see the lines above"
+    fi
+    cat "$dir/env"
+}
+
+load() {
+    [ -s "$dir/env" ] || die "$dir has no private containerd; 'hack/containerd.sh start $dir' makes one"
+    CONTAINERD_BIN=$(sed -n 's/^CONTAINERD_BIN=//p' "$dir/env")
+    snapshotter=$(sed -n 's/^SNAPSHOTTER=//p' "$dir/env")
+    tools
+}
+
+# Ends containers by runc's own list and shims by the socket that they were started for: that also
+# works when containerd has crashed or hangs, and can only ever meet what was started from this folder.
+end_processes() {
+    local pid space container link
+    if alive; then
+        pid=$(pid_of)
+        kill -TERM "$pid" 2>/dev/null || true
+        kill -CONT "$pid" 2>/dev/null || true # one that was stopped could not end
+        local tries
+        for ((tries = 0; tries < 50; tries++)); do
+            alive || break
+            sleep 0.1
+        done
+        if alive; then kill -KILL "$pid" 2>/dev/null || true; fi
+    fi
+    for space in "$dir"/runc/*/; do
+        [ -d "$space" ] || continue
+        for container in "$space"*/; do
+            [ -d "$container" ] || continue
+            runc --root "$space" delete --force "$(basename "$container")" >>"$dir/containerd.log" 2>&1 || true
+        done
+    done
+    for link in /proc/[0-9]*; do
+        [ "$(cut -d '' -f1 "$link/comm" 2>/dev/null)" = containerd-shim ] || continue
+        if tr '\0' '\n' <"$link/cmdline" 2>/dev/null | grep -A1 -x -- -address | grep -qxF -- "$socket"; then
+            kill -KILL "${link#/proc/}" 2>/dev/null || true
+        fi
+    done
+    # Shims listen in a folder that all containerds share; theirs are named in their own state.
+    { grep -rhoE --include=address --include=bootstrap.json '/run/containerd/s/[0-9a-f]+' "$dir/state" 2>/dev/null || true; } | sort -u |
+        while read -r link; do rm -f "$link"; done
+}
+
+stop() {
+    [ -e "$dir" ] || { locked unregister; return 0; }
+    [ -e "$marker" ] || die "$dir is not a private containerd's folder: left as it is"
+    local sandbox
+    end_processes
+    remove_cgroups
+    release_ports
+    for sandbox in "$dir"/root/io.containerd.grpc.v1.cri/sandboxes/*/; do
+        [ -d "$sandbox" ] || continue
+        sandbox=$(basename "$sandbox")
+        rm -f /var/lib/cni/results/*-"$sandbox"-* /var/lib/cni/cache/*-"$sandbox"-*
+    done
+    rm -f "/var/lib/cni/results/$network"-* "/var/lib/cni/cache/$network"-*
+    unmount_all
+    if ip link show "$bridge" >/dev/null 2>&1; then ip link delete "$bridge"; fi
+    locked unregister
+    rm -rf --one-file-system "$dir"
+}
+
+collect() {
+    local entry folder owner since
+    for entry in "$registry"/*/; do
+        [ -f "$entry/owner" ] || continue
+        read -r owner since <"$entry/owner"
+        folder=$(cat "$entry/dir")
+        if [ "$(born "$owner" || true)" != "$since" ]; then
+            say "containerd.sh: removing $folder, whose owner $owner has died"
+            "${BASH_SOURCE[0]}" stop "$folder" || true
+        fi
+    done
+}
+
+become_root "${BASH_SOURCE[0]}" "$@"
+case ${1:-} in
+start) names "${2:-}" && start ;;
+resume)
+    names "${2:-}" && load
+    alive || launch || die "containerd could not be started again in $dir: see the lines above"
+    ;;
+images) names "${2:-}" && load && import_images ;;
+status)
+    names "${2:-}"
+    [ ! -s "$dir/env" ] || cat "$dir/env"
+    alive || exit 3
+    ;;
+stop)
+    names "${2:-}"
+    cni=$(cni_bin_dir || true)
+    PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+    stop
+    ;;
+gc) collect ;;
+*) usage ;;
+esac
