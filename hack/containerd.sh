@@ -17,8 +17,9 @@
 #              CNI_BIN_DIR      the CNI plugins' folder, looked at before the usual ones
 #              NODECTL_OWNER    pid of the process this containerd is for; see gc
 #              NODECTL_IMAGES   folder of hack/images.sh (default: target/images)
-set -euo pipefail
+set -Eeuo pipefail
 export LC_ALL=C
+trap 'printf "containerd.sh: line %s failed: %s\n" "$LINENO" "$BASH_COMMAND" >&2' ERR
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=hack/lib.sh
 . "$here/lib.sh"
@@ -133,7 +134,7 @@ unregister() {
         case $("$command" -w -t nat -S 2>/dev/null || true) in *'-j CNI-DN-'*) continue ;; esac
         hostport_chains "$command" | while read -r chain; do
             if grep -qxF "$chain" "$registry/before"; then continue; fi
-            "$command" -w -t nat -S | grep -E -- "^-A (PREROUTING|OUTPUT|POSTROUTING) .*-j $chain\$" | sed 's/^-A/-D/' |
+            "$command" -w -t nat -S | sed -nE "/^-A (PREROUTING|OUTPUT|POSTROUTING) .*-j $chain\$/s/^-A/-D/p" |
                 while read -r rule; do printf '%s\n' "$rule" | xargs "$command" -w -t nat || true; done
             "$command" -w -t nat -F "$chain" || true
         done
@@ -147,12 +148,13 @@ unregister() {
     rm -f "$registry/before"
 }
 
-# Port mappings of pods that were not stopped in order: the plugin itself takes them back.
+# Port mappings of pods that were not stopped in order: the plugin itself takes them back. It looks at
+# the container's identifier only, but does nothing unless it is told of at least one mapping.
 release_ports() {
     local container
     { iptables -w -t nat -S 2>/dev/null || true; } | sed -n "s/.*name: .*$network.* id: [^0-9a-zA-Z]*\([0-9a-zA-Z]*\).*/\1/p" | sort -u |
         while read -r container; do
-            printf '{"cniVersion":"0.4.0","name":"%s","type":"portmap","capabilities":{"portMappings":true}}' "$network" |
+            printf '{"cniVersion":"0.4.0","name":"%s","type":"portmap","runtimeConfig":{"portMappings":[{"hostPort":1,"containerPort":1,"protocol":"tcp"}]}}' "$network" |
                 CNI_COMMAND=DEL CNI_CONTAINERID=$container CNI_NETNS='' CNI_IFNAME=eth0 CNI_PATH=$cni "$cni/portmap" >/dev/null ||
                 say "containerd.sh: the port mappings of $container could not be removed"
         done
