@@ -25,10 +25,12 @@ if ! cargo deny --version >/dev/null 2>&1; then
     # Without its defaults it leaves out what needs a C build; it is not run often enough for the
     # optimiser to be worth the wait.
     CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
-        CARGO_PROFILE_RELEASE_DEBUG=0 cargo install --locked --quiet cargo-deny --version "${CARGO_DENY_VERSION:-^0.18}" ||
+        CARGO_PROFILE_RELEASE_DEBUG=0 cargo install --locked --quiet cargo-deny --version "${CARGO_DENY_VERSION:-^0.20}" ||
         die "cargo-deny cannot be installed from crates.io"
 fi
-# Offline first: the crates are there after a build, and only advisories need more.
+# A build fetches this platform's crates only; the graph needs all of them once.
+cargo fetch --locked --offline --quiet 2>/dev/null || cargo fetch --locked --quiet ||
+    die "the dependencies of other platforms cannot be fetched from crates.io: the first run needs the network"
 step cargo deny --offline --locked check --hide-inclusion-graph bans licenses sources
 db=${CARGO_HOME:-$HOME/.cargo}/advisory-dbs
 if timeout 60 cargo deny --locked fetch db >/dev/null 2>&1; then

@@ -11,7 +11,8 @@
 #   hack/containerd.sh stop DIR      ends its containers, shims and itself, and removes all that it made
 #   hack/containerd.sh gc            stops those whose owner (NODECTL_OWNER) has died
 #
-# Whatever lies in DIR goes with it at `stop`, mounts included: an agent's root-dir may be put there.
+# Whatever lies in DIR goes with it at `stop`, mounts included: an agent's root-dir may be put there,
+# and a process whose number is in DIR/NAME.pid is ended first.
 #
 # environment: CONTAINERD_BIN   the containerd to run; its ctr and shim are looked for beside it first
 #              CNI_BIN_DIR      the CNI plugins' folder, looked at before the usual ones
@@ -163,6 +164,18 @@ release_ports() {
 # ---- cgroups and mounts ---------------------------------------------------------------------------
 
 cgroup_mounts() { awk '{ for (i = 7; i < NF; i++) if ($i == "-") { if ($(i + 1) ~ /^cgroup2?$/) print $5; break } }' /proc/self/mountinfo; }
+
+# The cgroup that an agent is given as its root must be there before it. cpuset of v1 starts empty, and
+# an empty one takes no process.
+make_cgroups() {
+    local mount file
+    cgroup_mounts | while read -r mount; do
+        mkdir -p "$mount$cgroup_root"
+        for file in cpuset.cpus cpuset.mems; do
+            if [ -f "$mount$cgroup_root/$file" ] && [ ! -e "$mount/cgroup.controllers" ]; then cat "$mount/$file" >"$mount$cgroup_root/$file"; fi
+        done
+    done
+}
 
 remove_cgroups() {
     local mount pid try
@@ -398,7 +411,7 @@ start() {
     chmod 0711 "$dir"
     : >"$marker"
     locked register || { stop; exit 1; }
-    if ! { configure "$version" && launch && check_cri && import_images; }; then
+    if ! { configure "$version" && make_cgroups && launch && check_cri && import_images; }; then
         stop
         die "$containerd ($full_version) could not be started in $dir: see the lines above"
     fi
@@ -410,6 +423,23 @@ load() {
     CONTAINERD_BIN=$(sed -n 's/^CONTAINERD_BIN=//p' "$dir/env")
     snapshotter=$(sed -n 's/^SNAPSHOTTER=//p' "$dir/env")
     tools
+}
+
+# Ends what was started beside containerd and left its number in DIR/NAME.pid, as an agent does. A
+# process that does not have the folder on its command line is another one that got the number.
+end_companions() {
+    local file pid tries
+    for file in "$dir"/*.pid; do
+        if [ ! -f "$file" ] || [ "$file" = "$dir/containerd.pid" ]; then continue; fi
+        pid=$(cat "$file")
+        case $pid in "" | *[!0-9]*) continue ;; esac
+        for ((tries = 0; tries < 50; tries++)); do
+            case $(tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" || true) in *"$dir/"*) ;; *) break ;; esac
+            [ "$tries" -ne 0 ] || kill -TERM "$pid" 2>/dev/null || true
+            [ "$tries" -lt 30 ] || kill -KILL "$pid" 2>/dev/null || true
+            sleep 0.1
+        done
+    done
 }
 
 # Ends containers by runc's own list and shims by the socket that they were started for: that also
@@ -449,6 +479,7 @@ stop() {
     [ -e "$dir" ] || { locked unregister; return 0; }
     [ -e "$marker" ] || die "$dir is not a private containerd's folder: left as it is"
     local sandbox
+    end_companions
     end_processes
     remove_cgroups
     release_ports
