@@ -28,7 +28,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # Who runs, and what the machine looked like before the first one came.
 registry=/run/nodectl-private
 # What containerd, its shims and libcni make outside of the folders that they are given.
-shared_folders=(/run/containerd/fifo /run/containerd/s /run/containerd /var/lib/cni/results /var/lib/cni/cache /var/lib/cni)
+shared_folders=(/run/containerd/fifo /run/containerd/runc/k8s.io /run/containerd/runc /run/containerd/s /run/containerd /var/lib/cni/results /var/lib/cni/cache /var/lib/cni)
 
 usage() {
     sed -n '/^#   hack/,/^# Whatever/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" | sed '$d' >&2

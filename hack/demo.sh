@@ -48,9 +48,9 @@ failed() {
             say "---- the end of the agent's log ----"
             as_root tail -n 20 "$dir/agent.log" >&2
         fi
-        if as_root test -s "$dir/containerd.log"; then
-            say "---- the end of containerd's log ----"
-            as_root tail -n 10 "$dir/containerd.log" >&2
+        if as_root grep -qE 'level=(warn|error|fatal)' "$dir/containerd.log" 2>/dev/null; then
+            say "---- containerd's last warnings ----"
+            as_root grep -E 'level=(warn|error|fatal)' "$dir/containerd.log" | tail -n 8 >&2
         fi
         as_root hack/containerd.sh stop "$dir" || say "demo: $dir could not be removed; try 'make demo-stop'"
     fi

@@ -128,11 +128,16 @@ fn run_container(containerd: &Containerd, name: &str) {
     let cgroup = format!("{}/{name}", containerd.cgroup_root());
     let (root, snapshotter) = (containerd.fact("RUNC_ROOT"), containerd.fact("SNAPSHOTTER"));
     let image = "localhost/nodectl/busybox:1";
+    // ctr's own default is shared with the machine's containerd.
+    let fifos = containerd.dir().join("fifo");
+    let fifos = fifos.to_str().unwrap();
     containerd.ctr(&[
         "run",
         "--detach",
         "--runc-root",
         root,
+        "--fifo-dir",
+        fifos,
         "--cgroup",
         &cgroup,
         "--snapshotter",
