@@ -1,0 +1,64 @@
+# shellcheck shell=bash
+# What the scripts in this folder share. Sourced, never run.
+
+# say MESSAGE...: progress, on stderr, so that stdout stays for results.
+say() { printf '%s\n' "$*" >&2; }
+
+# die MESSAGE...: one clear line, exit 1.
+die() {
+    printf '%s: error: %s\n' "${0##*/}" "$*" >&2
+    exit 1
+}
+
+# as_root COMMAND...: runs it as root, through sudo when we are not.
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null 2>&1; then
+        sudo "$@"
+    else
+        die "'$1' needs root: run this as root, or install sudo"
+    fi
+}
+
+# become_root SCRIPT ARGUMENTS...: starts the script again as root if it does not run so yet.
+# Only the variables that the scripts read are handed through.
+become_root() {
+    [ "$(id -u)" -eq 0 ] && return 0
+    command -v sudo >/dev/null 2>&1 || die "needs root: run it as root, or install sudo"
+    exec sudo env "PATH=$PATH" "HOME=$HOME" \
+        ${NODECTL_CACHE:+"NODECTL_CACHE=$NODECTL_CACHE"} \
+        ${NODECTL_OWNER:+"NODECTL_OWNER=$NODECTL_OWNER"} \
+        ${CONTAINERD_BIN:+"CONTAINERD_BIN=$CONTAINERD_BIN"} \
+        ${CNI_BIN_DIR:+"CNI_BIN_DIR=$CNI_BIN_DIR"} \
+        bash "$@"
+}
+
+# find_tool NAME: its path; looks in the sbin folders too, which a user's PATH often lacks.
+find_tool() { PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin" command -v "$1"; }
+
+# cni_bin_dir: the folder with the CNI plugins that the private network needs.
+cni_bin_dir() {
+    local dir
+    for dir in ${CNI_BIN_DIR:+"$CNI_BIN_DIR"} /usr/lib/cni /opt/cni/bin /usr/libexec/cni; do
+        if [ -x "$dir/bridge" ] && [ -x "$dir/host-local" ] && [ -x "$dir/portmap" ] && [ -x "$dir/loopback" ]; then
+            printf '%s\n' "$dir"
+            return 0
+        fi
+    done
+    return 1
+}
+
+# cache_dir: where downloads are kept between runs.
+cache_dir() { printf '%s\n' "${NODECTL_CACHE:-${HOME:-/root}/.cache/nodectl}"; }
+
+# wait_for SECONDS COMMAND...: tries it ten times a second until it succeeds.
+wait_for() {
+    local tries=$(($1 * 10))
+    shift
+    while ! "$@" >/dev/null 2>&1; do
+        tries=$((tries - 1))
+        [ "$tries" -gt 0 ] || return 1
+        sleep 0.1
+    done
+}
