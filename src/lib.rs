@@ -6,6 +6,7 @@
 //! `kube`, `store`) import no policy and not one another.
 
 pub mod api;
+pub mod cli;
 pub mod error;
 pub mod host;
 pub mod server;
