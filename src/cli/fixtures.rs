@@ -1,5 +1,7 @@
 //! Pods for the tests of this folder.
 
+#![expect(clippy::needless_pass_by_value, reason = "JSON is handed over as it is written")]
+
 use std::{path::PathBuf, sync::Arc};
 
 use jiff::Timestamp;
