@@ -1,1 +1,4 @@
-//! x
+//! nodectl: a Kubernetes node in one binary.
+
+pub mod agent;
+pub mod api;

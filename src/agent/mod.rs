@@ -1,0 +1,3 @@
+//! The running agent.
+
+pub mod sources;
