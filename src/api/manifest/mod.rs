@@ -8,11 +8,17 @@
 
 mod de;
 mod error;
+mod identity;
 mod node;
 mod scalar;
 mod text;
+pub mod unsupported;
 
 pub use error::{FieldProblem, ManifestError};
+pub use identity::{
+    CONFIG_HASH_ANNOTATION, CONFIG_MIRROR_ANNOTATION, CONFIG_SEEN_ANNOTATION, CONFIG_SOURCE_ANNOTATION,
+    Identity, StaticPod, make_static_pod,
+};
 pub use node::{Entry, Node, Value};
 
 use k8s_openapi::api::core::v1::Pod;
