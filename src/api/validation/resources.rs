@@ -1,0 +1,68 @@
+//! Requests and limits.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::ResourceRequirements;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+use super::{Problems, names, quantity};
+
+/// Resources that a container may name without a domain.
+const NATIVE: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
+
+/// Checks the quantities, their names, and that no request is above its limit.
+pub(super) fn check(resources: &ResourceRequirements, path: &str, problems: &mut Problems) {
+    let limits = amounts(resources.limits.as_ref(), &format!("{path}.limits"), problems);
+    let requests = amounts(resources.requests.as_ref(), &format!("{path}.requests"), problems);
+    for (name, (request, shown)) in &requests {
+        let limit_path = format!("{path}.limits[{name}]");
+        let path = format!("{path}.requests[{name}]");
+        match limits.get(name) {
+            Some((limit, text)) if request > limit => {
+                problems.invalid(
+                    path,
+                    shown,
+                    &format!("must be less than or equal to {name} limit of {text}"),
+                );
+            }
+            Some((limit, text)) if !overcommits(name) && request != limit => {
+                problems.invalid(path, shown, &format!("must be equal to {name} limit of {text}"));
+            }
+            None if !overcommits(name) => {
+                problems.required(limit_path, "limit must be set for this resource");
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Only native resources may be promised more often than they are there.
+fn overcommits(name: &str) -> bool {
+    !name.contains('/') && !name.starts_with("hugepages-")
+}
+
+fn amounts<'p>(
+    list: Option<&'p BTreeMap<String, Quantity>>,
+    path: &str,
+    problems: &mut Problems,
+) -> BTreeMap<&'p str, (i128, &'p str)> {
+    let mut amounts = BTreeMap::new();
+    for (name, Quantity(text)) in list.into_iter().flatten() {
+        let path = format!("{path}[{name}]");
+        problems.name(path.clone(), name, names::qualified_name);
+        if !name.contains('/') && !NATIVE.contains(&name.as_str()) && !name.starts_with("hugepages-") {
+            problems.invalid(path.clone(), name, "must be a standard resource for containers");
+        }
+        match quantity::parse_nanos(text) {
+            None => problems.invalid(path, text, "is not a quantity"),
+            Some(nanos) if nanos < 0 => problems.invalid(path, text, "must be greater than or equal to 0"),
+            Some(nanos) => {
+                if !overcommits(name) && !quantity::is_whole(nanos) {
+                    problems.invalid(path, text, "must be an integer");
+                }
+                amounts.insert(name.as_str(), (nanos, text.as_str()));
+            }
+        }
+    }
+    amounts
+}
