@@ -149,12 +149,9 @@ fn billionths(text: &str) -> Option<i128> {
 mod tests {
     use super::*;
 
-    fn pod(json: serde_json::Value) -> Pod {
-        serde_json::from_value(serde_json::json!({"metadata": {"name": "p"}, "spec": json})).unwrap()
-    }
-
-    fn class(json: serde_json::Value) -> QosClass {
-        qos_class(&pod(json))
+    fn class(spec: serde_json::Value) -> QosClass {
+        let spec = serde_json::from_value(spec).unwrap();
+        qos_class(&Pod { spec: Some(spec), ..Pod::default() })
     }
 
     fn res(requests: [&str; 2], limits: [&str; 2]) -> serde_json::Value {

@@ -190,7 +190,10 @@ fn without_record(
             status.container_id = ended.filter(|id| previous.container_id.as_ref() == Some(id)).cloned();
         }
     }
-    if initialized {
+    if initialized && last_terminated(&status).is_some_and(|end| end.exit_code == 0) {
+        status.state = status.last_state.take();
+    } else if initialized {
+        status.container_id = None;
         status.state = Some(terminated(ContainerStateTerminated {
             reason: Some("Completed".to_owned()),
             message: Some(
@@ -214,12 +217,20 @@ pub(super) fn close(cx: &Context<'_>, status: &mut PodStatus) {
         status.state.as_ref().is_some_and(|s| s.waiting.is_none()) || last_terminated(status).is_some()
     };
     let end = |status: &mut ContainerStatus| {
-        if status.state.as_ref().is_some_and(|s| s.waiting.is_some()) {
+        if status.state.as_ref().is_none_or(|s| s.waiting.is_none()) {
+            return;
+        }
+        let own = |end: &&ContainerStateTerminated| {
+            end.container_id.is_some() && end.container_id == status.container_id
+        };
+        // What waited after an end of its own shows that end again.
+        if last_terminated(status).filter(own).is_some() {
+            status.state = status.last_state.take();
+        } else {
             status.state = Some(terminated(ContainerStateTerminated {
                 container_id: status.container_id.clone(),
                 ..unknown_end("the container was not found when the pod was terminated")
             }));
-            status.ready = false;
         }
     };
     let init = status.init_container_statuses.as_deref_mut().unwrap_or_default();
@@ -237,6 +248,10 @@ pub(super) fn close(cx: &Context<'_>, status: &mut PodStatus) {
     }
     let reached = init.iter().rposition(began).map_or(1, |last| last + 1);
     init.iter_mut().take(reached).for_each(end);
+    for (entry, status) in self::init(cx.input.pod).zip(init).chain(self::regular(cx.input.pod).zip(regular))
+    {
+        set_readiness(cx, &entry, status);
+    }
 }
 
 fn reason<'a>(cx: &Context<'a>, entry: &Entry<'_>) -> Option<&'a WaitingReason> {
