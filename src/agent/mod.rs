@@ -7,4 +7,5 @@ pub mod images;
 pub mod logs;
 pub mod pleg;
 pub mod pods;
+pub mod sources;
 pub mod volumes;

@@ -4,12 +4,16 @@
 
 pub mod container_hash;
 pub mod cri;
+pub mod defaults;
 pub mod fingerprint;
 pub mod ids;
 pub mod labels;
+pub mod manifest;
 pub mod observation;
 pub mod pod;
 pub mod quantity;
+pub mod uid_hash;
+pub mod validation;
 pub mod view;
 
 pub use ids::{ContainerId, PodFullName, PodUid, SandboxId};

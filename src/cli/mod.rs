@@ -1,4 +1,12 @@
-//! The command line: clap types, one file per subcommand.
+//! The command line: clap's types and what each subcommand prints. Help, completions and manual pages all
+//! come from here.
 
 pub mod config;
+pub mod explain;
+mod explain_text;
+#[cfg(test)]
+mod fixtures;
 pub mod kubelet_flags;
+pub mod output;
+pub mod pod_summary;
+pub mod pods;
