@@ -1,5 +1,6 @@
 //! Pods: what is wanted, a worker for each, and what the workers do.
 
+pub mod desired;
 pub mod env;
 mod executor;
 pub mod failures;
@@ -7,3 +8,4 @@ pub mod mailbox;
 pub mod paths;
 mod terminator;
 pub mod worker;
+pub mod workers;
