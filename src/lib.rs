@@ -15,3 +15,4 @@ pub mod host;
 pub mod policy;
 pub mod server;
 pub mod store;
+pub mod telemetry;

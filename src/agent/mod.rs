@@ -1,4 +1,5 @@
-//! The running agent.
+//! The running agent. This file is the only one that wires its parts together; they meet through handles
+//! and read-only snapshots.
 
 pub mod board;
 pub mod clock;
@@ -10,4 +11,329 @@ pub mod pleg;
 pub mod pods;
 pub mod sources;
 pub mod sync_loop;
+pub mod view;
 pub mod volumes;
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    clock::Clock,
+    health::HealthMonitor,
+    images::{Images, PullLimits},
+    pleg::Pleg,
+    pods::{
+        env::{POD_RECORD, PodEnv, PodRecord, PodRecords},
+        paths::NodePaths,
+    },
+    sources::{
+        PodSource, SourceSnapshot,
+        file::{FileSource, FileSourceConfig},
+        http::{HttpSource, HttpSourceConfig},
+    },
+    sync_loop::{LoopState, SyncLoop},
+    view::View,
+};
+use crate::{
+    api::{PodUid, view::AgentView},
+    config::{AgentConfig, CgroupDriver},
+    cri::{Cri, CriClient, CriTimeouts, RuntimeEndpoint},
+    error::{CommandError, chain},
+    host::{
+        cgroup::CgroupMounts,
+        instance::{InstanceError, RootLock, port_owner, refuse_kubelet},
+        sd::Notifier,
+    },
+    policy::{backoff::RestartBackoff, cgroup::CgroupLayout, resources::ResourceSettings},
+    server::{healthz, local::OperatorSocket},
+};
+
+/// How long the start waits for the runtime to tell its cgroup driver. A runtime that is down then is
+/// taken to use the configured one.
+const RUNTIME_CONFIG_WAIT: Duration = Duration::from_secs(2);
+/// How long an agent that is told to stop waits for calls under way; after it the process ends all the
+/// same, and the next agent finds out what came of them.
+const STOP_WAIT: Duration = Duration::from_secs(10);
+
+/// Runs the agent until `stop` is cancelled.
+///
+/// # Errors
+/// Refused (exit code 3) when another agent or a kubelet works on the root-dir or has a port; failed when a
+/// folder or socket cannot be made.
+pub async fn run(config: AgentConfig, stop: CancellationToken) -> Result<(), CommandError> {
+    let proc_root = Path::new("/proc");
+    refuse_kubelet(proc_root, &config.root_dir)?;
+    let _lock = RootLock::acquire(&config.root_dir)?;
+    let healthz = config.healthz.map(|addr| bind(proc_root, addr)).transpose()?;
+    let socket = OperatorSocket::bind(&config.operator_socket)?;
+
+    let parts = Parts::assemble(&config).await?;
+    let view: Arc<dyn AgentView> = Arc::new(View {
+        env: Arc::clone(&parts.sync_loop.env),
+        health: Arc::clone(&parts.sync_loop.health),
+        sync_loop: Arc::clone(&parts.sync_loop.state),
+    });
+    let aside = CancellationToken::new();
+    if let Some(listener) = healthz {
+        let listener = tokio::net::TcpListener::from_std(listener).map_err(CommandError::failed)?;
+        tokio::spawn(healthz::serve(listener, Arc::clone(&view), aside.clone()));
+    }
+    tokio::spawn(socket.serve(Arc::clone(&view), aside.clone()));
+    tokio::spawn(Arc::clone(&parts.sync_loop.health).run(aside.clone()));
+    parts.sources.into_iter().for_each(|source| source.spawn(&aside));
+    let notifier = Arc::new(Notifier::from_env());
+    tokio::spawn(feed_watchdog(Arc::clone(&notifier), Arc::clone(&view), aside.clone()));
+
+    tracing::info!(node = config.node_name, root_dir = %config.root_dir.display(), "nodectl runs");
+    notifier.ready();
+    let looping = tokio::spawn(parts.sync_loop.run(stop.clone()));
+    stop.cancelled().await;
+    tracing::info!("stopping; pods are left running");
+    notifier.stopping();
+    if tokio::time::timeout(STOP_WAIT, looping).await.is_err() {
+        tracing::warn!("calls to the runtime are still under way; they end without this agent");
+    }
+    aside.cancel();
+    Ok(())
+}
+
+/// What the agent is made of.
+struct Parts {
+    sync_loop: SyncLoop,
+    sources: Vec<Source>,
+}
+
+/// A source that has not begun.
+enum Source {
+    File(FileSource),
+    Http(HttpSource),
+}
+
+impl Source {
+    fn spawn(self, stop: &CancellationToken) {
+        match self {
+            Self::File(source) => tokio::spawn(source.run(stop.clone())),
+            Self::Http(source) => tokio::spawn(source.run(stop.clone())),
+        };
+    }
+}
+
+impl Parts {
+    async fn assemble(config: &AgentConfig) -> Result<Self, CommandError> {
+        let cri: Arc<dyn Cri> = Arc::new(client(config)?);
+        let driver = cgroup_driver(&*cri, config.cgroup_driver).await;
+        let clock = Clock::system();
+        let (pleg, changed) = Pleg::new(Arc::clone(&cri), clock);
+        let health = HealthMonitor::new(Arc::clone(&cri));
+        let paths = NodePaths {
+            root: config.root_dir.clone(),
+            pod_logs: config.pod_logs_dir.clone(),
+            container_logs: config.container_log_dir.clone(),
+        };
+        let (store, records) = open_records(&paths)?;
+        let events = cri.events();
+        let env = Arc::new(PodEnv {
+            images: Images::new(
+                Arc::clone(&cri),
+                PullLimits {
+                    at_once: config.image_pulls,
+                    per_second: config.registry_pull_qps,
+                    burst: config.registry_burst,
+                },
+            ),
+            cri,
+            pleg,
+            health: Arc::clone(&health),
+            clock,
+            paths,
+            cgroups: CgroupLayout {
+                driver,
+                root: config.cgroup_root.clone(),
+                per_qos: config.cgroups_per_qos,
+            },
+            cgroup_mounts: CgroupMounts::find(Path::new("/proc/self/mountinfo"))
+                .map_err(CommandError::failed)?,
+            mountinfo: "/proc/self/mountinfo".into(),
+            resources: ResourceSettings {
+                node_memory_bytes: memory_bytes(),
+                cpu_cfs_quota: config.cpu_cfs_quota,
+                cpu_cfs_period_micros: i64::try_from(config.cpu_cfs_quota_period.as_micros())
+                    .unwrap_or(i64::MAX),
+            },
+            backoff: RestartBackoff::with_max(config.max_container_restart_period),
+            host_ips: host_ips(config),
+            board: board::Board::default(),
+            records: store,
+        });
+        let (sources, receivers, kinds) = sources(config)?;
+        let sync_loop = SyncLoop {
+            env,
+            health,
+            sources: receivers,
+            changed,
+            events,
+            records,
+            sync_period: config.sync_frequency,
+            state: LoopState::new(kinds),
+        };
+        Ok(Self { sync_loop, sources })
+    }
+}
+
+fn client(config: &AgentConfig) -> Result<CriClient, CommandError> {
+    let endpoint = |text: &str| text.parse::<RuntimeEndpoint>().map_err(CommandError::usage);
+    let runtime = endpoint(&config.container_runtime_endpoint)?;
+    let images = if config.image_service_endpoint == config.container_runtime_endpoint {
+        None
+    } else {
+        Some(endpoint(&config.image_service_endpoint)?)
+    };
+    Ok(CriClient::connect_lazy(
+        runtime,
+        images,
+        CriTimeouts::from_request_timeout(config.runtime_request_timeout),
+    ))
+}
+
+/// What the runtime says, else what is configured.
+async fn cgroup_driver(cri: &dyn Cri, configured: CgroupDriver) -> CgroupDriver {
+    let answer = tokio::time::timeout(RUNTIME_CONFIG_WAIT, cri.runtime_config()).await;
+    let told = match answer {
+        Ok(Ok(Some(config))) => config.linux,
+        Ok(Ok(None)) => None,
+        Ok(Err(error)) => {
+            tracing::warn!(
+                "the runtime does not tell its cgroup driver, taking the configured one: {}",
+                chain(&error)
+            );
+            None
+        }
+        Err(_) => {
+            tracing::warn!("the runtime does not answer, taking the configured cgroup driver");
+            None
+        }
+    };
+    let Some(linux) = told else { return configured };
+    let driver = match linux.cgroup_driver() {
+        crate::api::cri::CgroupDriver::Systemd => CgroupDriver::Systemd,
+        crate::api::cri::CgroupDriver::Cgroupfs => CgroupDriver::Cgroupfs,
+    };
+    if driver != configured {
+        tracing::info!(?driver, ?configured, "taking the runtime's cgroup driver over the configured one");
+    }
+    driver
+}
+
+/// Opens the checkpoints and reads them. One that cannot be read is set aside: what runs is found in the
+/// runtime as well.
+fn open_records(paths: &NodePaths) -> Result<(PodRecords, HashMap<PodUid, PodRecord>), CommandError> {
+    let folder = paths.checkpoints();
+    volumes::make_agent_dir(&folder)
+        .map_err(|error| CommandError::failed(format!("cannot make folder {}: {error}", folder.display())))?;
+    let store = PodRecords::open(folder, POD_RECORD).map_err(CommandError::failed)?;
+    let (records, set_aside) = store.load_all();
+    for file in set_aside {
+        tracing::warn!("a checkpoint cannot be used, going on without it: {file}");
+    }
+    Ok((store, records.into_iter().map(|(name, record)| (PodUid::from(name), record)).collect()))
+}
+
+type Sources = (Vec<Source>, Vec<watch::Receiver<Arc<SourceSnapshot>>>, Vec<PodSource>);
+
+fn sources(config: &AgentConfig) -> Result<Sources, CommandError> {
+    let clock: sources::Clock = Arc::new(jiff::Timestamp::now);
+    let (mut made, mut receivers, mut kinds) = (Vec::new(), Vec::new(), Vec::new());
+    if let Some(path) = &config.static_pod_path {
+        let (source, receiver) = FileSource::new(FileSourceConfig {
+            path: path.clone(),
+            check_frequency: config.file_check_frequency,
+            node_name: config.node_name.clone(),
+            clock: Arc::clone(&clock),
+        });
+        made.push(Source::File(source));
+        receivers.push(receiver);
+        kinds.push(PodSource::File);
+    }
+    if let Some(url) = &config.manifest_url {
+        let (source, receiver) = HttpSource::new(HttpSourceConfig {
+            url: url.expose().to_owned(),
+            headers: config
+                .manifest_url_headers
+                .iter()
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
+            check_frequency: config.http_check_frequency,
+            node_name: config.node_name.clone(),
+            clock,
+        })
+        .map_err(CommandError::usage)?;
+        made.push(Source::Http(source));
+        receivers.push(receiver);
+        kinds.push(PodSource::Http);
+    }
+    if made.is_empty() {
+        tracing::warn!("no source of pods is configured: set staticPodPath or staticPodURL");
+    }
+    Ok((made, receivers, kinds))
+}
+
+fn bind(proc_root: &Path, addr: SocketAddr) -> Result<TcpListener, CommandError> {
+    let listener = TcpListener::bind(addr).map_err(|error| {
+        if error.kind() == std::io::ErrorKind::AddrInUse {
+            let owner = port_owner(proc_root, addr);
+            CommandError::from(InstanceError::PortInUse { what: "healthz".to_owned(), addr, owner })
+        } else {
+            CommandError::failed(format!("cannot listen on {addr} for healthz: {error}"))
+        }
+    })?;
+    listener.set_nonblocking(true).map_err(CommandError::failed)?;
+    Ok(listener)
+}
+
+/// The machine's memory in bytes.
+fn memory_bytes() -> i64 {
+    let kib = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
+        line.split_whitespace().nth(1)?.parse::<i64>().ok()
+    });
+    kib.unwrap_or(0).saturating_mul(1024)
+}
+
+/// The configured addresses, else the one that the machine would speak from: a UDP socket that is connected
+/// to a public address, over which nothing is sent, tells it.
+fn host_ips(config: &AgentConfig) -> Vec<IpAddr> {
+    if !config.node_ips.is_empty() {
+        return config.node_ips.clone();
+    }
+    let speaks_from = |bind: &str, to: &str| {
+        let socket = UdpSocket::bind(bind).ok()?;
+        socket.connect(to).ok()?;
+        Some(socket.local_addr().ok()?.ip())
+    };
+    let found = speaks_from("0.0.0.0:0", "192.0.2.1:9").or_else(|| speaks_from("[::]:0", "[2001:db8::1]:9"));
+    found.into_iter().collect()
+}
+
+/// Tells systemd that the agent lives for as long as no check fails that a restart would mend.
+async fn feed_watchdog(notifier: Arc<Notifier>, view: Arc<dyn AgentView>, stop: CancellationToken) {
+    let Some(period) = notifier.watchdog_interval() else { return };
+    loop {
+        let failed = view.health().into_iter().find(|check| check.fatal && !check.ok);
+        match failed {
+            None => notifier.watchdog(),
+            Some(check) => tracing::error!("not feeding the watchdog: {}: {}", check.name, check.message),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(period) => {}
+        }
+    }
+}

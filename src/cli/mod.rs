@@ -10,3 +10,5 @@ pub mod kubelet_flags;
 pub mod output;
 pub mod pod_summary;
 pub mod pods;
+pub mod root;
+pub mod run;

@@ -1,0 +1,84 @@
+//! The log: to standard error, where systemd's journal picks it up.
+//!
+//! Lines go through a bounded queue to a thread of its own, so that a reader that stops reading (a full
+//! pipe) holds nobody up; lines that find the queue full are dropped.
+
+use std::{
+    io::{self, IsTerminal as _, Write},
+    sync::Mutex,
+};
+
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+
+use crate::config::LogFormat;
+
+/// How many lines may wait to be written.
+const QUEUED_LINES: usize = 4096;
+
+/// The last error of writing the log, until a later write succeeds.
+static WRITE_ERROR: Mutex<Option<String>> = Mutex::new(None);
+
+/// Writes to standard error and notes whether that works.
+struct Watched(io::Stderr);
+
+impl Watched {
+    fn note<T>(&self, result: io::Result<T>) -> io::Result<T> {
+        if let Ok(mut last) = WRITE_ERROR.lock() {
+            *last = result.as_ref().err().map(|error| format!("cannot write the log: {error}"));
+        }
+        result
+    }
+}
+
+impl Write for Watched {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let result = self.0.write(bytes);
+        self.note(result)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// Why the log is not written, if it is not.
+pub fn write_error() -> Option<String> {
+    WRITE_ERROR.lock().ok().and_then(|last| last.clone())
+}
+
+/// Starts the log. `verbosity` is klog's: 0 and 1 tell what happens, 2 and 3 are the same with more of it
+/// as kubelet's defaults have it, 4 and up are debugging, 6 and up tracing. The variable `NODECTL_LOG`
+/// overrides it with filters in the form of `tracing_subscriber::EnvFilter`. What is queued is written when
+/// the guard is dropped.
+///
+/// # Errors
+/// When a log has been started before.
+pub fn start(
+    verbosity: u32,
+    format: LogFormat,
+) -> Result<WorkerGuard, Box<dyn std::error::Error + Send + Sync>> {
+    let level = match verbosity {
+        0..=3 => "info",
+        4 | 5 => "info,nodectl=debug",
+        _ => "info,nodectl=trace",
+    };
+    let filter = match std::env::var("NODECTL_LOG") {
+        Ok(filters) => EnvFilter::try_new(filters)?,
+        Err(_) => EnvFilter::try_new(level)?,
+    };
+    let (writer, guard) = NonBlockingBuilder::default()
+        .lossy(true)
+        .buffered_lines_limit(QUEUED_LINES)
+        .thread_name("log")
+        .finish(Watched(io::stderr()));
+    let registry = tracing_subscriber::registry().with(filter);
+    let layer = fmt::layer().with_writer(writer);
+    match format {
+        LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init()?,
+        LogFormat::Text => {
+            registry.with(layer.with_ansi(io::stderr().is_terminal()).with_target(false)).try_init()?;
+        }
+    }
+    Ok(guard)
+}
