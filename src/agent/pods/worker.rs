@@ -5,7 +5,7 @@
 //! of the process. A call that makes something is never given up half way; waiting for a pull or for a
 //! container's end is.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
@@ -27,7 +27,7 @@ use crate::{
     cri::CriError,
     error::chain,
     policy::{
-        grace::{orphan_grace, pod_grace},
+        grace::pod_grace,
         lifecycle::{LifecycleEffect, LifecycleInput, PodLifecycle, StopReason},
         pod_actions::{PodActions, compute_pod_actions},
         status::{PodFailure, StatusInput, WaitingReason, pod_status},
@@ -413,14 +413,6 @@ impl PodWorker {
                 (waiting.name.clone(), WaitingReason { reason: "CrashLoopBackOff".to_owned(), message })
             })
             .collect();
-    }
-
-    /// How long the pod has to stop.
-    pub(super) fn grace(&self) -> Duration {
-        match &self.pod {
-            Some(pod) => pod_grace(pod),
-            None => orphan_grace(&self.observation()),
-        }
     }
 
     /// Shows where the pod stands, with a status from what was last seen.
