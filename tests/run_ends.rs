@@ -138,6 +138,17 @@ fn a_death_is_acted_on_at_once(name: &str, release: Release) {
     let record = node.containerd.containers_of(again.uid(), "main");
     let new = record.iter().find(|record| record.id != id).unwrap();
     assert_eq!((new.attempt(), new.annotation("io.kubernetes.container.restartCount")), (1, Some("1")));
+
+    // Nor is the next one missed after the runtime itself was away, and the events with it.
+    node.containerd.kill9();
+    node.containerd.resume();
+    node.wait_health("[+]runtime");
+    std::thread::sleep(Duration::from_secs(2));
+    let killed = Instant::now();
+    node.process(&again, "other").kill();
+    node.wait_view("mortal", "restarted", |v| v.runs("other") && v.id("other") != again.id("other"));
+    let took = killed.elapsed();
+    assert!(took < Duration::from_secs(4), "only after {took:?}, after the runtime was away");
 }
 
 #[test]

@@ -15,7 +15,7 @@ use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use support::{Node, SOON, STAY, container, pod, pod_of, wait_for};
+use support::{Node, NodeBuilder, SOON, STAY, container, pod, pod_of, wait_for};
 
 fn run(node: &Node, arguments: &[&str]) -> (Option<i32>, String, String) {
     let output = node.run_cli(arguments);
@@ -103,6 +103,57 @@ fn healthz_tells_every_check() {
     assert_eq!(node.healthz("/healthz/runtime").unwrap().0, 200);
     assert_eq!(node.healthz("/healthz/nonsense").unwrap().0, 404);
     assert_eq!(node.healthz("/elsewhere").unwrap().0, 404);
+}
+
+/// What kubeadm writes besides the keys that the harness sets, and flags of its own and of old releases.
+#[test]
+fn a_kubeadm_nodes_configuration_and_flags_work_as_they_are() {
+    let keys = "\
+authentication: {anonymous: {enabled: false}, webhook: {cacheTTL: 0s, enabled: true}, x509: {clientCAFile: /etc/kubernetes/pki/ca.crt}}
+authorization: {mode: Webhook, webhook: {cacheAuthorizedTTL: 0s, cacheUnauthorizedTTL: 0s}}
+clusterDNS: [10.96.0.10]
+clusterDomain: cluster.local
+cpuManagerReconcilePeriod: 0s
+crashLoopBackOff: {}
+evictionPressureTransitionPeriod: 0s
+fileCheckFrequency: 0s
+httpCheckFrequency: 0s
+imageMaximumGCAge: 0s
+imageMinimumGCAge: 0s
+logging: {flushFrequency: 0, options: {json: {infoBufferSize: \"0\"}, text: {infoBufferSize: \"0\"}}, verbosity: 0}
+memorySwap: {}
+nodeStatusReportFrequency: 0s
+nodeStatusUpdateFrequency: 0s
+rotateCertificates: true
+runtimeRequestTimeout: 0s
+shutdownGracePeriod: 0s
+shutdownGracePeriodCriticalPods: 0s
+streamingConnectionIdleTimeout: 0s
+syncFrequency: 0s
+volumeStatsAggPeriod: 0s
+";
+    let flags =
+        ["--network-plugin=cni", "--container-runtime=remote", "--pod-infra-container-image=some/pause:1"];
+    let node = flags.into_iter().fold(Node::builder("kubeadm").config(keys), NodeBuilder::argument).start();
+    node.put(&pod("fine", STAY));
+    node.wait_ready("fine");
+    let log = node.agent_log();
+    for flag in flags {
+        let flag = flag.split('=').next().unwrap();
+        assert!(log.lines().any(|line| line.contains("WARN") && line.contains(flag)), "{flag} in {log}");
+    }
+    // A key that is known and not acted on is named, too.
+    assert!(log.lines().any(|line| line.contains("WARN") && line.contains("clusterDNS")), "{log}");
+}
+
+#[test]
+fn the_runtimes_cgroup_driver_counts_over_the_configured_one() {
+    let node = Node::builder("driver").containerd2().argument("--cgroup-driver=systemd").start();
+    node.put(&pod("placed", STAY));
+    let view = node.wait_ready("placed");
+    let place = node.process(&view, "main").cgroup("memory");
+    let wanted = format!("{}/kubepods/besteffort/pod{}/", node.containerd.cgroup_root(), view.uid());
+    assert!(place.to_str().unwrap().contains(&wanted), "{}", place.display());
 }
 
 /// A service manager of the test's own.
