@@ -202,7 +202,7 @@ async fn reactions(cri: &Arc<dyn Cri>, node: &Node, deaths: usize) -> Vec<Durati
     let containers = cri.list_containers(None).await.unwrap();
     for container in containers.iter().take(deaths) {
         let killed = Timestamp::now();
-        node.containerd.ctr(&["-n", "k8s.io", "tasks", "kill", "-s", "SIGKILL", &container.id]);
+        node.containerd.ctr(&["tasks", "kill", "-s", "SIGKILL", &container.id]);
         let name = container.metadata.as_ref().unwrap().name.clone();
         let begun = Instant::now();
         let next = loop {
