@@ -15,6 +15,7 @@ pub mod quantity;
 pub mod uid_hash;
 pub mod validation;
 pub mod view;
+pub mod yaml;
 
 pub use ids::{ContainerId, PodFullName, PodUid, SandboxId};
 pub use observation::{ContainerState, ObservedContainer, ObservedSandbox, PodObservation, SandboxState};

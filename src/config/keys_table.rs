@@ -48,8 +48,8 @@ pub(super) const KEYS: &[KeySpec] = &[
     key("authorization.webhook", Struct, Part, 20),
     key("authorization.webhook.cacheAuthorizedTTL", Duration, NotYet, 20),
     key("authorization.webhook.cacheUnauthorizedTTL", Duration, NotYet, 20),
-    key("registryPullQPS", Int32, NotYet, 20),
-    key("registryBurst", Int32, NotYet, 20),
+    key("registryPullQPS", Int32, Acts, 20),
+    key("registryBurst", Int32, Acts, 20),
     key(
         "imagePullCredentialsVerificationPolicy",
         Enum(&[

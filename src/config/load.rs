@@ -294,11 +294,7 @@ fn read(path: &Path) -> Result<Result<Node, Vec<Problem>>, ConfigError> {
     if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(ConfigError::TooLarge { path: path.to_owned(), limit: MAX_FILE_BYTES });
     }
-    let origin = Origin::File { path: path.into(), line: 1, column: 1 };
-    let Ok(text) = String::from_utf8(bytes) else {
-        return Ok(Err(vec![Problem::new(&origin, "", "not UTF-8 text")]));
-    };
-    Ok(node::parse(path, &text).and_then(|node| {
+    Ok(node::parse(path, &bytes).and_then(|node| {
         let problems = check_document(&node);
         if problems.is_empty() { Ok(node) } else { Err(problems) }
     }))

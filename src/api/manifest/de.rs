@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::error::{FieldProblem, ManifestError};
-use super::node::{Entry, Node, Value};
+use crate::api::yaml::{Entry, Node, Value};
 
 /// Reads `node`, which stands at `path`, as a `T`.
 ///
