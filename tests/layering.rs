@@ -5,6 +5,13 @@
 //! expressions alike, outside tests) and compares it with the rule below. It also keeps `policy` pure
 //! and sees that every file says what it is for.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test's helpers fail by panicking and say why"
+)]
+
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;

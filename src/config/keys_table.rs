@@ -179,7 +179,7 @@ pub(super) const KEYS: &[KeySpec] = &[
     key("reservedMemory[].limits", QuantityOrIntMap, Part, 21),
     key("enableProfilingHandler", Bool, NotYet, 21),
     key("enableDebugFlagsHandler", Bool, NotYet, 21),
-    key("seccompDefault", Bool, Acts, 22),
+    key("seccompDefault", Bool, NotYet, 22),
     key("memoryThrottlingFactor", Float, NotYet, 22),
     key("memoryReservationPolicy", Enum(&["", "None", "TieredReservation"]), NotYet, 36),
     key("registerWithTaints", StructList, NotYet, 23),
