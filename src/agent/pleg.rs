@@ -54,6 +54,10 @@ struct State {
     pods: HashMap<PodUid, Entry>,
     owners: HashMap<Arc<str>, PodUid>,
     relisted: Option<Instant>,
+    /// Pods whose events are followed now, and whether another came meanwhile.
+    following: HashMap<PodUid, bool>,
+    /// Pods whose worker looks for itself.
+    muted: HashSet<PodUid>,
 }
 
 struct Entry {
@@ -175,6 +179,16 @@ impl Pleg {
         Ok(current.unwrap_or_else(|| Arc::new(observation)))
     }
 
+    /// Stops following events of a pod: its worker is ending it, and looks for itself after every step.
+    pub fn mute(&self, uid: &PodUid) {
+        self.state().muted.insert(uid.clone());
+    }
+
+    /// Follows events of a pod again.
+    pub fn unmute(&self, uid: &PodUid) {
+        self.state().muted.remove(uid);
+    }
+
     /// Follows a hint of the runtime.
     ///
     /// # Errors
@@ -203,6 +217,28 @@ impl Pleg {
             }
             return self.relist().await;
         };
+        {
+            let mut state = self.state();
+            if state.muted.contains(&known.uid) {
+                return Ok(());
+            }
+            // The end of one container is told more than once: whoever is at it looks once more.
+            if let Some(again) = state.following.get_mut(&known.uid) {
+                *again = true;
+                return Ok(());
+            }
+            state.following.insert(known.uid.clone(), false);
+        }
+        let mut result = self.look_after(&event, &known).await;
+        while result.is_ok() && self.state().following.insert(known.uid.clone(), false) == Some(true) {
+            result = self.inspect(&known.uid, &known.full_name).await.map(|_| ());
+        }
+        self.state().following.remove(&known.uid);
+        result
+    }
+
+    /// Looks at a pod that an event is about.
+    async fn look_after(&self, event: &RuntimeEvent, known: &PodObservation) -> Result<(), CriError> {
         let waits_for_end = event.kind == EventKind::Stopped
             && known
                 .containers

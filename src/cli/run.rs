@@ -41,6 +41,8 @@ pub fn run(matches: &ArgMatches) -> Result<(), CommandError> {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
+        // Each waits for the disk; more of them would only make it slower, and each has a stack.
+        .max_blocking_threads(16)
         .thread_name("agent")
         .enable_all()
         .build()

@@ -30,9 +30,10 @@ impl PodWorker {
     /// Stops what runs. Ends in the next state, or with when to try again.
     pub(super) async fn terminate(&mut self) -> Next {
         self.show(PodStep::Terminating, "stop the containers");
+        self.env.pleg.mute(&self.uid);
         match self.stop_everything().await {
             Ok(true) => {
-                self.step(LifecycleInput::Stopped).await;
+                self.step(LifecycleInput::Stopped);
                 Next::Now
             }
             Ok(false) => Next::Now,
@@ -81,7 +82,13 @@ impl PodWorker {
             let mailbox = Arc::clone(&self.mailbox);
             tokio::select! {
                 joined = calls.join_next() => match joined {
-                    Some(Ok((id, Ok(())))) => running.retain(|other| *other != id),
+                    Some(Ok((id, Ok(())))) => {
+                        running.retain(|other| *other != id);
+                        if !running.is_empty() {
+                            self.inspect().await?;
+                            self.show(PodStep::Terminating, "stop the containers");
+                        }
+                    }
                     Some(Ok((id, Err(error)))) => {
                         running.retain(|other| *other != id);
                         let what = format!("stop container {id}");
@@ -94,7 +101,7 @@ impl PodWorker {
                 },
                 () = mailbox.stop_told() => {
                     if let Some((reason, grace)) = mailbox.take().stop
-                        && self.step(LifecycleInput::Stop { reason, grace }).await
+                        && self.step(LifecycleInput::Stop { reason, grace })
                     {
                         self.tell_to_stop(&mut calls, &running, late);
                     }
@@ -129,7 +136,7 @@ impl PodWorker {
         self.at(PodStep::CleaningUp, "remove sandbox, containers, volumes and folders");
         match self.remove_everything().await {
             Ok(()) => {
-                self.step(LifecycleInput::Cleaned).await;
+                self.step(LifecycleInput::Cleaned);
                 Next::Now
             }
             Err(error) => {

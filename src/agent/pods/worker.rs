@@ -131,6 +131,7 @@ impl PodWorker {
                 PodLifecycle::Finished => Next::Told,
             };
             if self.lifecycle == PodLifecycle::Finished {
+                self.env.pleg.unmute(&self.uid);
                 self.env.board.remove(&self.uid);
                 return true;
             }
@@ -230,17 +231,19 @@ impl PodWorker {
             }
         }
         if mail.start && self.lifecycle == PodLifecycle::Pending {
-            self.step(LifecycleInput::Start).await;
+            self.step(LifecycleInput::Start);
             self.save();
         }
         if let Some((reason, grace)) = mail.stop {
-            self.step(LifecycleInput::Stop { reason, grace }).await;
+            self.step(LifecycleInput::Stop { reason, grace });
         }
     }
 
-    /// Takes a step of the pod's life, and puts it on disk where it must not be forgotten. Answers whether
-    /// containers under way to their end must hurry.
-    pub(super) async fn step(&mut self, input: LifecycleInput) -> bool {
+    /// Takes a step of the pod's life, and begins to put it on disk where it must not be forgotten. Nobody
+    /// waits for the disk: an agent killed before it was written finds out from the sources and the runtime
+    /// what to do, and has lost a deadline at worst. Answers whether containers under way to their end must
+    /// hurry.
+    pub(super) fn step(&mut self, input: LifecycleInput) -> bool {
         let (state, effects) = match self.lifecycle.step(input, self.now()) {
             Ok(step) => step,
             Err(error) => {
@@ -256,10 +259,7 @@ impl PodWorker {
         let mut hasten = false;
         for effect in effects {
             match effect {
-                LifecycleEffect::Persist => {
-                    self.save();
-                    self.saved().await;
-                }
+                LifecycleEffect::Persist => self.save(),
                 LifecycleEffect::Hasten => hasten = true,
                 LifecycleEffect::Forget => {}
             }
@@ -330,8 +330,7 @@ impl PodWorker {
             let actions = compute_pod_actions(&pod, &observation, &self.env.backoff, now);
             self.note_crash_loops(&actions, &pod);
             if actions.completed {
-                self.step(LifecycleInput::Stop { reason: StopReason::Completed, grace: pod_grace(&pod) })
-                    .await;
+                self.step(LifecycleInput::Stop { reason: StopReason::Completed, grace: pod_grace(&pod) });
                 return Next::Now;
             }
             if actions.is_empty() {
@@ -367,7 +366,7 @@ impl PodWorker {
             reason: "DeadlineExceeded".to_owned(),
             message: "Pod was active on the node longer than the specified deadline".to_owned(),
         });
-        self.step(LifecycleInput::Stop { reason: StopReason::DeadlineExceeded, grace: pod_grace(pod) }).await;
+        self.step(LifecycleInput::Stop { reason: StopReason::DeadlineExceeded, grace: pod_grace(pod) });
         Next::Now
     }
 
