@@ -12,6 +12,7 @@ pub mod manifest;
 pub mod observation;
 pub mod pod;
 pub mod quantity;
+pub mod suggest;
 pub mod uid_hash;
 pub mod validation;
 pub mod view;

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
 
+use crate::api::suggest::nearest;
+
 use super::agent::AgentConfig;
 use super::error::{ConfigError, ConfigWarning, Origin, Problem, WarningKind};
 use super::flags::Flags;
@@ -17,7 +19,6 @@ use super::gates::{self, FeatureGates, GateState};
 use super::keys::{KEYS, Support, check_document};
 use super::node::{self, Map, Node, Value};
 use super::resolve::resolve;
-use super::suggest::nearest;
 use super::types::KubeletConfiguration;
 use super::validate::{Finding, validate};
 use super::{MAX_DROP_INS, MAX_FILE_BYTES, defaults, unacted};

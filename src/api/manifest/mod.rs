@@ -16,6 +16,7 @@ pub use identity::{Identity, StaticPod, make_static_pod};
 
 use k8s_openapi::api::core::v1::Pod;
 
+use super::suggest::nearest;
 use super::yaml::{self, Limits, Node, Value};
 
 /// The most bytes that a manifest may have: kubelet's own limit of 10 MiB.
@@ -132,7 +133,7 @@ fn parse_list(root: Node) -> Result<Vec<ParsedPod>, ManifestError> {
                 version_seen = true;
             }
             (key, _) => {
-                let hint = de::nearest(key, &["apiVersion", "kind", "metadata", "items"])
+                let hint = nearest(key, ["apiVersion", "kind", "metadata", "items"])
                     .map(|near| format!(", did you mean \"{near}\"?"))
                     .unwrap_or_default();
                 problems.push(FieldProblem {
