@@ -9,14 +9,23 @@ use crate::{agent, config, error::CommandError, telemetry};
 
 /// The subcommand with kubelet's flags.
 pub fn command() -> Command {
-    kubelet_flags::augment(Command::new("run").about("Run the node agent in kubelet's place").long_about(
+    kubelet_flags::augment(described())
+}
+
+/// The subcommand with the flags that its help shows.
+pub fn offered_command() -> Command {
+    kubelet_flags::augment_shown(described())
+}
+
+fn described() -> Command {
+    Command::new("run").about("Run the node agent in kubelet's place").long_about(
         "Run the node agent in kubelet's place.\n\nPods come from manifest files (staticPodPath) and a \
              URL (staticPodURL). The configuration is kubelet's: a KubeletConfiguration file (--config), \
              drop-ins (--config-dir) and kubelet's flags over both. SIGTERM ends the agent and leaves its \
              pods running.\n\nExit codes: 0 stopped by a signal, 1 failed, 2 wrong usage or invalid \
              configuration, 3 refused because another agent or a kubelet works on the root-dir or has a \
              port.",
-    ))
+    )
 }
 
 /// Runs the agent until a signal ends it.
