@@ -16,7 +16,7 @@
 )]
 
 #[path = "../tests/support/mod.rs"]
-#[allow(dead_code, unused_imports, reason = "the harness of the tests; a benchmark needs less of it")]
+#[allow(unused_imports, reason = "the harness of the tests; a benchmark needs less of it")]
 mod support;
 
 use std::{

@@ -5,7 +5,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::kubelet_flags;
-use crate::{agent, config, error::CommandError, telemetry};
+use crate::{agent, config, error::CommandError, host::memory, telemetry};
 
 /// The subcommand with kubelet's flags.
 pub fn command() -> Command {
@@ -33,6 +33,7 @@ fn described() -> Command {
 /// # Errors
 /// An invalid configuration is wrong usage; see [`agent::run`] for the rest.
 pub fn run(matches: &ArgMatches) -> Result<(), CommandError> {
+    memory::limit_arenas();
     let (config, warnings) = config::load(&kubelet_flags::given(matches)).map_err(CommandError::usage)?;
     let _flushed_at_the_end =
         telemetry::start(config.log_verbosity, config.log_format).map_err(CommandError::failed)?;

@@ -156,7 +156,7 @@ impl PodWorker {
                 self.runtime_error("FailedRemovePod", &what, &error)
             })?;
         }
-        let left = if seen.is_gone() { seen.clone() } else { self.inspect().await? };
+        let left = if seen.is_gone() { Arc::clone(&seen) } else { self.inspect().await? };
         for container in &left.containers {
             self.env.cri.remove_container(container.id.as_str()).await.map_err(|error| {
                 let what = format!("remove container {}", container.id);

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     api::{
         PodExt as _, PodFullName, PodObservation, PodUid,
-        view::{NextView, PodProgress, PodStep, PodView},
+        view::{ErrorView, NextView, PodProgress, PodStep, PodView},
     },
     cri::CriError,
     error::chain,
@@ -289,7 +289,7 @@ impl PodWorker {
                     tracing::error!(%uid, "cannot write the pod's checkpoint, going on without: {}", chain(&error));
                 }
                 Err(error) => {
-                    tracing::error!(%uid, "the task that writes the pod's checkpoint ended: {error}")
+                    tracing::error!(%uid, "the task that writes the pod's checkpoint ended: {error}");
                 }
             }
         }));
@@ -439,10 +439,25 @@ impl PodWorker {
         if self.status.as_deref() != Some(&status) {
             self.status = Some(Arc::new(status));
         }
-        self.progress.last_error = self.failures.shown().map(|failed| failed.error.clone());
+        let failed = self.failures.shown().map(|failed| failed.error.clone());
+        self.progress.last_error = failed.or_else(|| self.last_crash(&observation));
         self.progress.next = self.next_view(next);
         let Some(status) = self.status.clone() else { return };
         self.env.board.post(PodView { uid: self.uid.clone(), pod, status, progress: self.progress.clone() });
+    }
+
+    /// The last end of a container that is in crash-loop back-off.
+    fn last_crash(&self, observation: &PodObservation) -> Option<ErrorView> {
+        let dead = self.crash_loops.keys().filter_map(|name| observation.latest(name));
+        let last = dead.max_by_key(|container| container.finished_at)?;
+        let said = if last.message.is_empty() { String::new() } else { format!(": {}", last.message) };
+        Some(ErrorView {
+            reason: last.reason.clone(),
+            message: format!("container {:?} ended with exit code {}{said}", last.name, last.exit_code),
+            at: last.finished_at.unwrap_or(last.created_at),
+            count: last.restart_count.saturating_add(1),
+            hints: vec![format!("its log is {}", last.log_path)],
+        })
     }
 
     fn next_view(&self, next: &Next) -> Option<NextView> {
