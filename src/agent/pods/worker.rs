@@ -101,8 +101,8 @@ impl PodWorker {
             crash_loops: BTreeMap::new(),
             status: None,
             progress: PodProgress {
-                step: PodStep::WaitingForPredecessor,
-                detail: "wait for the pod that had this name before".to_owned(),
+                step: PodStep::WaitingForRuntime,
+                detail: String::new(),
                 since: now,
                 last_error: None,
                 next: None,
@@ -118,7 +118,10 @@ impl PodWorker {
             self.read_mail().await;
             let next = match self.lifecycle {
                 PodLifecycle::Pending => {
-                    self.at(PodStep::WaitingForPredecessor, "wait for the pod that had this name before");
+                    if !self.runtime_is_unknown() {
+                        let what = "wait for the pod that had this name before";
+                        self.at(PodStep::WaitingForPredecessor, what);
+                    }
                     Next::Told
                 }
                 PodLifecycle::Syncing => self.sync().await,
@@ -309,12 +312,7 @@ impl PodWorker {
             // Only a pod with a specification is ever told to start.
             return Next::Told;
         };
-        if !*self.env.pleg.primed().borrow() {
-            let why = self.env.health.current().runtime_error;
-            self.at(
-                PodStep::WaitingForRuntime,
-                why.unwrap_or_else(|| "the runtime has not been asked yet what it holds".to_owned()),
-            );
+        if self.runtime_is_unknown() {
             return Next::Told;
         }
         let deadline = self.active_deadline(&pod);
@@ -354,6 +352,19 @@ impl PodWorker {
         }
         tracing::error!(pod = %self.full_name, uid = %self.uid, "the pod does not come to rest; looking again in a second");
         Next::At(self.now().checked_add(SignedDuration::from_secs(1)).unwrap_or(Timestamp::MAX))
+    }
+
+    /// Whether nobody knows yet what the runtime holds; if so, that is where the pod stands.
+    fn runtime_is_unknown(&mut self) -> bool {
+        if *self.env.pleg.primed().borrow() {
+            return false;
+        }
+        let why = self.env.health.current().runtime_error;
+        self.at(
+            PodStep::WaitingForRuntime,
+            why.unwrap_or_else(|| "the runtime has not been asked yet what it holds".to_owned()),
+        );
+        true
     }
 
     fn active_deadline(&self, pod: &Pod) -> Option<Timestamp> {
