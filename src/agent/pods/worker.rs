@@ -423,6 +423,9 @@ impl PodWorker {
         waiting.extend(self.crash_loops.clone());
         let health = self.env.health.current();
         let terminal = self.failure.as_ref().map(PodFailure::from);
+        // Before the runtime was asked, a container that is not seen is not one that is lost: a pod that
+        // succeeded would be told as failed, and a phase that is told as the last one stays.
+        let asked = *self.env.pleg.primed().borrow();
         let status = pod_status(&StatusInput {
             pod: &pod,
             observation: &observation,
@@ -430,7 +433,7 @@ impl PodWorker {
             waiting: &waiting,
             terminal: terminal.as_ref(),
             probes: &BTreeMap::new(),
-            lifecycle_done: matches!(self.lifecycle, PodLifecycle::Terminated { .. }),
+            lifecycle_done: asked && matches!(self.lifecycle, PodLifecycle::Terminated { .. }),
             host_ips: &self.env.host_ips,
             started_at: Some(self.start_time),
             runtime_name: &health.runtime_name,
