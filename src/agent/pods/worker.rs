@@ -61,6 +61,8 @@ pub struct PodWorker {
     pub(super) failures: Failures,
     /// Whether folders and volumes of the present specification are made.
     pub(super) prepared: bool,
+    /// Whether something was done that no observation is newer than.
+    pub(super) unseen: bool,
     start_time: Timestamp,
     failure: Option<Failure>,
     /// Containers in crash-loop back-off.
@@ -96,6 +98,7 @@ impl PodWorker {
             lifecycle: if lifecycle == PodLifecycle::Syncing { PodLifecycle::Pending } else { lifecycle },
             failures: Failures::default(),
             prepared: false,
+            unseen: false,
             start_time: record.as_ref().map_or(now, |record| record.start_time),
             failure: record.and_then(|record| record.failure),
             crash_loops: BTreeMap::new(),
@@ -171,6 +174,7 @@ impl PodWorker {
     /// Asks the runtime what it holds of the pod now.
     pub(super) async fn inspect(&mut self) -> Result<Arc<PodObservation>, StepError> {
         let seen = self.env.pleg.inspect(&self.uid, &self.full_name).await;
+        self.unseen &= seen.is_err();
         seen.map_err(|error| self.runtime_error("RuntimeError", "look at the pod in the runtime", &error))
     }
 
@@ -324,6 +328,12 @@ impl PodWorker {
         for _ in 0..MAX_ROUNDS {
             if self.interrupted() {
                 return Next::Now;
+            }
+            // The last pass ended without a look at what came of it.
+            if self.unseen
+                && let Err(error) = self.inspect().await
+            {
+                return self.pod_failed(error);
             }
             let now = self.now();
             let observation = self.observation();
