@@ -144,7 +144,9 @@ impl PodWorker {
     }
 
     async fn remove_everything(&mut self) -> Result<(), StepError> {
-        let seen = self.observation();
+        // An agent that has just started may not have asked the runtime yet: nothing seen is not nothing there.
+        let asked = *self.env.pleg.primed().borrow();
+        let seen = if asked { self.observation() } else { self.inspect().await? };
         for sandbox in &seen.sandboxes {
             // With a sandbox go its containers.
             self.env.cri.remove_pod_sandbox(sandbox.id.as_str()).await.map_err(|error| {
