@@ -129,6 +129,10 @@ impl PodWorker {
                 PodLifecycle::Terminated { reason } if reason.is_removal() => self.clean_up().await,
                 PodLifecycle::Terminated { .. } => {
                     self.at(PodStep::Finished, "all containers ended; status and logs are kept");
+                    // A pod that never came to rest before its end left more than is kept.
+                    self.publish(&Next::Told);
+                    let seen = self.observation();
+                    self.collect_garbage(&seen).await;
                     Next::Told
                 }
                 PodLifecycle::Finished => Next::Told,
