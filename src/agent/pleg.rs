@@ -53,6 +53,9 @@ pub struct Pleg {
 struct State {
     pods: HashMap<PodUid, Entry>,
     owners: HashMap<Arc<str>, PodUid>,
+    /// Pods that an inspection found gone, and when it asked: the answer to an older question, which may
+    /// come later, does not bring them back. Emptied by relists.
+    gone: HashMap<PodUid, Instant>,
     relisted: Option<Instant>,
     /// Pods whose events are followed now, and whether another came meanwhile.
     following: HashMap<PodUid, bool>,
@@ -131,6 +134,7 @@ impl Pleg {
                 .collect();
             let mut changed: Vec<PodUid> =
                 pods.into_values().filter_map(|observation| state.store(observation, asked)).collect();
+            state.gone.retain(|_, at| *at > asked);
             for uid in gone {
                 state.forget(&uid);
                 changed.push(uid);
@@ -169,7 +173,11 @@ impl Pleg {
             let mut state = self.state();
             let changed = if observation.is_gone() {
                 let newer = state.pods.get(uid).is_some_and(|entry| entry.asked > asked);
-                (!newer && state.forget(uid)).then(|| uid.clone())
+                let known = !newer && state.forget(uid);
+                if known {
+                    state.gone.insert(uid.clone(), asked);
+                }
+                known.then(|| uid.clone())
             } else {
                 state.store(observation.clone(), asked)
             };
@@ -329,6 +337,8 @@ impl State {
             if entry.observation.same_as(&observation) {
                 return None;
             }
+        } else if self.gone.get(&uid).is_some_and(|at| *at >= asked) {
+            return None;
         }
         self.disown(&uid);
         for id in ids(&observation) {

@@ -133,9 +133,15 @@ impl SyncLoop {
             tokio::select! {
                 () = stop.cancelled() => break,
                 Some((_, snapshot)) = sources.next(), if !sources.is_empty() => {
-                    let updates = state.desired().apply(snapshot);
+                    let (updates, all_delivered) = {
+                        let mut desired = state.desired();
+                        (desired.apply(snapshot), desired.all_delivered())
+                    };
                     updates.set.into_iter().for_each(|pod| workers.update(pod));
                     updates.removed.iter().for_each(|uid| workers.remove(uid));
+                    if all_delivered {
+                        workers.allow_removals();
+                    }
                 }
                 Some(uid) = changed.recv() => workers.wake(&uid),
                 Some(event) = events.recv() => {

@@ -14,14 +14,14 @@ use crate::{
     error::chain,
     host::mounts,
     policy::{
-        grace::{remaining_seconds, stop_order},
+        grace::{pod_grace, remaining_seconds, stop_order},
         lifecycle::{LifecycleInput, PodLifecycle},
     },
 };
 
-/// A sidecar whose turn comes after the deadline still gets so long, as with kubelet
-/// (`minimumGracePeriodInSeconds`).
-const SIDECAR_MIN_SECONDS: i64 = 2;
+/// A container whose turn comes after the deadline, for the runtime was away or the others took all the
+/// time, still gets so long to end by itself, as with kubelet (`minimumGracePeriodInSeconds`).
+const MIN_SECONDS: i64 = 2;
 /// A cgroup stays busy for a moment after its last process has ended.
 const CGROUP_TRIES: u32 = 20;
 const CGROUP_WAIT: Duration = Duration::from_millis(25);
@@ -120,8 +120,11 @@ impl PodWorker {
         late: bool,
     ) {
         let PodLifecycle::Terminating { deadline, .. } = self.lifecycle else { return };
-        let left = remaining_seconds(deadline, self.now());
-        let seconds = if late { left.max(SIDECAR_MIN_SECONDS) } else { left };
+        // A pod that asks for less than the minimum has it its way, but for its sidecars: their turn comes
+        // when the pod's time may be over, whatever it was.
+        let own = self.pod.as_deref().map_or(MIN_SECONDS, |pod| whole_seconds(pod_grace(pod)));
+        let least = if late { MIN_SECONDS } else { own.min(MIN_SECONDS) };
+        let seconds = remaining_seconds(deadline, self.now()).max(least);
         for id in containers {
             let (cri, id) = (Arc::clone(&self.env.cri), id.clone());
             calls.spawn(async move {
@@ -148,7 +151,9 @@ impl PodWorker {
     }
 
     async fn remove_everything(&mut self) -> Result<(), StepError> {
-        let seen = self.observation();
+        // An agent that has just started may not have asked the runtime yet: nothing seen is not nothing there.
+        let asked = *self.env.pleg.primed().borrow();
+        let seen = if asked { self.observation() } else { self.inspect().await? };
         for sandbox in &seen.sandboxes {
             // With a sandbox go its containers.
             self.env.cri.remove_pod_sandbox(sandbox.id.as_str()).await.map_err(|error| {
@@ -205,6 +210,10 @@ impl PodWorker {
         }
         Ok(())
     }
+}
+
+fn whole_seconds(time: Duration) -> i64 {
+    i64::try_from(time.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// Removes a pod's folders, logs and checkpoint. Nothing is removed through a mount: what is mounted below

@@ -61,6 +61,8 @@ pub struct PodWorker {
     pub(super) failures: Failures,
     /// Whether folders and volumes of the present specification are made.
     pub(super) prepared: bool,
+    /// Whether something was done that no observation is newer than.
+    pub(super) unseen: bool,
     start_time: Timestamp,
     failure: Option<Failure>,
     /// Containers in crash-loop back-off.
@@ -96,6 +98,7 @@ impl PodWorker {
             lifecycle: if lifecycle == PodLifecycle::Syncing { PodLifecycle::Pending } else { lifecycle },
             failures: Failures::default(),
             prepared: false,
+            unseen: false,
             start_time: record.as_ref().map_or(now, |record| record.start_time),
             failure: record.and_then(|record| record.failure),
             crash_loops: BTreeMap::new(),
@@ -129,6 +132,10 @@ impl PodWorker {
                 PodLifecycle::Terminated { reason } if reason.is_removal() => self.clean_up().await,
                 PodLifecycle::Terminated { .. } => {
                     self.at(PodStep::Finished, "all containers ended; status and logs are kept");
+                    // A pod that never came to rest before its end left more than is kept.
+                    self.publish(&Next::Told);
+                    let seen = self.observation();
+                    self.collect_garbage(&seen).await;
                     Next::Told
                 }
                 PodLifecycle::Finished => Next::Told,
@@ -175,6 +182,7 @@ impl PodWorker {
     /// Asks the runtime what it holds of the pod now.
     pub(super) async fn inspect(&mut self) -> Result<Arc<PodObservation>, StepError> {
         let seen = self.env.pleg.inspect(&self.uid, &self.full_name).await;
+        self.unseen &= seen.is_err();
         seen.map_err(|error| self.runtime_error("RuntimeError", "look at the pod in the runtime", &error))
     }
 
@@ -323,6 +331,12 @@ impl PodWorker {
             if self.interrupted() {
                 return Next::Now;
             }
+            // The last pass ended without a look at what came of it.
+            if self.unseen
+                && let Err(error) = self.inspect().await
+            {
+                return self.pod_failed(error);
+            }
             let now = self.now();
             let observation = self.observation();
             let actions = compute_pod_actions(&pod, &observation, &self.env.backoff, now);
@@ -433,6 +447,9 @@ impl PodWorker {
         waiting.extend(self.crash_loops.clone());
         let health = self.env.health.current();
         let terminal = self.failure.as_ref().map(PodFailure::from);
+        // Before the runtime was asked, a container that is not seen is not one that is lost: a pod that
+        // succeeded would be told as failed, and a phase that is told as the last one stays.
+        let asked = *self.env.pleg.primed().borrow();
         let status = pod_status(&StatusInput {
             pod: &pod,
             observation: &observation,
@@ -440,7 +457,7 @@ impl PodWorker {
             waiting: &waiting,
             terminal: terminal.as_ref(),
             probes: &BTreeMap::new(),
-            lifecycle_done: matches!(self.lifecycle, PodLifecycle::Terminated { .. }),
+            lifecycle_done: asked && matches!(self.lifecycle, PodLifecycle::Terminated { .. }),
             host_ips: &self.env.host_ips,
             started_at: Some(self.start_time),
             runtime_name: &health.runtime_name,
