@@ -16,7 +16,6 @@
 )]
 
 #[path = "../tests/support/mod.rs"]
-#[allow(unused_imports, reason = "the harness of the tests; a benchmark needs less of it")]
 mod support;
 
 use std::{

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use support::{Containerd, Leaks, Release, SOON, script, wait_until};
+use support::{Containerd, Empty, Id, Leaks, Release, SOON, call, script, wait_until};
 
 mod messages {
     //! The fields of CRI v1 that the tests below use.
@@ -62,39 +62,6 @@ mod messages {
         #[prost(message, optional, tag = "1")]
         pub(crate) config: Option<Config>,
     }
-    /// A request or an answer that is one identifier.
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(crate) struct Id {
-        #[prost(string, tag = "1")]
-        pub(crate) id: String,
-    }
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(crate) struct Empty {}
-}
-
-fn call<Q, A>(socket: &Path, method: &'static str, request: Q) -> A
-where
-    Q: prost::Message + 'static,
-    A: prost::Message + Default + 'static,
-{
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let channel = tonic::transport::Endpoint::try_from(format!("unix://{}", socket.display()))
-            .unwrap()
-            .timeout(Duration::from_secs(60))
-            .connect()
-            .await
-            .unwrap_or_else(|error| panic!("{}: {error}", socket.display()));
-        let mut client = tonic::client::Grpc::new(channel);
-        client.ready().await.unwrap();
-        let path = tonic::codegen::http::uri::PathAndQuery::from_static(method);
-        let codec = tonic_prost::ProstCodec::<Q, A>::default();
-        client
-            .unary(tonic::Request::new(request), path, codec)
-            .await
-            .unwrap_or_else(|status| panic!("{method}: {status}"))
-            .into_inner()
-    })
 }
 
 fn run_sandbox(containerd: &Containerd, name: &str, host_port: Option<u16>) -> String {
@@ -112,14 +79,14 @@ fn run_sandbox(containerd: &Containerd, name: &str, host_port: Option<u16>) -> S
         linux: Some(messages::Linux { cgroup_parent: format!("{}/pod-{name}", containerd.cgroup_root()) }),
     };
     let request = messages::RunRequest { config: Some(config) };
-    let answer: messages::Id = call(containerd.socket(), "/runtime.v1.RuntimeService/RunPodSandbox", request);
+    let answer: Id = call(containerd.socket(), "/runtime.v1.RuntimeService/RunPodSandbox", request);
     answer.id
 }
 
 fn remove_sandbox(containerd: &Containerd, id: &str) {
     for method in ["/runtime.v1.RuntimeService/StopPodSandbox", "/runtime.v1.RuntimeService/RemovePodSandbox"]
     {
-        let _: messages::Empty = call(containerd.socket(), method, messages::Id { id: id.to_owned() });
+        let _: Empty = call(containerd.socket(), method, Id { id: id.to_owned() });
     }
 }
 

@@ -26,6 +26,8 @@ use crate::{
     policy::backoff::RetryBackoff,
 };
 
+/// How long a container waits for `ErrImagePull` before it waits for `ImagePullBackOff`.
+const PULL_ERROR_SHOWN: Duration = Duration::from_secs(1);
 /// Delays between tries to pull an image that failed: kubelet's 10 s doubling to 300 s.
 const PULL_BACKOFF: RetryBackoff = RetryBackoff::new(Duration::from_secs(10), Duration::from_secs(300));
 
@@ -102,10 +104,12 @@ impl ImageError {
         }
     }
 
-    /// When to try again; `None` where the caller's own back-off decides.
+    /// When to ask again; `None` where the caller's own back-off decides. After a pull that failed that is
+    /// soon: the answer is then that a back-off is on, which is what the pod's status is to say meanwhile.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Pull { wait, .. } | Self::BackOff { wait, .. } => Some(*wait),
+            Self::Pull { wait, .. } => Some((*wait).min(PULL_ERROR_SHOWN)),
+            Self::BackOff { wait, .. } => Some(*wait),
             Self::Inspect { .. } | Self::NeverPull { .. } => None,
         }
     }

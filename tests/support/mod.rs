@@ -7,7 +7,7 @@
 //! agent's folders lie inside the same folder, so that one `stop` removes all, mounts included, also
 //! when a test panics; what a killed test leaves behind is removed by the next run (`gc`).
 
-#![allow(dead_code, reason = "each test file uses another part of this")]
+#![allow(dead_code, unused_imports, reason = "each test file uses another part of this")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -17,7 +17,11 @@
 )]
 
 mod containerd;
+mod cri;
+mod inside;
 mod leaks;
+mod manifest;
+mod status;
 
 use std::fs;
 use std::io::{Read, Write};
@@ -30,7 +34,11 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 pub(crate) use containerd::{Containerd, Release, script};
+pub(crate) use cri::{Empty, Id, call};
+pub(crate) use inside::{Process, Record, get, wait_lines};
 pub(crate) use leaks::{Leaks, cgroup_hierarchies, processes};
+pub(crate) use manifest::{IMAGE, STAY, STUBBORN, container, pod, pod_of, pod_with_policy};
+pub(crate) use status::View;
 
 /// How long a test waits for what should happen soon. Long, as the machine may be busy: a passing test
 /// never waits it out.
@@ -201,6 +209,12 @@ impl Node {
     /// The configuration file that the agent reads at its next start.
     pub(crate) fn config_file(&self) -> PathBuf {
         self.dir.join("config.yaml")
+    }
+
+    /// Adds lines to the configuration, for the agent's next start.
+    pub(crate) fn add_config(&mut self, yaml: &str) {
+        self.extra_config.push_str(yaml);
+        fs::write(self.config_file(), self.config_text()).unwrap();
     }
 
     fn config_text(&self) -> String {
@@ -402,13 +416,20 @@ impl Node {
     /// Waits until there is no more than `before`; fails with the difference.
     #[track_caller]
     pub(crate) fn wait_leak_free(&self, before: &Leaks) {
+        self.wait_leak_free_but(before, &[]);
+    }
+
+    /// [`Self::wait_leak_free`] without some kinds of things, see [`Leaks::without`].
+    #[track_caller]
+    pub(crate) fn wait_leak_free_but(&self, before: &Leaks, kinds: &[&str]) {
+        let before = before.clone().without(kinds);
         let start = Instant::now();
         loop {
-            let now = self.leaks();
-            if now == *before {
+            let now = self.leaks().without(kinds);
+            if now == before {
                 return;
             }
-            assert!(start.elapsed() < SOON, "leaked:\n{}", now.difference(before));
+            assert!(start.elapsed() < SOON, "leaked:\n{}", now.difference(&before));
             std::thread::sleep(Duration::from_millis(100));
         }
     }

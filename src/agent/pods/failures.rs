@@ -23,6 +23,8 @@ pub struct Failed {
     backoff: RetryBackoff,
 }
 
+const BACK_OFF: &str = "ImagePullBackOff";
+
 /// The failures of a pod: of the pod itself (sandbox, volumes) and of its containers by name.
 #[derive(Debug, Default)]
 pub struct Failures {
@@ -107,18 +109,24 @@ impl Failures {
     }
 }
 
+/// A wait for the next pull is no failure of its own.
+fn cause(reason: &str) -> &str {
+    if reason == BACK_OFF { "ErrImagePull" } else { reason }
+}
+
 fn note(before: Option<Failed>, error: StepError, now: Timestamp) -> Failed {
     let mut backoff = before.as_ref().map_or(RETRY, |failed| failed.backoff);
     let own = backoff.fail();
     let wait = error.retry_after.unwrap_or(own);
     // A pull's back-off repeats the error: the same failure is told once, and counted by its tries.
-    let same = before.filter(|failed| failed.error.reason == error.reason);
+    let tried = u32::from(error.reason != BACK_OFF);
+    let same = before.filter(|failed| cause(&failed.error.reason) == cause(error.reason));
     Failed {
         error: ErrorView {
             reason: error.reason.to_owned(),
             message: error.message,
             at: now,
-            count: same.map_or(1, |failed| failed.error.count.saturating_add(1)),
+            count: same.map_or(1, |failed| failed.error.count.saturating_add(tried)),
             hints: error.hints,
         },
         not_before: SignedDuration::try_from(wait)
@@ -153,6 +161,15 @@ mod tests {
         assert_eq!(failures.waiting()["c"].reason, "CreateContainerError");
         failures.container_ok("c");
         assert!(failures.shown().is_none());
+    }
+
+    #[test]
+    fn waiting_for_a_pull_is_not_counted() {
+        let mut failures = Failures::default();
+        let counts = ["ErrImagePull", "ImagePullBackOff", "ErrImagePull", "ImagePullBackOff"]
+            .map(|reason| failures.container_failed("c", StepError::new(reason, "x"), at(0)).error.count);
+        assert_eq!(counts, [1, 1, 2, 2]);
+        assert_eq!(failures.waiting()["c"].reason, "ImagePullBackOff");
     }
 
     #[test]

@@ -121,9 +121,10 @@ impl PodWorker {
             self.read_mail().await;
             let next = match self.lifecycle {
                 PodLifecycle::Pending => {
-                    if !self.runtime_is_unknown() {
-                        let what = "wait for the pod that had this name before";
-                        self.at(PodStep::WaitingForPredecessor, what);
+                    match self.unknown_runtime() {
+                        Some(why) => self.at(PodStep::WaitingForRuntime, why),
+                        None => self
+                            .at(PodStep::WaitingForPredecessor, "wait for the pod that had this name before"),
                     }
                     Next::Told
                 }
@@ -320,7 +321,8 @@ impl PodWorker {
             // Only a pod with a specification is ever told to start.
             return Next::Told;
         };
-        if self.runtime_is_unknown() {
+        if let Some(why) = self.unknown_runtime() {
+            self.at(PodStep::WaitingForRuntime, why);
             return Next::Told;
         }
         let deadline = self.active_deadline(&pod);
@@ -353,6 +355,12 @@ impl PodWorker {
                     .min()
                     .map_or(Next::Told, Next::At);
             }
+            // One that is down or hangs is not asked for more: the health monitor asks it, and the sync loop
+            // wakes every worker when that changes.
+            if let Some(why) = self.env.health.current().runtime_error {
+                self.at(PodStep::WaitingForRuntime, why);
+                return deadline.map_or(Next::Told, Next::At);
+            }
             match self.execute(&pod, &observation, &actions).await {
                 Done::Again => {}
                 Done::Wait(next) => {
@@ -368,17 +376,13 @@ impl PodWorker {
         Next::At(self.now().checked_add(SignedDuration::from_secs(1)).unwrap_or(Timestamp::MAX))
     }
 
-    /// Whether nobody knows yet what the runtime holds; if so, that is where the pod stands.
-    fn runtime_is_unknown(&mut self) -> bool {
-        if *self.env.pleg.primed().borrow() {
-            return false;
-        }
-        let why = self.env.health.current().runtime_error;
-        self.at(
-            PodStep::WaitingForRuntime,
-            why.unwrap_or_else(|| "the runtime has not been asked yet what it holds".to_owned()),
-        );
-        true
+    /// Why it is not known what the runtime holds; `None` once it is.
+    fn unknown_runtime(&self) -> Option<String> {
+        let unknown = !*self.env.pleg.primed().borrow();
+        unknown.then(|| {
+            let why = self.env.health.current().runtime_error;
+            why.unwrap_or_else(|| "the runtime has not been asked yet what it holds".to_owned())
+        })
     }
 
     fn active_deadline(&self, pod: &Pod) -> Option<Timestamp> {

@@ -1,0 +1,42 @@
+//! Manifests as JSON values, which tests take apart and change.
+
+use serde_json::{Value, json};
+
+/// The image that every private containerd holds.
+pub(crate) const IMAGE: &str = "localhost/nodectl/busybox:1";
+/// A script that runs until it is asked to end. (Process 1 of a container ignores what it does not trap.)
+pub(crate) const STAY: &str = "trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done";
+/// A script that cannot be asked to end.
+pub(crate) const STUBBORN: &str = "trap '' TERM; while :; do sleep 1000; done";
+
+/// A container that runs a shell script.
+pub(crate) fn container(name: &str, script: &str) -> Value {
+    json!({
+        "name": name,
+        "image": IMAGE,
+        "imagePullPolicy": "Never",
+        "command": ["sh", "-c", script],
+    })
+}
+
+/// A pod with these containers and a grace period of one second.
+pub(crate) fn pod_of(name: &str, containers: &[Value]) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name},
+        "spec": {"terminationGracePeriodSeconds": 1, "containers": containers},
+    })
+}
+
+/// A pod with one container, `main`, that runs a script.
+pub(crate) fn pod(name: &str, script: &str) -> Value {
+    pod_of(name, &[container("main", script)])
+}
+
+/// The same with a restart policy.
+pub(crate) fn pod_with_policy(name: &str, policy: &str, script: &str) -> Value {
+    let mut pod = pod(name, script);
+    pod["spec"]["restartPolicy"] = json!(policy);
+    pod
+}
