@@ -38,6 +38,10 @@ bench: ## speed and size, beside raw CRI calls
 	@hack/deps.sh test
 	@hack/test.sh bench
 
+.PHONY: bless
+bless: ## write completions, manual pages and usage blocks anew from the command line
+	NODECTL_BLESS=1 cargo test --locked --test drift
+
 .PHONY: clean
 clean: ## remove what was built and end a demonstration
 	@hack/demo.sh stop

@@ -17,7 +17,10 @@ use tokio::{
 };
 
 use crate::{
-    api::cri::{ImageSpec, PodSandboxConfig},
+    api::{
+        cri::{ImageSpec, PodSandboxConfig},
+        defaults::pull_policy_for,
+    },
     config::ImagePulls,
     cri::Cri,
     policy::backoff::RetryBackoff,
@@ -40,24 +43,15 @@ pub enum PullPolicy {
 }
 
 impl PullPolicy {
-    /// The API's text; unset means Always for the tag `latest` or none, else IfNotPresent.
+    /// The API's text; one that is unset is defaulted as the API does.
     pub fn of(policy: Option<&str>, image: &str) -> Self {
-        match policy {
-            Some("Always") => Self::Always,
-            Some("Never") => Self::Never,
-            Some("IfNotPresent") => Self::IfNotPresent,
-            _ if is_latest(image) => Self::Always,
+        let given = policy.filter(|policy| !policy.is_empty());
+        match given.unwrap_or_else(|| pull_policy_for(image)) {
+            "Always" => Self::Always,
+            "Never" => Self::Never,
             _ => Self::IfNotPresent,
         }
     }
-}
-
-fn is_latest(image: &str) -> bool {
-    if image.contains('@') {
-        return false;
-    }
-    let name = image.rsplit('/').next().unwrap_or(image);
-    name.split_once(':').is_none_or(|(_, tag)| tag == "latest")
 }
 
 /// Why an image cannot be used now.
@@ -331,18 +325,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_policy_follows_the_tag() {
-        for (image, expected) in [
-            ("nginx", PullPolicy::Always),
-            ("nginx:latest", PullPolicy::Always),
-            ("nginx:1.27", PullPolicy::IfNotPresent),
-            ("localhost:5000/nginx", PullPolicy::Always),
-            ("localhost:5000/nginx:1", PullPolicy::IfNotPresent),
-            ("nginx@sha256:00", PullPolicy::IfNotPresent),
+    fn an_unset_policy_is_the_apis_default() {
+        for (policy, image, expected) in [
+            (None, "nginx", PullPolicy::Always),
+            (Some(""), "nginx", PullPolicy::Always),
+            (None, "nginx:1.27", PullPolicy::IfNotPresent),
+            (Some("Always"), "nginx:1.27", PullPolicy::Always),
+            (Some("Never"), "nginx", PullPolicy::Never),
         ] {
-            assert_eq!(PullPolicy::of(None, image), expected, "{image}");
+            assert_eq!(PullPolicy::of(policy, image), expected, "{policy:?} {image}");
         }
-        assert_eq!(PullPolicy::of(Some("Never"), "nginx"), PullPolicy::Never);
     }
 
     #[test]

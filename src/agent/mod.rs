@@ -113,8 +113,8 @@ struct Parts {
 
 /// A source that has not begun.
 enum Source {
-    File(FileSource),
-    Http(HttpSource),
+    File(Box<FileSource>),
+    Http(Box<HttpSource>),
 }
 
 impl Source {
@@ -258,7 +258,7 @@ fn sources(config: &AgentConfig) -> Result<Sources, CommandError> {
             node_name: config.node_name.clone(),
             clock: Arc::clone(&clock),
         });
-        made.push(Source::File(source));
+        made.push(Source::File(Box::new(source)));
         receivers.push(receiver);
         kinds.push(PodSource::File);
     }
@@ -275,7 +275,7 @@ fn sources(config: &AgentConfig) -> Result<Sources, CommandError> {
             clock,
         })
         .map_err(CommandError::usage)?;
-        made.push(Source::Http(source));
+        made.push(Source::Http(Box::new(source)));
         receivers.push(receiver);
         kinds.push(PodSource::Http);
     }

@@ -53,7 +53,14 @@ pub struct Pleg {
 struct State {
     pods: HashMap<PodUid, Entry>,
     owners: HashMap<Arc<str>, PodUid>,
+    /// Pods that an inspection found gone, and when it asked: the answer to an older question, which may
+    /// come later, does not bring them back. Emptied by relists.
+    gone: HashMap<PodUid, Instant>,
     relisted: Option<Instant>,
+    /// Pods whose events are followed now, and whether another came meanwhile.
+    following: HashMap<PodUid, bool>,
+    /// Pods whose worker looks for itself.
+    muted: HashSet<PodUid>,
 }
 
 struct Entry {
@@ -127,6 +134,7 @@ impl Pleg {
                 .collect();
             let mut changed: Vec<PodUid> =
                 pods.into_values().filter_map(|observation| state.store(observation, asked)).collect();
+            state.gone.retain(|_, at| *at > asked);
             for uid in gone {
                 state.forget(&uid);
                 changed.push(uid);
@@ -165,7 +173,11 @@ impl Pleg {
             let mut state = self.state();
             let changed = if observation.is_gone() {
                 let newer = state.pods.get(uid).is_some_and(|entry| entry.asked > asked);
-                (!newer && state.forget(uid)).then(|| uid.clone())
+                let known = !newer && state.forget(uid);
+                if known {
+                    state.gone.insert(uid.clone(), asked);
+                }
+                known.then(|| uid.clone())
             } else {
                 state.store(observation.clone(), asked)
             };
@@ -173,6 +185,16 @@ impl Pleg {
         };
         changed.into_iter().for_each(|uid| self.tell(uid));
         Ok(current.unwrap_or_else(|| Arc::new(observation)))
+    }
+
+    /// Stops following events of a pod: its worker is ending it, and looks for itself after every step.
+    pub fn mute(&self, uid: &PodUid) {
+        self.state().muted.insert(uid.clone());
+    }
+
+    /// Follows events of a pod again.
+    pub fn unmute(&self, uid: &PodUid) {
+        self.state().muted.remove(uid);
     }
 
     /// Follows a hint of the runtime.
@@ -203,6 +225,28 @@ impl Pleg {
             }
             return self.relist().await;
         };
+        {
+            let mut state = self.state();
+            if state.muted.contains(&known.uid) {
+                return Ok(());
+            }
+            // The end of one container is told more than once: whoever is at it looks once more.
+            if let Some(again) = state.following.get_mut(&known.uid) {
+                *again = true;
+                return Ok(());
+            }
+            state.following.insert(known.uid.clone(), false);
+        }
+        let mut result = self.look_after(&event, &known).await;
+        while result.is_ok() && self.state().following.insert(known.uid.clone(), false) == Some(true) {
+            result = self.inspect(&known.uid, &known.full_name).await.map(|_| ());
+        }
+        self.state().following.remove(&known.uid);
+        result
+    }
+
+    /// Looks at a pod that an event is about.
+    async fn look_after(&self, event: &RuntimeEvent, known: &PodObservation) -> Result<(), CriError> {
         let waits_for_end = event.kind == EventKind::Stopped
             && known
                 .containers
@@ -293,6 +337,8 @@ impl State {
             if entry.observation.same_as(&observation) {
                 return None;
             }
+        } else if self.gone.get(&uid).is_some_and(|at| *at >= asked) {
+            return None;
         }
         self.disown(&uid);
         for id in ids(&observation) {

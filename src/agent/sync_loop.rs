@@ -43,7 +43,7 @@ const RELIST_WITH_EVENTS: Duration = Duration::from_secs(15);
 /// kubelet's housekeeping period.
 const HOUSEKEEPING: Duration = Duration::from_secs(2);
 /// Logs and links are swept every so many housekeepings.
-const SWEEP_EVERY: u32 = 30;
+const SWEEP_EVERY: u64 = 30;
 /// How often the loop turns at least, so that its standing still is noticed.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// A loop that has not turned for this long stands still.
@@ -133,9 +133,15 @@ impl SyncLoop {
             tokio::select! {
                 () = stop.cancelled() => break,
                 Some((_, snapshot)) = sources.next(), if !sources.is_empty() => {
-                    let updates = state.desired().apply(snapshot);
+                    let (updates, all_delivered) = {
+                        let mut desired = state.desired();
+                        (desired.apply(snapshot), desired.all_delivered())
+                    };
                     updates.set.into_iter().for_each(|pod| workers.update(pod));
                     updates.removed.iter().for_each(|uid| workers.remove(uid));
+                    if all_delivered {
+                        workers.allow_removals();
+                    }
                 }
                 Some(uid) = changed.recv() => workers.wake(&uid),
                 Some(event) = events.recv() => {
@@ -247,7 +253,7 @@ impl Keeper {
             Ok(Err(error)) => tracing::warn!("cannot list the pods' folders: {error}"),
             Err(error) => tracing::error!("listing the pods' folders failed: {error}"),
         }
-        if self.round.fetch_add(1, Ordering::Relaxed) % u64::from(SWEEP_EVERY) != 0 {
+        if !self.round.fetch_add(1, Ordering::Relaxed).is_multiple_of(SWEEP_EVERY) {
             return;
         }
         let (env, state) = (Arc::clone(&self.env), Arc::clone(&self.state));

@@ -10,8 +10,8 @@ use k8s_openapi::api::core::v1::{
     Probe, Volume,
 };
 
-/// Seconds between SIGTERM and SIGKILL where the pod does not say.
-pub const TERMINATION_GRACE_SECONDS: i64 = 30;
+use super::pod::DEFAULT_GRACE_SECONDS;
+
 /// Where a container may leave its last words.
 pub const TERMINATION_MESSAGE_PATH: &str = "/dev/termination-log";
 /// The file mode of projected files: 0644.
@@ -46,7 +46,7 @@ fn set_spec_defaults(spec: &mut PodSpec) {
     text(&mut spec.restart_policy, "Always");
     text(&mut spec.scheduler_name, "default-scheduler");
     spec.security_context.get_or_insert_with(PodSecurityContext::default);
-    spec.termination_grace_period_seconds.get_or_insert(TERMINATION_GRACE_SECONDS);
+    spec.termination_grace_period_seconds.get_or_insert(DEFAULT_GRACE_SECONDS);
     spec.enable_service_links.get_or_insert(true);
 }
 

@@ -29,10 +29,12 @@ pub const POD_DELETION_GRACE_PERIOD: &str = "io.kubernetes.pod.deletionGracePeri
 
 /// Static pods: the source that named the pod (`file`, `http`, `api`).
 pub const CONFIG_SOURCE: &str = "kubernetes.io/config.source";
-/// Static pods: the hash that became the UID.
+/// Static pods: the UID; the mark by which a mirror pod is matched to its manifest.
 pub const CONFIG_HASH: &str = "kubernetes.io/config.hash";
-/// Static pods: when the agent first saw the pod.
+/// Static pods: when the agent first saw the pod. No part of what the pod is.
 pub const CONFIG_SEEN: &str = "kubernetes.io/config.seen";
+/// Marks an API object that mirrors a static pod; never stands on the static pod itself.
+pub const CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// Ours: hashes of the container's fields by name, see [`crate::api::fingerprint`].
 pub const CONTAINER_FINGERPRINT: &str = "nodectl.dev/container-fields";

@@ -12,9 +12,11 @@ pub mod manifest;
 pub mod observation;
 pub mod pod;
 pub mod quantity;
+pub mod suggest;
 pub mod uid_hash;
 pub mod validation;
 pub mod view;
+pub mod yaml;
 
 pub use ids::{ContainerId, PodFullName, PodUid, SandboxId};
 pub use observation::{ContainerState, ObservedContainer, ObservedSandbox, PodObservation, SandboxState};

@@ -10,7 +10,7 @@ use super::{
     labels,
 };
 
-/// The API's default for `terminationGracePeriodSeconds`.
+/// The API's default for `terminationGracePeriodSeconds`: seconds between SIGTERM and SIGKILL.
 pub const DEFAULT_GRACE_SECONDS: i64 = 30;
 
 /// What kind of container a pod's entry is.

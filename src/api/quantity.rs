@@ -127,6 +127,11 @@ impl Quantity {
         self.nanos == 0
     }
 
+    /// Whether it has no fraction.
+    pub fn is_whole(self) -> bool {
+        self.nanos % NANOS == 0
+    }
+
     fn capped(self) -> Self {
         Self { nanos: self.nanos.clamp(-MAX, MAX), ..self }
     }

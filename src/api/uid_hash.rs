@@ -14,7 +14,7 @@ pub enum HashOrigin<'a> {
 /// 32 lower-case hex digits that stand for this manifest, on this node, from this place.
 ///
 /// A SHA-256, cut to 128 bits, over a label, the node's name, the kind of source, its path or URL
-/// and the manifest's canonical form ([`crate::api::manifest::Node::canonical`], taken before any
+/// and the manifest's canonical form ([`crate::api::yaml::Node::canonical`], taken before any
 /// default is set). So the UID changes with whatever the manifest says, but not with comments,
 /// layout, order of keys, or a release of nodectl that knows more defaults.
 ///

@@ -1,3 +1,5 @@
+//! What `nodectl explain` says of pods at each step.
+
 use std::sync::Arc;
 
 use serde_json::{Value, json};

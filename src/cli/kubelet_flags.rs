@@ -16,6 +16,12 @@ pub fn augment(command: Command) -> Command {
     command.args(clap_args())
 }
 
+/// Adds the flags that the help shows.
+#[must_use]
+pub fn augment_shown(command: Command) -> Command {
+    command.args(flags().iter().filter(|spec| shown(spec)).map(arg))
+}
+
 /// Every flag as an argument, in the order of the table.
 pub fn clap_args() -> Vec<Arg> {
     flags().iter().map(arg).collect()

@@ -1,3 +1,5 @@
+//! The words of a pod's STATUS column, as kubectl has them.
+
 #![expect(clippy::needless_pass_by_value, reason = "JSON is handed over as it is written")]
 
 use serde_json::{Value, json};

@@ -1,3 +1,5 @@
+//! What `nodectl pods` prints in each format.
+
 use serde_json::json;
 
 use super::*;

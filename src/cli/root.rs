@@ -24,19 +24,29 @@ struct CompletionsArgs {
 pub fn command() -> Command {
     Root::command()
         .subcommand(run::command())
-        .subcommand(pods::PodsArgs::augment_args(
-            Command::new("pods").about("List the pods of the agent on this node"),
-        ))
-        .subcommand(explain::ExplainArgs::augment_args(
-            Command::new("explain")
+        .subcommand(
+            pods::PodsArgs::augment_args(Command::new("pods"))
+                .about("List the pods of the agent on this node"),
+        )
+        .subcommand(
+            explain::ExplainArgs::augment_args(Command::new("explain"))
                 .about("Say where a pod stands: its step, last error, and what comes next"),
-        ))
-        .subcommand(config::ConfigArgs::augment_args(
-            Command::new("config").about("Print default configuration, or check a configuration file"),
-        ))
-        .subcommand(CompletionsArgs::augment_args(
-            Command::new("completions").about("Write a completion script for a shell to standard output"),
-        ))
+        )
+        .subcommand(
+            config::ConfigArgs::augment_args(Command::new("config"))
+                .about("Print default configuration, or check configuration files"),
+        )
+        // Described last: the arguments' own comments would stand here else.
+        .subcommand(
+            CompletionsArgs::augment_args(Command::new("completions"))
+                .about("Write a completion script for a shell to standard output"),
+        )
+}
+
+/// The command line that is offered: [`command`] without kubelet's flags that do nothing here. They are
+/// accepted, but a completion script would list some two hundred of them.
+pub fn offered_command() -> Command {
+    command().mut_subcommand("run", |_| run::offered_command())
 }
 
 /// Parses the arguments, runs what they ask for, prints the error, and answers the exit code.
@@ -86,7 +96,7 @@ fn dispatch(matches: &ArgMatches) -> Result<ExitCode, CommandError> {
         }
         Some(("completions", matches)) => {
             let args = CompletionsArgs::from_arg_matches(matches).map_err(CommandError::usage)?;
-            clap_complete::generate(args.shell, &mut command(), "nodectl", &mut stdout);
+            clap_complete::generate(args.shell, &mut offered_command(), "nodectl", &mut stdout);
         }
         _ => return Err(CommandError::usage("no subcommand is given; see nodectl --help")),
     }

@@ -7,13 +7,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::api::suggest::nearest;
+
 use super::duration::GoDuration;
 use super::error::{ConfigWarning, Origin, Problem, WarningKind};
 pub(super) use super::flags_table::FLAGS;
 use super::flags_value::{bool_value, value_of};
 use super::keys::{Support, check_value, spec as key_spec};
 use super::node::Node;
-use super::suggest::nearest;
 
 /// How the text of a flag is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

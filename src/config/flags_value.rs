@@ -2,9 +2,11 @@
 
 use std::net::IpAddr;
 
+use crate::api::yaml;
+
 use super::error::Origin;
 use super::flags::{Syntax, is_duration};
-use super::node::{Map, Node, Value, integer};
+use super::node::{Map, Node, Value};
 
 /// A boolean in one of Go's spellings.
 pub(super) fn bool_value(text: &str) -> Option<bool> {
@@ -13,6 +15,11 @@ pub(super) fn bool_value(text: &str) -> Option<bool> {
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
         _ => None,
     }
+}
+
+/// A whole number of 64 bits, in the notations that YAML and Go's flags share.
+fn integer(text: &str) -> Option<i64> {
+    yaml::integer(&text.replace('_', "")).and_then(|number| i64::try_from(number).ok())
 }
 
 /// The value that all uses of one flag make together, or what is wrong with one of them. Messages

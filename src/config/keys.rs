@@ -5,12 +5,12 @@
 //! [`super::validate`].
 
 use crate::api::quantity::Quantity;
+use crate::api::suggest::nearest;
 
 use super::duration::GoDuration;
 use super::error::{Origin, Problem};
 pub(super) use super::keys_table::KEYS;
 use super::node::{Map, Node, Value};
-use super::suggest::nearest;
 
 /// What a key holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

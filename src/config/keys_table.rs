@@ -48,8 +48,8 @@ pub(super) const KEYS: &[KeySpec] = &[
     key("authorization.webhook", Struct, Part, 20),
     key("authorization.webhook.cacheAuthorizedTTL", Duration, NotYet, 20),
     key("authorization.webhook.cacheUnauthorizedTTL", Duration, NotYet, 20),
-    key("registryPullQPS", Int32, NotYet, 20),
-    key("registryBurst", Int32, NotYet, 20),
+    key("registryPullQPS", Int32, Acts, 20),
+    key("registryBurst", Int32, Acts, 20),
     key(
         "imagePullCredentialsVerificationPolicy",
         Enum(&[
@@ -179,7 +179,7 @@ pub(super) const KEYS: &[KeySpec] = &[
     key("reservedMemory[].limits", QuantityOrIntMap, Part, 21),
     key("enableProfilingHandler", Bool, NotYet, 21),
     key("enableDebugFlagsHandler", Bool, NotYet, 21),
-    key("seccompDefault", Bool, Acts, 22),
+    key("seccompDefault", Bool, NotYet, 22),
     key("memoryThrottlingFactor", Float, NotYet, 22),
     key("memoryReservationPolicy", Enum(&["", "None", "TieredReservation"]), NotYet, 36),
     key("registerWithTaints", StructList, NotYet, 23),

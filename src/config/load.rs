@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
 
+use crate::api::suggest::nearest;
+
 use super::agent::AgentConfig;
 use super::error::{ConfigError, ConfigWarning, Origin, Problem, WarningKind};
 use super::flags::Flags;
@@ -17,7 +19,6 @@ use super::gates::{self, FeatureGates, GateState};
 use super::keys::{KEYS, Support, check_document};
 use super::node::{self, Map, Node, Value};
 use super::resolve::resolve;
-use super::suggest::nearest;
 use super::types::KubeletConfiguration;
 use super::validate::{Finding, validate};
 use super::{MAX_DROP_INS, MAX_FILE_BYTES, defaults, unacted};
@@ -294,11 +295,7 @@ fn read(path: &Path) -> Result<Result<Node, Vec<Problem>>, ConfigError> {
     if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(ConfigError::TooLarge { path: path.to_owned(), limit: MAX_FILE_BYTES });
     }
-    let origin = Origin::File { path: path.into(), line: 1, column: 1 };
-    let Ok(text) = String::from_utf8(bytes) else {
-        return Ok(Err(vec![Problem::new(&origin, "", "not UTF-8 text")]));
-    };
-    Ok(node::parse(path, &text).and_then(|node| {
+    Ok(node::parse(path, &bytes).and_then(|node| {
         let problems = check_document(&node);
         if problems.is_empty() { Ok(node) } else { Err(problems) }
     }))

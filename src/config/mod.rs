@@ -21,7 +21,6 @@ mod load;
 mod node;
 mod resolve;
 mod secret;
-mod suggest;
 mod types;
 mod types_nested;
 mod unacted;

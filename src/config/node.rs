@@ -1,22 +1,16 @@
-//! A YAML or JSON document as a tree in which every value knows its place.
+//! The configuration as a tree in which every value knows where it comes from.
 //!
-//! Kubelet turns YAML into JSON by the rules of YAML 1.1 (so `yes` is a boolean) and then decodes
-//! strictly. This reader does the same, but keeps line and column of each value and reports
-//! duplicate keys itself. Aliases are expanded under a bound on the size of the tree, so that a
-//! small file cannot grow into a large one.
+//! Files are read by [`crate::api::yaml`], which knows lines and columns; here their values get an
+//! [`Origin`], because drop-ins and flags are put over them and a problem is told at the file or flag
+//! that set the value.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, Span};
+use crate::api::yaml::{self, Limits, YamlError};
 
+use super::MAX_FILE_BYTES;
 use super::error::{Origin, Problem};
-
-/// Most values in one document, aliases expanded.
-const MAX_NODES: usize = 100_000;
-/// Deepest nesting.
-const MAX_DEPTH: usize = 64;
 
 /// One value with its place.
 #[derive(Clone, Debug, PartialEq)]
@@ -141,227 +135,61 @@ impl Node {
     }
 }
 
-/// Reads the one document of `text`. Problems name `path` with line and column.
-pub(super) fn parse(path: &Path, text: &str) -> Result<Node, Vec<Problem>> {
-    let mut builder = Builder {
-        path: Arc::from(path),
-        events: Parser::new_from_str(text),
-        anchors: HashMap::new(),
-        nodes: 0,
-        problems: Vec::new(),
+/// What a configuration file may take.
+const LIMITS: Limits = Limits { bytes: 1 << 20, nodes: 100_000, expanded_bytes: 4 << 20 };
+const _: () = assert!(LIMITS.bytes as u64 == MAX_FILE_BYTES);
+
+/// Reads the one document of `bytes`; an empty one is null. Problems name `path` with line and column.
+pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Node, Vec<Problem>> {
+    let path: Arc<Path> = Arc::from(path);
+    match yaml::parse(bytes, LIMITS) {
+        Ok(document) => Ok(located(&path, document)),
+        Err(YamlError::Empty) => Ok(Node { origin: origin(&path, 1, 1), value: Value::Null }),
+        Err(error) => Err(problems(&path, error)),
+    }
+}
+
+fn problems(path: &Arc<Path>, error: YamlError) -> Vec<Problem> {
+    let one = |line, column, message: String| vec![Problem::new(&origin(path, line, column), "", message)];
+    match error {
+        YamlError::Faults(faults) => faults
+            .into_iter()
+            .map(|fault| Problem::new(&origin(path, fault.line, fault.column), fault.path, fault.detail))
+            .collect(),
+        YamlError::Syntax { line, column, message, .. } => {
+            let number = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
+            one(number(line), number(column), format!("not valid YAML or JSON: {message}"))
+        }
+        YamlError::MultipleDocuments { line } => {
+            one(line, 1, "a second document; only one is allowed".to_owned())
+        }
+        YamlError::TooComplex { .. } => one(1, 1, format!("too many values: {error}")),
+        YamlError::TooLarge { .. } | YamlError::Binary { .. } | YamlError::Empty => {
+            one(1, 1, error.to_string())
+        }
+    }
+}
+
+fn origin(path: &Arc<Path>, line: u32, column: u32) -> Origin {
+    let number = |at: u32| usize::try_from(at).unwrap_or(usize::MAX).max(1);
+    Origin::File { path: Arc::clone(path), line: number(line), column: number(column) }
+}
+
+fn located(path: &Arc<Path>, node: yaml::Node) -> Node {
+    let value = match node.value {
+        yaml::Value::Null => Value::Null,
+        yaml::Value::Bool(on) => Value::Bool(on),
+        // No key takes more than 64 bits: such a number is of the wrong type wherever it stands.
+        yaml::Value::Int(number) => {
+            i64::try_from(number).map_or_else(|_too_large| Value::Float(number as f64), Value::Int)
+        }
+        yaml::Value::Float(number) => Value::Float(number),
+        yaml::Value::Str(text) => Value::Str(text),
+        yaml::Value::Seq(items) => Value::List(items.into_iter().map(|item| located(path, item)).collect()),
+        yaml::Value::Map(entries) => Value::Map(Map(entries
+            .into_iter()
+            .map(|entry| (entry.key, origin(path, entry.line, entry.column), located(path, entry.value)))
+            .collect())),
     };
-    match builder.document() {
-        Ok(node) if builder.problems.is_empty() => Ok(node),
-        Ok(_) => Err(builder.problems),
-        Err(problem) => {
-            builder.problems.push(problem);
-            Err(builder.problems)
-        }
-    }
-}
-
-struct Builder<'a> {
-    path: Arc<Path>,
-    events: Parser<'a, serde_saphyr::granit_parser::StrInput<'a>>,
-    anchors: HashMap<usize, Node>,
-    nodes: usize,
-    problems: Vec<Problem>,
-}
-
-impl<'a> Builder<'a> {
-    fn next(&mut self) -> Result<(Event<'a>, Span), Problem> {
-        match self.events.next() {
-            Some(Ok(event)) => Ok(event),
-            Some(Err(error)) => {
-                let marker = *error.marker();
-                let origin = self.origin(marker.line(), marker.col());
-                Err(Problem::new(&origin, "", format!("not valid YAML or JSON: {}", error.info())))
-            }
-            None => Ok((Event::StreamEnd, Span::default())),
-        }
-    }
-
-    fn origin(&self, line: usize, col: usize) -> Origin {
-        Origin::File { path: Arc::clone(&self.path), line: line.max(1), column: col + 1 }
-    }
-
-    fn span_origin(&self, span: Span) -> Origin {
-        self.origin(span.start.line(), span.start.col())
-    }
-
-    fn document(&mut self) -> Result<Node, Problem> {
-        let mut document = None;
-        loop {
-            let (event, span) = self.next()?;
-            match event {
-                Event::StreamEnd => break,
-                Event::StreamStart | Event::DocumentStart(..) | Event::DocumentEnd => {}
-                event => {
-                    let node = self.node(event, span, 0)?;
-                    if document.is_some() {
-                        return Err(Problem::new(&node.origin, "", "a second document; only one is allowed"));
-                    }
-                    document = Some(node);
-                }
-            }
-        }
-        Ok(document.unwrap_or_else(|| Node { origin: self.origin(1, 0), value: Value::Null }))
-    }
-
-    fn node(&mut self, event: Event<'a>, span: Span, depth: usize) -> Result<Node, Problem> {
-        let origin = self.span_origin(span);
-        self.nodes += 1;
-        if self.nodes > MAX_NODES || depth > MAX_DEPTH {
-            return Err(Problem::new(&origin, "", "too many values or nested too deep"));
-        }
-        let (value, anchor) = match event {
-            Event::Scalar(text, style, anchor, tag) => {
-                let plain = style == ScalarStyle::Plain && tag.is_none();
-                (if plain { plain_scalar(&text) } else { Value::Str(text.into_owned()) }, anchor)
-            }
-            Event::SequenceStart(_, anchor, _) => (Value::List(self.list(depth)?), anchor),
-            Event::MappingStart(_, anchor, _) => (Value::Map(self.map(depth)?), anchor),
-            Event::Alias(id) => {
-                let Some(node) = self.anchors.get(&id).cloned() else {
-                    return Err(Problem::new(&origin, "", "an alias inside what it stands for"));
-                };
-                self.nodes += count(&node);
-                (node.value, 0)
-            }
-            _ => return Err(Problem::new(&origin, "", "not valid YAML or JSON")),
-        };
-        let node = Node { origin, value };
-        if anchor != 0 {
-            self.anchors.insert(anchor, node.clone());
-        }
-        Ok(node)
-    }
-
-    fn list(&mut self, depth: usize) -> Result<Vec<Node>, Problem> {
-        let mut items = Vec::new();
-        loop {
-            match self.next()? {
-                (Event::SequenceEnd, _) => return Ok(items),
-                (event, span) => items.push(self.node(event, span, depth + 1)?),
-            }
-        }
-    }
-
-    fn map(&mut self, depth: usize) -> Result<Map, Problem> {
-        let mut map = Map::default();
-        let mut merged = Vec::new();
-        loop {
-            let (event, span) = self.next()?;
-            if event == Event::MappingEnd {
-                break;
-            }
-            let origin = self.span_origin(span);
-            let is_merge = matches!(&event, Event::Scalar(text, ScalarStyle::Plain, ..) if text == "<<");
-            let key = self.key(event, span, &origin)?;
-            let (event, span) = self.next()?;
-            let node = self.node(event, span, depth + 1)?;
-            if is_merge {
-                merged.push(node);
-            } else if let Some((_, first, _)) = map.0.iter().find(|(name, ..)| *name == key) {
-                let first = match first {
-                    Origin::File { line, .. } => format!("the first is in line {line}"),
-                    other => other.to_string(),
-                };
-                self.problems.push(Problem::new(&origin, key, format!("duplicate key; {first}")));
-            } else {
-                map.0.push((key, origin, node));
-            }
-        }
-        for node in merged {
-            self.merge_key(&mut map, node)?;
-        }
-        Ok(map)
-    }
-
-    /// A mapping key. Kubelet's YAML reader turns a number or boolean key into its text.
-    fn key(&mut self, event: Event<'a>, span: Span, origin: &Origin) -> Result<String, Problem> {
-        match event {
-            Event::Scalar(text, ..) => Ok(text.into_owned()),
-            other => match self.node(other, span, MAX_DEPTH)?.value {
-                Value::Str(text) => Ok(text),
-                _ => Err(Problem::new(origin, "", "a key must be a string")),
-            },
-        }
-    }
-
-    /// `<<: *mapping` gives the keys that the mapping itself does not have.
-    fn merge_key(&mut self, map: &mut Map, node: Node) -> Result<(), Problem> {
-        match node.value {
-            Value::Map(entries) => {
-                for (key, origin, node) in entries.0 {
-                    if map.get(&key).is_none() {
-                        map.0.push((key, origin, node));
-                    }
-                }
-                Ok(())
-            }
-            Value::List(items) => items.into_iter().try_for_each(|item| self.merge_key(map, item)),
-            _ => Err(Problem::new(&node.origin, "<<", "want a mapping to merge")),
-        }
-    }
-}
-
-fn count(node: &Node) -> usize {
-    1 + match &node.value {
-        Value::List(items) => items.iter().map(count).sum(),
-        Value::Map(map) => map.0.iter().map(|(.., node)| count(node)).sum(),
-        _ => 0,
-    }
-}
-
-/// What an unquoted scalar is by YAML 1.1, as kubelet's reader has it.
-fn plain_scalar(text: &str) -> Value {
-    match text {
-        "" | "~" | "null" | "Null" | "NULL" => return Value::Null,
-        "y" | "Y" | "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => {
-            return Value::Bool(true);
-        }
-        "n" | "N" | "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => {
-            return Value::Bool(false);
-        }
-        _ => {}
-    }
-    if !text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.')) {
-        return Value::Str(text.to_owned());
-    }
-    integer(text)
-        .map(Value::Int)
-        .or_else(|| float(text).map(Value::Float))
-        .unwrap_or_else(|| Value::Str(text.to_owned()))
-}
-
-pub(super) fn integer(text: &str) -> Option<i64> {
-    let digits = text.replace('_', "");
-    let (negative, digits) = match digits.strip_prefix('-') {
-        Some(rest) => (true, rest),
-        None => (false, digits.strip_prefix('+').unwrap_or(&digits)),
-    };
-    let (radix, digits) = match digits.as_bytes() {
-        [b'0', b'x' | b'X', ..] => (16, &digits[2..]),
-        [b'0', b'b' | b'B', ..] => (2, &digits[2..]),
-        [b'0', b'o' | b'O', ..] => (8, &digits[2..]),
-        [b'0', _, ..] => (8, &digits[1..]),
-        _ => (10, digits),
-    };
-    if !digits.starts_with(|c: char| c.is_ascii_alphanumeric()) {
-        return None;
-    }
-    let magnitude = i128::from_str_radix(digits, radix).ok()?;
-    i64::try_from(if negative { -magnitude } else { magnitude }).ok()
-}
-
-fn float(text: &str) -> Option<f64> {
-    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
-    let (mantissa, exponent) = unsigned.split_once(['e', 'E']).unwrap_or((unsigned, "0"));
-    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    let exponent = exponent.strip_prefix(['+', '-']).unwrap_or(exponent);
-    let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
-    let shaped = digits(whole) && digits(fraction) && digits(exponent);
-    let present = !exponent.is_empty() && (!whole.is_empty() || !fraction.is_empty());
-    (shaped && present).then(|| text.parse().ok()).flatten().filter(|value: &f64| value.is_finite())
+    Node { origin: origin(path, node.line, node.column), value }
 }

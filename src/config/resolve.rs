@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::api::quantity::Quantity;
+use crate::api::validation::names::dns1123_subdomain;
 
 use super::agent::{AgentConfig, CgroupDriver, ImagePulls, LogFormat};
 use super::duration::GoDuration;
@@ -125,12 +126,8 @@ fn node_name(flags: &Flags, hostname: &dyn Fn() -> Result<String, String>) -> Re
         None => hostname().map_err(|cause| ConfigError::Hostname { cause })?,
     };
     let name = name.trim().to_lowercase();
-    let label = |label: &str| {
-        let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        !label.is_empty() && label.chars().all(inner) && !label.starts_with('-') && !label.ends_with('-')
-    };
     // The name becomes an object name and a part of static pods' names, hence a DNS subdomain.
-    if name.len() <= 253 && name.split('.').all(label) {
+    if dns1123_subdomain(&name).is_none() {
         return Ok(name);
     }
     let cause = format!("{name:?} is not a DNS name");

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::api::quantity::Quantity;
+use crate::api::suggest::nearest;
 
 use super::duration::GoDuration;
 use super::keys::quoted;
-use super::suggest::nearest;
 use super::types::KubeletConfiguration;
 use super::validate::Findings;
 

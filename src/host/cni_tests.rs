@@ -1,3 +1,5 @@
+//! Each way in which a node's CNI can be missing or broken, and what is said of it.
+
 use super::*;
 
 const GOOD: &str = r#"{"cniVersion": "0.4.0", "name": "net", "plugins": [

@@ -1,3 +1,5 @@
+//! A second agent, and a kubelet beside this one, are refused by name.
+
 use std::{
     os::unix::fs::symlink,
     process::{Command, Stdio},

@@ -4,6 +4,7 @@
 pub mod cgroup;
 pub mod cni;
 pub mod instance;
+pub mod memory;
 pub mod mounts;
 mod port_owner;
 pub mod sd;

@@ -76,7 +76,7 @@ pub enum LifecycleInput {
 /// What follows from a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LifecycleEffect {
-    /// The state is to be on disk before anything is done about it.
+    /// The state is to be written to disk.
     Persist,
     /// Containers already being stopped are to be stopped again with the nearer deadline.
     Hasten,
@@ -122,7 +122,10 @@ impl PodLifecycle {
                 }
                 (Self::Terminating { deadline: nearer, reason }, effects)
             }
-            (Self::Terminating { reason, .. }, Stopped) => (Self::Terminated { reason }, vec![Persist]),
+            // A pod that is to go altogether is found again by what is left of it.
+            (Self::Terminating { reason, .. }, Stopped) => {
+                (Self::Terminated { reason }, if reason.is_removal() { vec![] } else { vec![Persist] })
+            }
             (Self::Terminated { reason: old }, Stop { reason, .. }) => {
                 let reason = if reason.is_removal() { reason } else { old };
                 (Self::Terminated { reason }, if reason == old { vec![] } else { vec![Persist] })

@@ -1,3 +1,5 @@
+//! What is to be done for a pod, by what was observed of it.
+
 use super::*;
 use crate::policy::{
     fingerprints::container_fingerprint,

@@ -54,11 +54,11 @@ fn amount<'a>(map: Option<&'a BTreeMap<String, ApiQuantity>>, name: &str) -> Opt
 }
 
 fn milli(quantity: Option<&ApiQuantity>) -> i64 {
-    quantity.and_then(|q| Quantity::parse(&q.0).ok()).map_or(0, |q| q.milli_value())
+    quantity.and_then(|q| Quantity::parse(&q.0).ok()).map_or(0, Quantity::milli_value)
 }
 
 fn bytes(quantity: Option<&ApiQuantity>) -> i64 {
-    quantity.and_then(|q| Quantity::parse(&q.0).ok()).map_or(0, |q| q.value())
+    quantity.and_then(|q| Quantity::parse(&q.0).ok()).map_or(0, Quantity::value)
 }
 
 /// How willingly the kernel kills the container when memory runs out: -997 for Guaranteed and node-critical

@@ -1,3 +1,5 @@
+//! The health endpoint over a real socket.
+
 use std::time::Instant;
 
 use tokio::{

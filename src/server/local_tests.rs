@@ -1,3 +1,5 @@
+//! The operator socket: who may ask, and what is answered.
+
 use std::os::unix::{fs::PermissionsExt, net::UnixListener as StdUnixListener};
 
 use jiff::Timestamp;

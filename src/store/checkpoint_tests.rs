@@ -1,3 +1,5 @@
+//! Checkpoints that are torn, foreign, in the way or too large, and disks that are full.
+
 use std::{collections::BTreeMap, os::unix::fs::PermissionsExt, process::Command, time::Duration};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};

@@ -27,6 +27,7 @@ impl PodWorker {
     /// Does a plan in its order.
     pub(super) async fn execute(&mut self, pod: &Arc<Pod>, seen: &PodObservation, plan: &PodActions) -> Done {
         if !plan.stop.is_empty() || !plan.stop_sandboxes.is_empty() {
+            self.unseen = true;
             if let Err(error) = self.stop_parts(pod, plan).await {
                 return Done::Wait(self.pod_failed(error));
             }
@@ -46,6 +47,7 @@ impl PodWorker {
         {
             return Done::Wait(self.pod_failed(error));
         }
+        self.unseen |= !plan.start.is_empty();
         let next = self.start_containers(pod, seen, plan).await;
         match self.inspect().await {
             Ok(_) => next.map_or(Done::Again, Done::Wait),
@@ -139,6 +141,7 @@ impl PodWorker {
         self.prepare(pod).await?;
         self.show(PodStep::CreatingSandbox, format!("make sandbox {}: {}", create.attempt, create.reason));
         let config = self.sandbox_config(pod, create.attempt);
+        self.unseen = true;
         let made = self.env.cri.run_pod_sandbox(config, "").await;
         if let Err(error) = made {
             // It may be there all the same: after a time-out, or made by a call before this one.

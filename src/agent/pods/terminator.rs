@@ -14,14 +14,14 @@ use crate::{
     error::chain,
     host::mounts,
     policy::{
-        grace::{remaining_seconds, stop_order},
+        grace::{pod_grace, remaining_seconds, stop_order},
         lifecycle::{LifecycleInput, PodLifecycle},
     },
 };
 
-/// A sidecar whose turn comes after the deadline still gets so long, as with kubelet
-/// (`minimumGracePeriodInSeconds`).
-const SIDECAR_MIN_SECONDS: i64 = 2;
+/// A container whose turn comes after the deadline, for the runtime was away or the others took all the
+/// time, still gets so long to end by itself, as with kubelet (`minimumGracePeriodInSeconds`).
+const MIN_SECONDS: i64 = 2;
 /// A cgroup stays busy for a moment after its last process has ended.
 const CGROUP_TRIES: u32 = 20;
 const CGROUP_WAIT: Duration = Duration::from_millis(25);
@@ -30,9 +30,10 @@ impl PodWorker {
     /// Stops what runs. Ends in the next state, or with when to try again.
     pub(super) async fn terminate(&mut self) -> Next {
         self.show(PodStep::Terminating, "stop the containers");
+        self.env.pleg.mute(&self.uid);
         match self.stop_everything().await {
             Ok(true) => {
-                self.step(LifecycleInput::Stopped).await;
+                self.step(LifecycleInput::Stopped);
                 Next::Now
             }
             Ok(false) => Next::Now,
@@ -81,7 +82,13 @@ impl PodWorker {
             let mailbox = Arc::clone(&self.mailbox);
             tokio::select! {
                 joined = calls.join_next() => match joined {
-                    Some(Ok((id, Ok(())))) => running.retain(|other| *other != id),
+                    Some(Ok((id, Ok(())))) => {
+                        running.retain(|other| *other != id);
+                        if !running.is_empty() {
+                            self.inspect().await?;
+                            self.show(PodStep::Terminating, "stop the containers");
+                        }
+                    }
                     Some(Ok((id, Err(error)))) => {
                         running.retain(|other| *other != id);
                         let what = format!("stop container {id}");
@@ -94,7 +101,7 @@ impl PodWorker {
                 },
                 () = mailbox.stop_told() => {
                     if let Some((reason, grace)) = mailbox.take().stop
-                        && self.step(LifecycleInput::Stop { reason, grace }).await
+                        && self.step(LifecycleInput::Stop { reason, grace })
                     {
                         self.tell_to_stop(&mut calls, &running, late);
                     }
@@ -113,8 +120,11 @@ impl PodWorker {
         late: bool,
     ) {
         let PodLifecycle::Terminating { deadline, .. } = self.lifecycle else { return };
-        let left = remaining_seconds(deadline, self.now());
-        let seconds = if late { left.max(SIDECAR_MIN_SECONDS) } else { left };
+        // A pod that asks for less than the minimum has it its way, but for its sidecars: their turn comes
+        // when the pod's time may be over, whatever it was.
+        let own = self.pod.as_deref().map_or(MIN_SECONDS, |pod| whole_seconds(pod_grace(pod)));
+        let least = if late { MIN_SECONDS } else { own.min(MIN_SECONDS) };
+        let seconds = remaining_seconds(deadline, self.now()).max(least);
         for id in containers {
             let (cri, id) = (Arc::clone(&self.env.cri), id.clone());
             calls.spawn(async move {
@@ -129,7 +139,7 @@ impl PodWorker {
         self.at(PodStep::CleaningUp, "remove sandbox, containers, volumes and folders");
         match self.remove_everything().await {
             Ok(()) => {
-                self.step(LifecycleInput::Cleaned).await;
+                self.step(LifecycleInput::Cleaned);
                 Next::Now
             }
             Err(error) => {
@@ -141,7 +151,9 @@ impl PodWorker {
     }
 
     async fn remove_everything(&mut self) -> Result<(), StepError> {
-        let seen = self.observation();
+        // An agent that has just started may not have asked the runtime yet: nothing seen is not nothing there.
+        let asked = *self.env.pleg.primed().borrow();
+        let seen = if asked { self.observation() } else { self.inspect().await? };
         for sandbox in &seen.sandboxes {
             // With a sandbox go its containers.
             self.env.cri.remove_pod_sandbox(sandbox.id.as_str()).await.map_err(|error| {
@@ -149,7 +161,7 @@ impl PodWorker {
                 self.runtime_error("FailedRemovePod", &what, &error)
             })?;
         }
-        let left = if seen.is_gone() { seen.clone() } else { self.inspect().await? };
+        let left = if seen.is_gone() { Arc::clone(&seen) } else { self.inspect().await? };
         for container in &left.containers {
             self.env.cri.remove_container(container.id.as_str()).await.map_err(|error| {
                 let what = format!("remove container {}", container.id);
@@ -198,6 +210,10 @@ impl PodWorker {
         }
         Ok(())
     }
+}
+
+fn whole_seconds(time: Duration) -> i64 {
+    i64::try_from(time.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// Removes a pod's folders, logs and checkpoint. Nothing is removed through a mount: what is mounted below

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     api::{
         PodExt as _, PodFullName, PodObservation, PodUid,
-        view::{NextView, PodProgress, PodStep, PodView},
+        view::{ErrorView, NextView, PodProgress, PodStep, PodView},
     },
     cri::CriError,
     error::chain,
@@ -61,6 +61,8 @@ pub struct PodWorker {
     pub(super) failures: Failures,
     /// Whether folders and volumes of the present specification are made.
     pub(super) prepared: bool,
+    /// Whether something was done that no observation is newer than.
+    pub(super) unseen: bool,
     start_time: Timestamp,
     failure: Option<Failure>,
     /// Containers in crash-loop back-off.
@@ -96,13 +98,14 @@ impl PodWorker {
             lifecycle: if lifecycle == PodLifecycle::Syncing { PodLifecycle::Pending } else { lifecycle },
             failures: Failures::default(),
             prepared: false,
+            unseen: false,
             start_time: record.as_ref().map_or(now, |record| record.start_time),
             failure: record.and_then(|record| record.failure),
             crash_loops: BTreeMap::new(),
             status: None,
             progress: PodProgress {
-                step: PodStep::WaitingForPredecessor,
-                detail: "wait for the pod that had this name before".to_owned(),
+                step: PodStep::WaitingForRuntime,
+                detail: String::new(),
                 since: now,
                 last_error: None,
                 next: None,
@@ -130,11 +133,16 @@ impl PodWorker {
                 PodLifecycle::Terminated { reason } if reason.is_removal() => self.clean_up().await,
                 PodLifecycle::Terminated { .. } => {
                     self.at(PodStep::Finished, "all containers ended; status and logs are kept");
+                    // A pod that never came to rest before its end left more than is kept.
+                    self.publish(&Next::Told);
+                    let seen = self.observation();
+                    self.collect_garbage(&seen).await;
                     Next::Told
                 }
                 PodLifecycle::Finished => Next::Told,
             };
             if self.lifecycle == PodLifecycle::Finished {
+                self.env.pleg.unmute(&self.uid);
                 self.env.board.remove(&self.uid);
                 return true;
             }
@@ -175,6 +183,7 @@ impl PodWorker {
     /// Asks the runtime what it holds of the pod now.
     pub(super) async fn inspect(&mut self) -> Result<Arc<PodObservation>, StepError> {
         let seen = self.env.pleg.inspect(&self.uid, &self.full_name).await;
+        self.unseen &= seen.is_err();
         seen.map_err(|error| self.runtime_error("RuntimeError", "look at the pod in the runtime", &error))
     }
 
@@ -234,17 +243,19 @@ impl PodWorker {
             }
         }
         if mail.start && self.lifecycle == PodLifecycle::Pending {
-            self.step(LifecycleInput::Start).await;
+            self.step(LifecycleInput::Start);
             self.save();
         }
         if let Some((reason, grace)) = mail.stop {
-            self.step(LifecycleInput::Stop { reason, grace }).await;
+            self.step(LifecycleInput::Stop { reason, grace });
         }
     }
 
-    /// Takes a step of the pod's life, and puts it on disk where it must not be forgotten. Answers whether
-    /// containers under way to their end must hurry.
-    pub(super) async fn step(&mut self, input: LifecycleInput) -> bool {
+    /// Takes a step of the pod's life, and begins to put it on disk where it must not be forgotten. Nobody
+    /// waits for the disk: an agent killed before it was written finds out from the sources and the runtime
+    /// what to do, and has lost a deadline at worst. Answers whether containers under way to their end must
+    /// hurry.
+    pub(super) fn step(&mut self, input: LifecycleInput) -> bool {
         let (state, effects) = match self.lifecycle.step(input, self.now()) {
             Ok(step) => step,
             Err(error) => {
@@ -260,10 +271,7 @@ impl PodWorker {
         let mut hasten = false;
         for effect in effects {
             match effect {
-                LifecycleEffect::Persist => {
-                    self.save();
-                    self.saved().await;
-                }
+                LifecycleEffect::Persist => self.save(),
                 LifecycleEffect::Hasten => hasten = true,
                 LifecycleEffect::Forget => {}
             }
@@ -293,7 +301,7 @@ impl PodWorker {
                     tracing::error!(%uid, "cannot write the pod's checkpoint, going on without: {}", chain(&error));
                 }
                 Err(error) => {
-                    tracing::error!(%uid, "the task that writes the pod's checkpoint ended: {error}")
+                    tracing::error!(%uid, "the task that writes the pod's checkpoint ended: {error}");
                 }
             }
         }));
@@ -325,13 +333,18 @@ impl PodWorker {
             if self.interrupted() {
                 return Next::Now;
             }
+            // The last pass ended without a look at what came of it.
+            if self.unseen
+                && let Err(error) = self.inspect().await
+            {
+                return self.pod_failed(error);
+            }
             let now = self.now();
             let observation = self.observation();
             let actions = compute_pod_actions(&pod, &observation, &self.env.backoff, now);
             self.note_crash_loops(&actions, &pod);
             if actions.completed {
-                self.step(LifecycleInput::Stop { reason: StopReason::Completed, grace: pod_grace(&pod) })
-                    .await;
+                self.step(LifecycleInput::Stop { reason: StopReason::Completed, grace: pod_grace(&pod) });
                 return Next::Now;
             }
             if actions.is_empty() {
@@ -382,7 +395,7 @@ impl PodWorker {
             reason: "DeadlineExceeded".to_owned(),
             message: "Pod was active on the node longer than the specified deadline".to_owned(),
         });
-        self.step(LifecycleInput::Stop { reason: StopReason::DeadlineExceeded, grace: pod_grace(pod) }).await;
+        self.step(LifecycleInput::Stop { reason: StopReason::DeadlineExceeded, grace: pod_grace(pod) });
         Next::Now
     }
 
@@ -438,6 +451,9 @@ impl PodWorker {
         waiting.extend(self.crash_loops.clone());
         let health = self.env.health.current();
         let terminal = self.failure.as_ref().map(PodFailure::from);
+        // Before the runtime was asked, a container that is not seen is not one that is lost: a pod that
+        // succeeded would be told as failed, and a phase that is told as the last one stays.
+        let asked = *self.env.pleg.primed().borrow();
         let status = pod_status(&StatusInput {
             pod: &pod,
             observation: &observation,
@@ -445,7 +461,7 @@ impl PodWorker {
             waiting: &waiting,
             terminal: terminal.as_ref(),
             probes: &BTreeMap::new(),
-            lifecycle_done: matches!(self.lifecycle, PodLifecycle::Terminated { .. }),
+            lifecycle_done: asked && matches!(self.lifecycle, PodLifecycle::Terminated { .. }),
             host_ips: &self.env.host_ips,
             started_at: Some(self.start_time),
             runtime_name: &health.runtime_name,
@@ -455,10 +471,25 @@ impl PodWorker {
         if self.status.as_deref() != Some(&status) {
             self.status = Some(Arc::new(status));
         }
-        self.progress.last_error = self.failures.shown().map(|failed| failed.error.clone());
+        let failed = self.failures.shown().map(|failed| failed.error.clone());
+        self.progress.last_error = failed.or_else(|| self.last_crash(&observation));
         self.progress.next = self.next_view(next);
         let Some(status) = self.status.clone() else { return };
         self.env.board.post(PodView { uid: self.uid.clone(), pod, status, progress: self.progress.clone() });
+    }
+
+    /// The last end of a container that is in crash-loop back-off.
+    fn last_crash(&self, observation: &PodObservation) -> Option<ErrorView> {
+        let dead = self.crash_loops.keys().filter_map(|name| observation.latest(name));
+        let last = dead.max_by_key(|container| container.finished_at)?;
+        let said = if last.message.is_empty() { String::new() } else { format!(": {}", last.message) };
+        Some(ErrorView {
+            reason: last.reason.clone(),
+            message: format!("container {:?} ended with exit code {}{said}", last.name, last.exit_code),
+            at: last.finished_at.unwrap_or(last.created_at),
+            count: last.restart_count.saturating_add(1),
+            hints: vec![format!("its log is {}", last.log_path)],
+        })
     }
 
     fn next_view(&self, next: &Next) -> Option<NextView> {

@@ -6,7 +6,10 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -48,6 +51,8 @@ pub struct PodWorkers {
     tasks: TaskTracker,
     ends: mpsc::UnboundedSender<(PodUid, WorkerEnd)>,
     state: Mutex<State>,
+    /// Whether all sources were read, so that a pod that none of them names may go.
+    removals: AtomicBool,
 }
 
 #[derive(Default)]
@@ -85,7 +90,15 @@ impl PodWorkers {
     ) -> (Self, mpsc::UnboundedReceiver<(PodUid, WorkerEnd)>) {
         let (ends, receiver) = mpsc::unbounded_channel();
         let state = State { records, ..State::default() };
-        (Self { env, stop, tasks: TaskTracker::new(), ends, state: Mutex::new(state) }, receiver)
+        let workers = Self {
+            env,
+            stop,
+            tasks: TaskTracker::new(),
+            ends,
+            state: Mutex::new(state),
+            removals: AtomicBool::new(false),
+        };
+        (workers, receiver)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -145,6 +158,14 @@ impl PodWorkers {
         }
     }
 
+    /// All sources were read: what runs and has no worker is nobody's, and gives way to a pod that is wanted
+    /// under its name.
+    pub fn allow_removals(&self) {
+        if !self.removals.swap(true, Ordering::Relaxed) {
+            self.admit();
+        }
+    }
+
     /// Starts what may start: the first that waits for a name nobody has. Does nothing before the runtime
     /// was asked what it holds, since that may be a pod of the same name.
     pub fn admit(&self) {
@@ -168,6 +189,10 @@ impl PodWorkers {
                 .find(|seen| seen.full_name == name && !state.workers.contains_key(&seen.uid))
                 .cloned();
             if let Some(seen) = predecessor {
+                // A source that has yet to be read may name it.
+                if !self.removals.load(Ordering::Relaxed) {
+                    continue;
+                }
                 self.stop_orphan(&mut state, &seen.uid, &name, Some(&seen));
                 continue;
             }

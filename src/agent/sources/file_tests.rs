@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::file::{FileSource, FileSourceConfig};
 use super::{Clock, SourceSnapshot};
-use crate::api::manifest::{CONFIG_SEEN_ANNOTATION, MAX_MANIFEST_BYTES};
+use crate::api::labels;
+use crate::api::manifest::MAX_MANIFEST_BYTES;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -179,7 +180,7 @@ async fn an_explicit_uid_survives_edits_and_keeps_its_time() {
     f.write("a.yaml", &text("i:2"));
     let second = f.pods(&["a-node=i:2"]).await;
     let seen =
-        |s: &SourceSnapshot| s.pods[0].metadata.annotations.as_ref().unwrap()[CONFIG_SEEN_ANNOTATION].clone();
+        |s: &SourceSnapshot| s.pods[0].metadata.annotations.as_ref().unwrap()[labels::CONFIG_SEEN].clone();
     assert_eq!(seen(&first), seen(&second));
     assert_eq!(second.pods[0].metadata.uid.as_deref(), Some("my-uid"));
     f.end().await;

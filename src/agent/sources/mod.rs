@@ -26,7 +26,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
 
-use crate::api::manifest::{CONFIG_SEEN_ANNOTATION, FieldProblem, ParsedPod, StaticPod};
+use crate::api::labels;
+use crate::api::manifest::{FieldProblem, ParsedPod, StaticPod};
 use crate::api::manifest::{Identity, ManifestError, make_static_pod};
 use crate::api::uid_hash::HashOrigin;
 
@@ -140,9 +141,9 @@ fn keep(
     let warnings = warnings.iter().map(FieldProblem::to_string).collect();
     let known = before.iter().find(|k| k.pod.metadata.uid == pod.metadata.uid);
     if let Some(known) = known {
-        let seen = known.pod.metadata.annotations.as_ref().and_then(|a| a.get(CONFIG_SEEN_ANNOTATION));
+        let seen = known.pod.metadata.annotations.as_ref().and_then(|a| a.get(labels::CONFIG_SEEN));
         if let (Some(seen), Some(annotations)) = (seen, &mut pod.metadata.annotations) {
-            annotations.insert(CONFIG_SEEN_ANNOTATION.to_owned(), seen.clone());
+            annotations.insert(labels::CONFIG_SEEN.to_owned(), seen.clone());
         }
         if *known.pod == pod {
             return Ok(KeptPod { pod: Arc::clone(&known.pod), warnings });

@@ -12,7 +12,8 @@ use serde::Deserialize;
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::error::{FieldProblem, ManifestError};
-use super::node::{Entry, Node, Value};
+use crate::api::suggest::nearest;
+use crate::api::yaml::{Entry, Node, Value};
 
 /// Reads `node`, which stands at `path`, as a `T`.
 ///
@@ -284,7 +285,7 @@ impl<'n> Deserializer<'n> for NodeReader<'n, '_> {
     /// The call by which a type says that it does not know this field.
     fn deserialize_ignored_any<V: Visitor<'n>>(self, visitor: V) -> Result<V::Value, ReadError> {
         let Step::Key(name) = self.place.step else { return visitor.visit_unit() };
-        let hint = match nearest(name, self.siblings) {
+        let hint = match nearest(name, self.siblings.iter().copied()) {
             Some(near) => format!(", did you mean \"{near}\"?"),
             None => String::new(),
         };
@@ -348,41 +349,4 @@ impl<'n, I: Iterator<Item = &'n Entry>> MapAccess<'n> for Fields<'n, '_, I> {
             },
         )
     }
-}
-
-/// The known name that is nearest to a misspelt one: the same but for case, or at most two edits
-/// away (one for names of up to four letters).
-pub(super) fn nearest(name: &str, known: &[&'static str]) -> Option<&'static str> {
-    if name.len() > 64 {
-        return None;
-    }
-    if let Some(same) = known.iter().find(|k| k.eq_ignore_ascii_case(name)) {
-        return Some(same);
-    }
-    let most = if name.chars().count() <= 4 { 1 } else { 2 };
-    known
-        .iter()
-        .map(|k| (edits(&name.to_ascii_lowercase(), &k.to_ascii_lowercase()), *k))
-        .filter(|(distance, _)| *distance <= most)
-        .min()
-        .map(|(_, k)| k)
-}
-
-/// Edit distance with swapped neighbours counted once.
-fn edits(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];
-    for i in 1..=a.len() {
-        let mut row = vec![i];
-        for j in 1..=b.len() {
-            let changed = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
-            let mut best = changed.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                best = best.min(rows[i - 2][j - 2] + 1);
-            }
-            row.push(best);
-        }
-        rows.push(row);
-    }
-    rows[a.len()][b.len()]
 }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::api::yaml::{Fault, YamlError};
+
 /// One problem with one field of a manifest.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FieldProblem {
@@ -79,7 +81,7 @@ pub enum ManifestError {
     /// The document unfolds to more than is sane; stops YAML alias bombs.
     #[error("manifest is too complex: more than {limit} {what} once YAML aliases are expanded")]
     TooComplex {
-        /// `nodes` or `bytes`.
+        /// `values` or `bytes`.
         what: &'static str,
         /// The limit.
         limit: usize,
@@ -93,6 +95,28 @@ impl ManifestError {
     /// A refusal for one field.
     pub fn field(path: impl Into<String>, line: Option<u32>, detail: impl Into<String>) -> Self {
         Self::Fields(vec![FieldProblem { path: path.into(), line, detail: detail.into() }])
+    }
+}
+
+impl From<YamlError> for ManifestError {
+    fn from(error: YamlError) -> Self {
+        match error {
+            YamlError::TooLarge { limit } => Self::TooLarge { limit },
+            YamlError::Empty => Self::Empty,
+            YamlError::Binary { reason, offset } => Self::Binary { reason, offset },
+            YamlError::Syntax { format, line, column, message } => {
+                Self::Syntax { format, line, column, message }
+            }
+            YamlError::MultipleDocuments { line } => Self::MultipleDocuments { line },
+            YamlError::TooComplex { what, limit } => Self::TooComplex { what, limit },
+            YamlError::Faults(faults) => Self::Fields(faults.into_iter().map(FieldProblem::from).collect()),
+        }
+    }
+}
+
+impl From<Fault> for FieldProblem {
+    fn from(fault: Fault) -> Self {
+        Self { path: fault.path, line: (fault.line > 0).then_some(fault.line), detail: fault.detail }
     }
 }
 

@@ -8,16 +8,7 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus, Toleration};
 
 use super::{FieldProblem, ManifestError, ParsedPod, unsupported};
 use crate::api::uid_hash::{HashOrigin, static_pod_uid};
-use crate::api::{defaults, validation};
-
-/// Holds the pod's UID; the mark by which a mirror pod is matched to its manifest.
-pub const CONFIG_HASH_ANNOTATION: &str = "kubernetes.io/config.hash";
-/// Holds `file` or `http`; the mark of a static pod.
-pub const CONFIG_SOURCE_ANNOTATION: &str = "kubernetes.io/config.source";
-/// Holds the time when this agent first read the pod. No part of what the pod is.
-pub const CONFIG_SEEN_ANNOTATION: &str = "kubernetes.io/config.seen";
-/// Marks an API object that mirrors a static pod; must not be on the static pod itself.
-pub const CONFIG_MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
+use crate::api::{defaults, labels, validation};
 
 /// What a static pod gets from its surroundings.
 #[derive(Clone, Copy, Debug)]
@@ -100,11 +91,10 @@ fn identify(pod: &mut Pod, canonical: &str, identity: &Identity<'_>) {
     meta.owner_references = None;
     meta.finalizers = None;
     let annotations = meta.annotations.get_or_insert_default();
-    annotations.remove(CONFIG_MIRROR_ANNOTATION);
-    annotations.insert(CONFIG_HASH_ANNOTATION.to_owned(), uid.clone());
-    annotations
-        .insert(CONFIG_SOURCE_ANNOTATION.to_owned(), if from_file { "file" } else { "http" }.to_owned());
-    annotations.insert(CONFIG_SEEN_ANNOTATION.to_owned(), identity.seen.to_string());
+    annotations.remove(labels::CONFIG_MIRROR);
+    annotations.insert(labels::CONFIG_HASH.to_owned(), uid.clone());
+    annotations.insert(labels::CONFIG_SOURCE.to_owned(), if from_file { "file" } else { "http" }.to_owned());
+    annotations.insert(labels::CONFIG_SEEN.to_owned(), identity.seen.to_string());
     meta.uid = Some(uid);
     pod.status = Some(PodStatus { phase: Some("Pending".to_owned()), ..PodStatus::default() });
     if let Some(spec) = &mut pod.spec {
@@ -156,9 +146,9 @@ mod tests {
         let uid = pod.metadata.uid.clone().unwrap();
         assert_eq!(uid.len(), 32);
         let annotations = pod.metadata.annotations.unwrap();
-        assert_eq!(annotations[CONFIG_HASH_ANNOTATION], uid);
-        assert_eq!(annotations[CONFIG_SOURCE_ANNOTATION], "file");
-        assert_eq!(annotations[CONFIG_SEEN_ANNOTATION], "2026-01-02T03:04:05.678901234Z");
+        assert_eq!(annotations[labels::CONFIG_HASH], uid);
+        assert_eq!(annotations[labels::CONFIG_SOURCE], "file");
+        assert_eq!(annotations[labels::CONFIG_SEEN], "2026-01-02T03:04:05.678901234Z");
         let spec = pod.spec.unwrap();
         assert_eq!(spec.node_name.as_deref(), Some("Node-1"));
         assert_eq!(spec.tolerations.unwrap().len(), 1);
@@ -169,7 +159,7 @@ mod tests {
     fn a_url_differs_in_source_uid_and_tolerations() {
         let file = make(SMALL, FILE).unwrap().pod;
         let url = make(SMALL, HashOrigin::Url("http://x/")).unwrap().pod;
-        assert_eq!(url.metadata.annotations.as_ref().unwrap()[CONFIG_SOURCE_ANNOTATION], "http");
+        assert_eq!(url.metadata.annotations.as_ref().unwrap()[labels::CONFIG_SOURCE], "http");
         assert_eq!(url.spec.unwrap().tolerations, None);
         assert_ne!(file.metadata.uid, url.metadata.uid);
     }
@@ -196,7 +186,7 @@ mod tests {
         assert_eq!(made.pod.metadata.deletion_timestamp, None);
         assert_eq!(made.pod.metadata.resource_version, None);
         let annotations = made.pod.metadata.annotations.unwrap();
-        assert_eq!(annotations.get(CONFIG_MIRROR_ANNOTATION), None);
+        assert_eq!(annotations.get(labels::CONFIG_MIRROR), None);
         assert_eq!(annotations["a"], "b");
         let told: Vec<&str> = made.warnings.iter().map(|w| w.path.as_str()).collect();
         assert_eq!(told, ["metadata.deletionTimestamp"]);

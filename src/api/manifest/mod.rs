@@ -9,22 +9,20 @@
 mod de;
 mod error;
 mod identity;
-mod node;
-mod scalar;
-mod text;
 pub mod unsupported;
 
 pub use error::{FieldProblem, ManifestError};
-pub use identity::{
-    CONFIG_HASH_ANNOTATION, CONFIG_MIRROR_ANNOTATION, CONFIG_SEEN_ANNOTATION, CONFIG_SOURCE_ANNOTATION,
-    Identity, StaticPod, make_static_pod,
-};
-pub use node::{Entry, Node, Value};
+pub use identity::{Identity, StaticPod, make_static_pod};
 
 use k8s_openapi::api::core::v1::Pod;
 
+use super::suggest::nearest;
+use super::yaml::{self, Limits, Node, Value};
+
 /// The most bytes that a manifest may have: kubelet's own limit of 10 MiB.
 pub const MAX_MANIFEST_BYTES: usize = 10 << 20;
+/// What a manifest may take. A pod has some hundred values.
+const LIMITS: Limits = Limits { bytes: MAX_MANIFEST_BYTES, nodes: 1_000_000, expanded_bytes: 32 << 20 };
 /// The release of the Kubernetes API whose fields are known.
 pub const API_VERSION: &str = "1.36";
 
@@ -72,7 +70,7 @@ impl ParsedPod {
 /// A [`ManifestError`]: too large, empty, binary, malformed, more than one document, a duplicate
 /// key, another kind than `shape` allows, an unknown field, a wrong type.
 pub fn parse(bytes: &[u8], shape: Shape) -> Result<Vec<ParsedPod>, ManifestError> {
-    let root = text::parse(bytes, MAX_MANIFEST_BYTES)?;
+    let root = yaml::parse(bytes, LIMITS)?;
     if !matches!(root.value, Value::Map(_)) {
         return Err(ManifestError::field(
             "",
@@ -135,7 +133,7 @@ fn parse_list(root: Node) -> Result<Vec<ParsedPod>, ManifestError> {
                 version_seen = true;
             }
             (key, _) => {
-                let hint = de::nearest(key, &["apiVersion", "kind", "metadata", "items"])
+                let hint = nearest(key, ["apiVersion", "kind", "metadata", "items"])
                     .map(|near| format!(", did you mean \"{near}\"?"))
                     .unwrap_or_default();
                 problems.push(FieldProblem {

@@ -217,7 +217,7 @@ fn alias_bombs_stop_at_the_limit() {
     }
     assert!(matches!(
         parse(bomb.as_bytes(), Shape::Pod).unwrap_err(),
-        ManifestError::TooComplex { what: "nodes", .. }
+        ManifestError::TooComplex { what: "values", .. }
     ));
     let wide = format!("a: &a {}\nb: [{}]\n", "x".repeat(1 << 20), ["*a"; 100].join(","));
     assert!(matches!(
@@ -264,7 +264,7 @@ fn lists_are_for_urls() {
     assert_eq!(parse(POD.as_bytes(), Shape::PodOrList).unwrap().len(), 1);
     assert_eq!(parse(b"apiVersion: v1\nkind: PodList\nitems:\n", Shape::PodOrList).unwrap(), vec![]);
     let error = parse(list.replacen("\"spec\"", "\"spek\"", 1).as_bytes(), Shape::PodOrList).unwrap_err();
-    assert_eq!(error.to_string(), "items[0].spek: unknown field, did you mean \"spec\"?");
+    assert_eq!(error.to_string(), "items[0].spek: unknown field, did you mean \"spec\"? (line 1)");
     let error = parse(b"kind: PodList\nitms: []\n", Shape::PodOrList).unwrap_err().to_string();
     assert!(error.contains("itms: unknown field, did you mean \"items\"? (line 2)"), "{error}");
     assert!(error.contains("apiVersion: Required value"), "{error}");
@@ -343,7 +343,7 @@ fn yaml_of(doc: &Doc, indent: usize) -> String {
 }
 
 fn canonical(text: &str) -> String {
-    text::parse(text.as_bytes(), MAX_MANIFEST_BYTES).unwrap_or_else(|e| panic!("{e}\n{text}")).canonical()
+    yaml::parse(text.as_bytes(), LIMITS).unwrap_or_else(|e| panic!("{e}\n{text}")).canonical()
 }
 
 /// Changes one leaf, chosen by `pick`.

@@ -10,7 +10,6 @@
 mod containers;
 pub mod names;
 mod probes;
-pub mod quantity;
 mod resources;
 mod static_pod;
 #[cfg(test)]

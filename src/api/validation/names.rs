@@ -1,5 +1,7 @@
 //! The kinds of names in the Kubernetes API. Each check says what is wrong, or nothing.
 
+use crate::api::ids::is_safe_path_component;
+
 /// A DNS label as of RFC 1123: containers, volumes, namespaces.
 pub fn dns1123_label(name: &str) -> Option<&'static str> {
     if name.len() > 63 {
@@ -83,13 +85,8 @@ pub fn env_name(name: &str) -> Option<&'static str> {
 /// A UID from a manifest. It becomes the name of folders, cgroups and log folders, so it must be
 /// one harmless path component: letters, digits, `-`, `_`, `.`, no `..`, at most 128.
 pub fn pod_uid(uid: &str) -> Option<&'static str> {
-    let fits = !uid.is_empty()
-        && uid.len() <= 128
-        && uid != "."
-        && !uid.contains("..")
-        && uid.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
-    (!fits).then_some(
-        "must be 1 to 128 letters, digits, '-', '_' or '.', without \"..\": it becomes the name of folders",
+    (!is_safe_path_component(uid)).then_some(
+        "must be 1 to 128 letters, digits, '-', '_' or '.', and not start with '.': it becomes the name of folders",
     )
 }
 
@@ -125,7 +122,7 @@ mod tests {
         check(
             pod_uid,
             &["0123", "a-b_c.d", "c56f77f1-1d28-4b15-b5c1-1e3b1f6c1e1c"],
-            &["", ".", "..", "a..b", "a/b", "a b", "\u{e9}", "a\0", &"a".repeat(129)],
+            &["", ".", "..", ".a", "a/b", "a b", "\u{e9}", "a\0", &"a".repeat(129)],
         );
         check(no_backsteps, &["a/b", "a..b", "/"], &["..", "a/../b", "../a", "a/.."]);
     }

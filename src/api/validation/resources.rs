@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::ResourceRequirements;
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 
-use super::{Problems, names, quantity};
+use super::{Problems, names};
+use crate::api::quantity::Quantity;
 
 /// Resources that a container may name without a domain.
 const NATIVE: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
@@ -42,25 +43,27 @@ fn overcommits(name: &str) -> bool {
 }
 
 fn amounts<'p>(
-    list: Option<&'p BTreeMap<String, Quantity>>,
+    list: Option<&'p BTreeMap<String, Text>>,
     path: &str,
     problems: &mut Problems,
-) -> BTreeMap<&'p str, (i128, &'p str)> {
+) -> BTreeMap<&'p str, (Quantity, &'p str)> {
     let mut amounts = BTreeMap::new();
-    for (name, Quantity(text)) in list.into_iter().flatten() {
+    for (name, Text(text)) in list.into_iter().flatten() {
         let path = format!("{path}[{name}]");
         problems.name(path.clone(), name, names::qualified_name);
         if !name.contains('/') && !NATIVE.contains(&name.as_str()) && !name.starts_with("hugepages-") {
             problems.invalid(path.clone(), name, "must be a standard resource for containers");
         }
-        match quantity::parse_nanos(text) {
-            None => problems.invalid(path, text, "is not a quantity"),
-            Some(nanos) if nanos < 0 => problems.invalid(path, text, "must be greater than or equal to 0"),
-            Some(nanos) => {
-                if !overcommits(name) && !quantity::is_whole(nanos) {
+        match Quantity::parse(text) {
+            Err(_) => problems.invalid(path, text, "is not a quantity"),
+            Ok(amount) if amount < Quantity::ZERO => {
+                problems.invalid(path, text, "must be greater than or equal to 0");
+            }
+            Ok(amount) => {
+                if !overcommits(name) && !amount.is_whole() {
                     problems.invalid(path, text, "must be an integer");
                 }
-                amounts.insert(name.as_str(), (nanos, text.as_str()));
+                amounts.insert(name.as_str(), (amount, text.as_str()));
             }
         }
     }

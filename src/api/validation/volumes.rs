@@ -2,7 +2,8 @@
 
 use k8s_openapi::api::core::v1::{Container, PodSpec, Volume};
 
-use super::{Problems, Unique, VolumeNames, names, quantity};
+use super::{Problems, Unique, VolumeNames, names};
+use crate::api::quantity::Quantity;
 
 /// The types of a hostPath volume; the empty one means "no check".
 const HOST_PATH_TYPES: [&str; 8] =
@@ -57,10 +58,12 @@ fn check_source(volume: &Volume, path: &str, problems: &mut Problems) {
         }
         if let Some(limit) = &empty_dir.size_limit {
             let path = format!("{path}.emptyDir.sizeLimit");
-            match quantity::parse_nanos(&limit.0) {
-                Some(nanos) if nanos < 0 => problems.invalid(path, &limit.0, "must not be negative"),
-                Some(_) => {}
-                None => problems.invalid(path, &limit.0, "is not a quantity"),
+            match Quantity::parse(&limit.0) {
+                Ok(amount) if amount < Quantity::ZERO => {
+                    problems.invalid(path, &limit.0, "must not be negative");
+                }
+                Ok(_) => {}
+                Err(_) => problems.invalid(path, &limit.0, "is not a quantity"),
             }
         }
     }

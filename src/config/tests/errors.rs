@@ -72,7 +72,7 @@ fn every_kind_of_error_names_line_and_key() {
             "featureGates:\n  EventedPLEG: 1\n",
             "config.yaml:4:16: featureGates.EventedPLEG: want a boolean (true or false), got an integer",
         ),
-        ("maxPods: 5\nmaxPods: 6\n", "config.yaml:4:1: maxPods: duplicate key; the first is in line 3"),
+        ("maxPods: 5\nmaxPods: 6\n", "config.yaml:4:1: maxPods: duplicate key, already set on line 3"),
         ("podLogsDir: logs\n", "config.yaml:3:13: podLogsDir: \"logs\" is not an absolute path"),
         (
             "podLogsDir: /var/../logs\n",

@@ -43,7 +43,7 @@ fn every_key_goes_through_the_typed_configuration() {
     let typed: KubeletConfiguration = serde_json::from_value(document.clone()).unwrap();
     assert_eq!(serde_json::to_value(&typed).unwrap(), document);
     let yaml = serde_saphyr::to_string(&typed).unwrap();
-    let node = node::parse(Path::new("x"), &yaml).unwrap();
+    let node = node::parse(Path::new("x"), yaml.as_bytes()).unwrap();
     assert_eq!(node.value.to_json(), document);
 }
 

@@ -1,73 +1,46 @@
-//! Bytes to [`Node`]: YAML or JSON, bounded in size, depth and expansion.
-//!
-//! Which of the two it is follows kubelet: what starts with `{` is JSON, all else YAML. JSON goes
-//! to a JSON parser and not through YAML, which chokes on tabs and on escaped surrogate pairs.
+//! YAML to [`Node`], under the bounds of [`Limits`].
 
-use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
-use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::granit_parser::{Event, Options, Parser, ScalarStyle, ScanError, Span, StrInput, Tag};
 
-use super::error::ManifestError;
+use super::Limits;
+use super::error::{Fault, YamlError};
 use super::node::{Entry, Node, Value};
 use super::scalar;
 
-/// The most nodes that a document may unfold to. A pod has some hundred.
-pub(super) const MAX_NODES: usize = 1_000_000;
-/// The most bytes of text that a document may unfold to; the file itself has at most 10 MiB.
-pub(super) const MAX_EXPANDED_BYTES: usize = 32 << 20;
 /// How deep maps and lists may nest. The Kubernetes API needs about 20.
 const MAX_DEPTH: usize = 100;
 
-/// Reads a document of at most `limit` bytes.
-///
-/// # Errors
-/// When it is too large, empty, not UTF-8, malformed, has duplicate keys, more than one document,
-/// or unfolds to too much.
-pub(super) fn parse(bytes: &[u8], limit: usize) -> Result<Node, ManifestError> {
-    if bytes.len() > limit {
-        return Err(ManifestError::TooLarge { limit });
-    }
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    // Looked for first: UTF-16 is full of zero bytes, and the reason says more than "bad UTF-8".
-    if let Some(offset) = bytes.iter().position(|b| *b == 0) {
-        return Err(ManifestError::Binary { reason: "a zero byte", offset });
-    }
-    let text = std::str::from_utf8(bytes)
-        .map_err(|e| ManifestError::Binary { reason: "an invalid sequence", offset: e.valid_up_to() })?;
-    if text.trim().is_empty() {
-        return Err(ManifestError::Empty);
-    }
-    if text.trim_start().starts_with('{') { json(text) } else { yaml(text) }
-}
+/// Line and column, each counted from 1.
+type Place = (u32, u32);
 
 /// What is left of the room that a document may take.
 struct Budget {
+    limits: Limits,
     nodes: usize,
     bytes: usize,
 }
 
 impl Budget {
-    fn new() -> Self {
-        Self { nodes: MAX_NODES, bytes: MAX_EXPANDED_BYTES }
+    fn new(limits: Limits) -> Self {
+        Self { limits, nodes: limits.nodes, bytes: limits.expanded_bytes }
     }
 
-    fn take(&mut self, nodes: usize, bytes: usize) -> Result<(), ManifestError> {
+    fn take(&mut self, nodes: usize, bytes: usize) -> Result<(), YamlError> {
         self.nodes = self
             .nodes
             .checked_sub(nodes)
-            .ok_or(ManifestError::TooComplex { what: "nodes", limit: MAX_NODES })?;
+            .ok_or(YamlError::TooComplex { what: "values", limit: self.limits.nodes })?;
         self.bytes = self
             .bytes
             .checked_sub(bytes)
-            .ok_or(ManifestError::TooComplex { what: "bytes", limit: MAX_EXPANDED_BYTES })?;
+            .ok_or(YamlError::TooComplex { what: "bytes", limit: self.limits.expanded_bytes })?;
         Ok(())
     }
 
     /// Charges for a copy of a whole subtree before it is made.
-    fn take_copy(&mut self, node: &Node) -> Result<(), ManifestError> {
+    fn take_copy(&mut self, node: &Node) -> Result<(), YamlError> {
         match &node.value {
             Value::Seq(items) => {
                 self.take(1, 0)?;
@@ -86,7 +59,8 @@ impl Budget {
     }
 }
 
-fn yaml(text: &str) -> Result<Node, ManifestError> {
+/// Reads a YAML document.
+pub(super) fn yaml(text: &str, limits: Limits) -> Result<Node, YamlError> {
     let mut options = Options::default();
     options.set_emit_comments(false);
     options.flow_nesting_limit = MAX_DEPTH;
@@ -94,27 +68,31 @@ fn yaml(text: &str) -> Result<Node, ManifestError> {
     let mut reader = YamlReader {
         parser: Parser::new_from_str_with_options(text, options),
         anchors: HashMap::new(),
-        budget: Budget::new(),
+        budget: Budget::new(limits),
+        duplicates: Vec::new(),
     };
     let mut found: Option<Node> = None;
     loop {
         let (event, span) = reader.next()?;
         match event {
             Event::DocumentStart(..) => {
-                let start = line_of(span);
+                let (start, _) = place_of(span);
                 let (event, span) = reader.next()?;
                 let node = reader.node(event, span, &mut Trail::default())?;
                 // Many generators end with a `---` and nothing behind it.
                 if node.value != Value::Null {
                     if found.is_some() {
-                        return Err(ManifestError::MultipleDocuments { line: start });
+                        return Err(YamlError::MultipleDocuments { line: start });
                     }
                     found = Some(node);
                 }
                 // Anchors end with their document.
                 reader.anchors.clear();
             }
-            Event::StreamEnd => return found.ok_or(ManifestError::Empty),
+            Event::StreamEnd if !reader.duplicates.is_empty() => {
+                return Err(YamlError::Faults(reader.duplicates));
+            }
+            Event::StreamEnd => return found.ok_or(YamlError::Empty),
             _ => {}
         }
     }
@@ -136,8 +114,12 @@ impl Trail {
         path
     }
 
-    fn error(&self, line: u32, detail: impl Into<String>) -> ManifestError {
-        ManifestError::field(self.path(), (line > 0).then_some(line), detail)
+    fn fault(&self, (line, column): Place, detail: impl Into<String>) -> Fault {
+        Fault { path: self.path(), line, column, detail: detail.into() }
+    }
+
+    fn error(&self, place: Place, detail: impl Into<String>) -> YamlError {
+        YamlError::Faults(vec![self.fault(place, detail)])
     }
 }
 
@@ -145,10 +127,12 @@ struct YamlReader<'i> {
     parser: Parser<'i, StrInput<'i>>,
     anchors: HashMap<usize, Node>,
     budget: Budget,
+    /// Keys that were there before; reading goes on, so that all are named at once.
+    duplicates: Vec<Fault>,
 }
 
 impl<'i> YamlReader<'i> {
-    fn next(&mut self) -> Result<(Event<'i>, Span), ManifestError> {
+    fn next(&mut self) -> Result<(Event<'i>, Span), YamlError> {
         match self.parser.next_event() {
             Some(Ok(next)) => Ok(next),
             Some(Err(error)) => Err(syntax(&error)),
@@ -157,33 +141,33 @@ impl<'i> YamlReader<'i> {
     }
 
     /// Reads the node that `event` opens.
-    fn node(&mut self, event: Event<'i>, span: Span, trail: &mut Trail) -> Result<Node, ManifestError> {
-        let line = line_of(span);
+    fn node(&mut self, event: Event<'i>, span: Span, trail: &mut Trail) -> Result<Node, YamlError> {
+        let place = place_of(span);
         let (node, anchor) = match event {
             Event::Alias(id) => {
                 let Some(target) = self.anchors.get(&id) else {
-                    return Err(trail.error(line, "YAML alias refers to the node that it stands in"));
+                    return Err(trail.error(place, "YAML alias refers to the node that it stands in"));
                 };
                 self.budget.take_copy(target)?;
-                return Ok(Node { line, value: target.value.clone() });
+                return Ok(Node::at_place(place, target.value.clone()));
             }
             Event::Scalar(text, style, anchor, tag) => {
                 self.budget.take(1, text.len())?;
-                let value = scalar_value(&text, style, tag.as_deref()).map_err(|e| trail.error(line, e))?;
-                (Node { line, value }, anchor)
+                let value = scalar_value(&text, style, tag.as_deref()).map_err(|e| trail.error(place, e))?;
+                (Node::at_place(place, value), anchor)
             }
             Event::SequenceStart(_, anchor, tag) => {
                 self.budget.take(1, 0)?;
-                known_tag(tag.as_deref(), "seq").map_err(|e| trail.error(line, e))?;
-                (Node { line, value: Value::Seq(self.items(trail)?) }, anchor)
+                known_tag(tag.as_deref(), "seq").map_err(|e| trail.error(place, e))?;
+                (Node::at_place(place, Value::Seq(self.items(trail)?)), anchor)
             }
             Event::MappingStart(_, anchor, tag) => {
                 self.budget.take(1, 0)?;
-                known_tag(tag.as_deref(), "map").map_err(|e| trail.error(line, e))?;
-                (Node { line, value: Value::Map(self.entries(trail)?) }, anchor)
+                known_tag(tag.as_deref(), "map").map_err(|e| trail.error(place, e))?;
+                (Node::at_place(place, Value::Map(self.entries(trail)?)), anchor)
             }
             // An event that opens no node here would be a parser bug; it must not become a pod.
-            other => return Err(trail.error(line, format!("unexpected YAML event {other:?}"))),
+            other => return Err(trail.error(place, format!("unexpected YAML event {other:?}"))),
         };
         if anchor > 0 {
             self.budget.take_copy(&node)?;
@@ -192,7 +176,7 @@ impl<'i> YamlReader<'i> {
         Ok(node)
     }
 
-    fn items(&mut self, trail: &mut Trail) -> Result<Vec<Node>, ManifestError> {
+    fn items(&mut self, trail: &mut Trail) -> Result<Vec<Node>, YamlError> {
         let mut items = Vec::new();
         loop {
             let (event, span) = self.next()?;
@@ -205,7 +189,7 @@ impl<'i> YamlReader<'i> {
         }
     }
 
-    fn entries(&mut self, trail: &mut Trail) -> Result<Vec<Entry>, ManifestError> {
+    fn entries(&mut self, trail: &mut Trail) -> Result<Vec<Entry>, YamlError> {
         let mut entries: Vec<Entry> = Vec::new();
         let mut merged: Vec<Entry> = Vec::new();
         let mut lines: HashMap<String, u32> = HashMap::new();
@@ -214,20 +198,22 @@ impl<'i> YamlReader<'i> {
             if matches!(event, Event::MappingEnd) {
                 break;
             }
-            let line = line_of(span);
+            let place = place_of(span);
             let merge = matches!(&event, Event::Scalar(t, ScalarStyle::Plain, _, _) if t == "<<");
-            let key = key_text(self.node(event, span, trail)?).map_err(|e| trail.error(line, e))?;
-            if let Some(first) = lines.insert(key.clone(), line) {
-                trail.0.push(key);
-                return Err(trail.error(line, format!("duplicate key, already set on line {first}")));
-            }
+            let key = key_text(self.node(event, span, trail)?).map_err(|e| trail.error(place, e))?;
             trail.0.push(key.clone());
+            if let Some(first) = lines.get(&key) {
+                let detail = format!("duplicate key, already set on line {first}");
+                self.duplicates.push(trail.fault(place, detail));
+            } else {
+                lines.insert(key.clone(), place.0);
+            }
             let (event, span) = self.next()?;
             let value = self.node(event, span, trail)?;
             if merge {
-                merge_into(&mut merged, value).map_err(|e| trail.error(line, e))?;
+                merge_into(&mut merged, value).map_err(|e| trail.error(place, e))?;
             } else {
-                entries.push(Entry { key, line, value });
+                entries.push(Entry { key, line: place.0, column: place.1, value });
             }
             trail.0.pop();
         }
@@ -300,99 +286,16 @@ fn known_tag(tag: Option<&Tag>, expected: &str) -> Result<(), String> {
     }
 }
 
-fn line_of(span: Span) -> u32 {
-    u32::try_from(span.start.line()).unwrap_or(u32::MAX)
+fn place_of(span: Span) -> Place {
+    let number = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
+    (number(span.start.line()), number(span.start.col().saturating_add(1)))
 }
 
-fn syntax(error: &ScanError) -> ManifestError {
-    ManifestError::Syntax {
+fn syntax(error: &ScanError) -> YamlError {
+    YamlError::Syntax {
         format: "YAML",
         line: error.marker().line(),
         column: error.marker().col() + 1,
         message: error.info(),
-    }
-}
-
-fn json(text: &str) -> Result<Node, ManifestError> {
-    let mut reader = serde_json::Deserializer::from_str(text);
-    let room = Cell::new(MAX_NODES);
-    let node = JsonNode(&room).deserialize(&mut reader).and_then(|node| reader.end().map(|()| node));
-    node.map_err(|error| {
-        if room.get() == 0 {
-            return ManifestError::TooComplex { what: "nodes", limit: MAX_NODES };
-        }
-        let message = error.to_string();
-        // serde_json repeats the place in its message.
-        let message = message.split(" at line ").next().unwrap_or(&message).to_owned();
-        ManifestError::Syntax { format: "JSON", line: error.line(), column: error.column(), message }
-    })
-}
-
-/// Builds a [`Node`], refusing duplicate keys; holds the number of nodes that may still come.
-#[derive(Clone, Copy)]
-struct JsonNode<'b>(&'b Cell<usize>);
-
-impl<'de> DeserializeSeed<'de> for JsonNode<'_> {
-    type Value = Node;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
-        self.0.set(self.0.get().saturating_sub(1));
-        if self.0.get() == 0 {
-            return Err(serde::de::Error::custom("too many nodes"));
-        }
-        deserializer.deserialize_any(self).map(|value| Node { line: 0, value })
-    }
-}
-
-impl<'de> Visitor<'de> for JsonNode<'_> {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_bool<E>(self, v: bool) -> Result<Value, E> {
-        Ok(Value::Bool(v))
-    }
-
-    fn visit_i64<E>(self, v: i64) -> Result<Value, E> {
-        Ok(Value::Int(v.into()))
-    }
-
-    fn visit_u64<E>(self, v: u64) -> Result<Value, E> {
-        Ok(Value::Int(v.into()))
-    }
-
-    fn visit_f64<E>(self, v: f64) -> Result<Value, E> {
-        Ok(scalar::number(v))
-    }
-
-    fn visit_str<E>(self, v: &str) -> Result<Value, E> {
-        Ok(Value::Str(v.to_owned()))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
-        let mut items = Vec::new();
-        while let Some(item) = seq.next_element_seed(self)? {
-            items.push(item);
-        }
-        Ok(Value::Seq(items))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        let mut entries: Vec<Entry> = Vec::new();
-        let mut seen = HashSet::new();
-        while let Some(key) = map.next_key::<String>()? {
-            if !seen.insert(key.clone()) {
-                return Err(serde::de::Error::custom(format_args!("duplicate key \"{key}\"")));
-            }
-            let value = map.next_value_seed(self)?;
-            entries.push(Entry { key, line: 0, value });
-        }
-        Ok(Value::Map(entries))
     }
 }

@@ -2,7 +2,7 @@
 
 /// The candidate that is close enough to `name` to have been meant; names that differ in case only
 /// come first.
-pub(super) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower = name.to_lowercase();
     // A third of the letters may be wrong; more is a different word.
     let limit = (name.chars().count() / 3).clamp(1, 4);

@@ -1,16 +1,14 @@
-//! A parsed document that remembers the line of every node.
-//!
-//! The types of `k8s-openapi` cannot say where a field was written, nor which fields they skipped.
-//! So a manifest is read into this small tree first; the types are then filled from it (see `de`),
-//! errors find their line in it, and the static pod's UID is a hash of its canonical form.
+//! The tree: the JSON data model, with the place of every value.
 
 use std::fmt::Write as _;
 
-/// One value with the line where it was written.
+/// One value with the place where it was written.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Node {
-    /// 1-based line, 0 where the format does not tell (JSON).
+    /// 1-based line, 0 where it is not known.
     pub line: u32,
+    /// 1-based column, 0 where it is not known.
+    pub column: u32,
     /// The value.
     pub value: Value,
 }
@@ -41,11 +39,35 @@ pub struct Entry {
     pub key: String,
     /// The line of the key, 0 where unknown.
     pub line: u32,
+    /// The column of the key, 0 where unknown.
+    pub column: u32,
     /// Its value.
     pub value: Node,
 }
 
 impl Node {
+    /// A value at a line and column.
+    pub(super) fn at_place((line, column): (u32, u32), value: Value) -> Self {
+        Self { line, column, value }
+    }
+
+    /// Takes the places of another reading of the same text, as far as both are of one shape.
+    pub(super) fn take_places(&mut self, other: &Self) {
+        (self.line, self.column) = (other.line, other.column);
+        match (&mut self.value, &other.value) {
+            (Value::Seq(mine), Value::Seq(theirs)) => {
+                mine.iter_mut().zip(theirs).for_each(|(mine, theirs)| mine.take_places(theirs));
+            }
+            (Value::Map(mine), Value::Map(theirs)) => {
+                for (mine, theirs) in mine.iter_mut().zip(theirs) {
+                    (mine.line, mine.column) = (theirs.line, theirs.column);
+                    mine.value.take_places(&theirs.value);
+                }
+            }
+            _ => {}
+        }
+    }
+
     /// What this is, for messages.
     pub fn kind(&self) -> &'static str {
         match self.value {

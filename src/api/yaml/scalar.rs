@@ -26,7 +26,7 @@ pub(super) fn resolve(text: &str) -> Result<Value, &'static str> {
     }
     let unsigned = text.trim_start_matches(['+', '-']);
     if matches!(unsigned, ".inf" | ".Inf" | ".INF" | ".nan" | ".NaN" | ".NAN") {
-        return Err("infinity and NaN have no place in a manifest");
+        return Err("infinity and NaN have no form in JSON");
     }
     let plain: String = text.chars().filter(|c| *c != '_').collect();
     if let Some(int) = integer(&plain) {
@@ -52,7 +52,7 @@ pub(super) fn number(float: f64) -> Value {
 }
 
 /// Go's `ParseInt(text, 0, 64)` and `ParseUint`: a sign, then decimal, 0x, 0b, 0o or 0-octal.
-fn integer(text: &str) -> Option<i128> {
+pub fn integer(text: &str) -> Option<i128> {
     let (negative, digits) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
         None => (false, text.strip_prefix('+').unwrap_or(text)),

@@ -1,0 +1,103 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_nodectl_global_optspecs
+    string join \n h/help V/version
+end
+
+function __fish_nodectl_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_nodectl_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_nodectl_using_subcommand
+    set -l cmd (__fish_nodectl_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c nodectl -n "__fish_nodectl_needs_command" -s h -l help -d 'Print help'
+complete -c nodectl -n "__fish_nodectl_needs_command" -s V -l version -d 'Print version'
+complete -c nodectl -n "__fish_nodectl_needs_command" -f -a "pods" -d 'List the pods of the agent on this node'
+complete -c nodectl -n "__fish_nodectl_needs_command" -f -a "explain" -d 'Say where a pod stands: its step, last error, and what comes next'
+complete -c nodectl -n "__fish_nodectl_needs_command" -f -a "config" -d 'Print default configuration, or check configuration files'
+complete -c nodectl -n "__fish_nodectl_needs_command" -f -a "completions" -d 'Write a completion script for a shell to standard output'
+complete -c nodectl -n "__fish_nodectl_needs_command" -f -a "run" -d 'Run the node agent in kubelet\'s place'
+complete -c nodectl -n "__fish_nodectl_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c nodectl -n "__fish_nodectl_using_subcommand pods" -s o -l output -d 'Output format; json and yaml are a v1 List of Pods' -r -f -a "table\t'A table'
+wide\t'A table with more columns'
+json\t'JSON'
+yaml\t'YAML'"
+complete -c nodectl -n "__fish_nodectl_using_subcommand pods" -s n -l namespace -d 'Only pods of this namespace' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand pods" -l socket -d 'The agent\'s operator socket' -r -F
+complete -c nodectl -n "__fish_nodectl_using_subcommand pods" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c nodectl -n "__fish_nodectl_using_subcommand pods" -s V -l version -d 'Print version'
+complete -c nodectl -n "__fish_nodectl_using_subcommand explain" -s n -l namespace -d 'Only pods of this namespace' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand explain" -s o -l output -d 'Output format' -r -f -a "text\t'For people'
+json\t'For programs'"
+complete -c nodectl -n "__fish_nodectl_using_subcommand explain" -l socket -d 'The agent\'s operator socket' -r -F
+complete -c nodectl -n "__fish_nodectl_using_subcommand explain" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c nodectl -n "__fish_nodectl_using_subcommand explain" -s V -l version -d 'Print version'
+complete -c nodectl -n "__fish_nodectl_using_subcommand config; and not __fish_seen_subcommand_from defaults validate help" -s h -l help -d 'Print help'
+complete -c nodectl -n "__fish_nodectl_using_subcommand config; and not __fish_seen_subcommand_from defaults validate help" -s V -l version -d 'Print version'
+complete -c nodectl -n "__fish_nodectl_using_subcommand config; and not __fish_seen_subcommand_from defaults validate help" -f -a "defaults" -d 'Print the KubeletConfiguration that is in force where nothing is configured, as YAML'
+complete -c nodectl -n "__fish_nodectl_using_subcommand config; and not __fish_seen_subcommand_from defaults validate help" -f -a "validate" -d 'Check KubeletConfiguration files: exit code 0 if all are valid, else 2'
+complete -c nodectl -n "__fish_nodectl_using_subcommand config; and not __fish_seen_subcommand_from defaults validate help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c nodectl -n "__fish_nodectl_using_subcommand config; and __fish_seen_subcommand_from defaults" -s h -l help -d 'Print help'
+complete -c nodectl -n "__fish_nodectl_using_subcommand config; and __fish_seen_subcommand_from defaults" -s V -l version -d 'Print version'
+complete -c nodectl -n "__fish_nodectl_using_subcommand config; and __fish_seen_subcommand_from validate" -s o -l output -d 'Form of the report' -r -f -a "text\t'A line for each problem and warning'
+json\t'One JSON object for all files'"
+complete -c nodectl -n "__fish_nodectl_using_subcommand config; and __fish_seen_subcommand_from validate" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c nodectl -n "__fish_nodectl_using_subcommand config; and __fish_seen_subcommand_from validate" -s V -l version -d 'Print version'
+complete -c nodectl -n "__fish_nodectl_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "defaults" -d 'Print the KubeletConfiguration that is in force where nothing is configured, as YAML'
+complete -c nodectl -n "__fish_nodectl_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "validate" -d 'Check KubeletConfiguration files: exit code 0 if all are valid, else 2'
+complete -c nodectl -n "__fish_nodectl_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c nodectl -n "__fish_nodectl_using_subcommand completions" -s h -l help -d 'Print help'
+complete -c nodectl -n "__fish_nodectl_using_subcommand completions" -s V -l version -d 'Print version'
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l config -d 'File with the KubeletConfiguration' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l config-dir -d 'Folder of drop-ins (*.conf) merged over --config' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l root-dir -d 'Folder of the agent\'s own files' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l hostname-override -d 'Node name, instead of the machine\'s host name' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l node-ip -d 'Addresses of the node: one, or one of each family' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l operator-socket -d 'Local socket for nodectl pods and explain' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l container-log-dir -d 'Folder of links to container logs by name' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -s v -l v -d 'Verbosity of the log, 0 to 10' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l pod-manifest-path -d 'Folder or file of static pod manifests [key: staticPodPath]' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l manifest-url -d 'URL of static pod manifests [key: staticPodURL]' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l manifest-url-header -d 'Headers for --manifest-url, name:value [key: staticPodURLHeader]' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l sync-frequency -d 'Longest time between two syncs of a pod [key: syncFrequency]' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l file-check-frequency -d 'Time between two scans of --pod-manifest-path [key: fileCheckFrequency]' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l http-check-frequency -d 'Time between two reads of --manifest-url [key: httpCheckFrequency]' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l container-runtime-endpoint -d 'CRI socket of the runtime [key: containerRuntimeEndpoint]' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l image-service-endpoint -d 'CRI socket of the image service, if another [key: imageServiceEndpoint]' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l runtime-request-timeout -d 'Deadline of runtime calls [key: runtimeRequestTimeout]' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l cgroup-driver -d 'cgroupfs or systemd, where the runtime does not say [key: cgroupDriver]' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l cgroup-root -d 'Root cgroup of the pods [key: cgroupRoot]' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l cgroups-per-qos -d 'Put pods under one cgroup per QoS class [key: cgroupsPerQOS]' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l cpu-cfs-quota -d 'Enforce CPU limits by CFS quota [key: cpuCFSQuota]' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l cpu-cfs-quota-period -d 'CFS quota period [key: cpuCFSQuotaPeriod]' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l serialize-image-pulls -d 'Pull one image at a time [key: serializeImagePulls]' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l healthz-port -d 'Port of the health endpoint, 0 is off [key: healthzPort]' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l healthz-bind-address -d 'Address of the health endpoint [key: healthzBindAddress]' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l feature-gates -d 'Feature gates, Name=true or false [key: featureGates]' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l logging-format -d 'text or json [key: logging.format]' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l registry-burst -d 'Burst over --registry-qps [key: registryBurst]' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l registry-qps -d 'Image pulls per second [key: registryPullQPS]' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -s V -l version -d 'Print version'
+complete -c nodectl -n "__fish_nodectl_using_subcommand help; and not __fish_seen_subcommand_from pods explain config completions run help" -f -a "pods" -d 'List the pods of the agent on this node'
+complete -c nodectl -n "__fish_nodectl_using_subcommand help; and not __fish_seen_subcommand_from pods explain config completions run help" -f -a "explain" -d 'Say where a pod stands: its step, last error, and what comes next'
+complete -c nodectl -n "__fish_nodectl_using_subcommand help; and not __fish_seen_subcommand_from pods explain config completions run help" -f -a "config" -d 'Print default configuration, or check configuration files'
+complete -c nodectl -n "__fish_nodectl_using_subcommand help; and not __fish_seen_subcommand_from pods explain config completions run help" -f -a "completions" -d 'Write a completion script for a shell to standard output'
+complete -c nodectl -n "__fish_nodectl_using_subcommand help; and not __fish_seen_subcommand_from pods explain config completions run help" -f -a "run" -d 'Run the node agent in kubelet\'s place'
+complete -c nodectl -n "__fish_nodectl_using_subcommand help; and not __fish_seen_subcommand_from pods explain config completions run help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c nodectl -n "__fish_nodectl_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "defaults" -d 'Print the KubeletConfiguration that is in force where nothing is configured, as YAML'
+complete -c nodectl -n "__fish_nodectl_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "validate" -d 'Check KubeletConfiguration files: exit code 0 if all are valid, else 2'

@@ -1,0 +1,259 @@
+//! The real agent on the simulated world, wired as `nodectl::agent` wires it, one async runtime for each
+//! agent.
+
+use std::{
+    collections::HashMap,
+    fs,
+    net::{IpAddr, Ipv4Addr},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use k8s_openapi::api::core::v1::Pod;
+use nodectl::{
+    agent::{
+        board::Board,
+        clock::Clock,
+        health::HealthMonitor,
+        images::{Images, PullLimits},
+        pleg::Pleg,
+        pods::{
+            env::{POD_RECORD, PodEnv, PodRecord, PodRecords},
+            paths::NodePaths,
+        },
+        sources::{PodSource, SourceSnapshot},
+        sync_loop::{LoopState, SyncLoop},
+    },
+    api::{PodUid, view::PodView},
+    config::{CgroupDriver, ImagePulls},
+    cri::Cri,
+    host::cgroup::CgroupMounts,
+    policy::{backoff::RestartBackoff, cgroup::CgroupLayout, resources::ResourceSettings},
+};
+use tokio::{sync::watch, task::JoinHandle, time::sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    fake::FakeRuntime,
+    world::{Ms, World, time_of},
+};
+
+/// A simulated node: a runtime and folders, which outlive the agents on it.
+pub(crate) struct Node {
+    pub(crate) world: Arc<World>,
+    folder: tempfile::TempDir,
+    sources: Vec<PodSource>,
+}
+
+/// One agent, from its start to its end.
+pub(crate) struct Agent {
+    pub(crate) world: Arc<World>,
+    pub(crate) env: Arc<PodEnv>,
+    pub(crate) state: Arc<LoopState>,
+    senders: Vec<(PodSource, watch::Sender<Arc<SourceSnapshot>>)>,
+    stop: CancellationToken,
+    looping: Option<JoinHandle<()>>,
+}
+
+impl Node {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self::with_sources(seed, &[PodSource::File])
+    }
+
+    pub(crate) fn with_sources(seed: u64, sources: &[PodSource]) -> Self {
+        // In memory where there is such a folder: every checkpoint is flushed to the disk.
+        let base =
+            if Path::new("/dev/shm").is_dir() { PathBuf::from("/dev/shm") } else { std::env::temp_dir() };
+        let folder = tempfile::Builder::new().prefix("nodectl-simulation-").tempdir_in(base).unwrap();
+        fs::write(folder.path().join("mountinfo"), "").unwrap();
+        Self { world: World::new(seed), folder, sources: sources.to_vec() }
+    }
+
+    pub(crate) fn paths(&self) -> NodePaths {
+        NodePaths {
+            root: self.folder.path().join("root"),
+            pod_logs: self.folder.path().join("log/pods"),
+            container_logs: self.folder.path().join("log/containers"),
+        }
+    }
+
+    /// Runs an agent for as long as the given script takes, or until it is killed at a call. At the end the
+    /// agent is killed as by SIGKILL unless the script stopped it. `None` if it was killed before.
+    pub(crate) fn run<R>(&self, script: impl AsyncFnOnce(&mut Agent) -> R) -> Option<R> {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        let result = runtime.block_on(async {
+            self.world.anchor();
+            tokio::spawn(Arc::clone(&self.world).drive());
+            let mut agent = self.start();
+            tokio::select! {
+                result = script(&mut agent) => Some(result),
+                () = self.world.crashed.notified() => None,
+            }
+        });
+        {
+            // The world's time stands still from here.
+            let _entered = runtime.enter();
+            self.world.weigh_anchor();
+        }
+        drop(runtime);
+        result
+    }
+
+    /// Lets time pass without an agent.
+    pub(crate) fn without_agent(&self, time: Duration) {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            self.world.anchor();
+            tokio::spawn(Arc::clone(&self.world).drive());
+            sleep(time).await;
+            self.world.weigh_anchor();
+        });
+    }
+
+    fn start(&self) -> Agent {
+        let names: Vec<String> = self.sources.iter().map(ToString::to_string).collect();
+        let now = self.world.with(|state| {
+            state.note("-- an agent starts");
+            state.oracle.new_agent(&names.iter().map(String::as_str).collect::<Vec<_>>());
+            state.now()
+        });
+        let cri: Arc<dyn Cri> = Arc::new(FakeRuntime(Arc::clone(&self.world)));
+        let clock = Clock::simulated(time_of(now));
+        let (pleg, changed) = Pleg::new(Arc::clone(&cri), clock);
+        let health = HealthMonitor::new(Arc::clone(&cri));
+        let paths = self.paths();
+        let mountinfo = self.folder.path().join("mountinfo");
+        fs::create_dir_all(&paths.root).unwrap();
+        let store = PodRecords::open(paths.checkpoints(), POD_RECORD).unwrap();
+        let (records, set_aside) = store.load_all();
+        assert!(set_aside.is_empty(), "checkpoints that cannot be used: {set_aside:?}");
+        let records: HashMap<PodUid, PodRecord> =
+            records.into_iter().map(|(name, record)| (PodUid::from(name), record)).collect();
+        let events = cri.events();
+        let limits =
+            PullLimits { at_once: ImagePulls::Parallel { limit: Some(3) }, per_second: Some(5), burst: 10 };
+        let env = Arc::new(PodEnv {
+            images: Images::new(Arc::clone(&cri), limits),
+            cri,
+            pleg,
+            health: Arc::clone(&health),
+            clock,
+            paths,
+            cgroups: CgroupLayout { driver: CgroupDriver::Systemd, root: "/".to_owned(), per_qos: true },
+            cgroup_mounts: CgroupMounts::find(&mountinfo).unwrap(),
+            mountinfo,
+            resources: ResourceSettings {
+                node_memory_bytes: 1 << 34,
+                cpu_cfs_quota: true,
+                cpu_cfs_period_micros: 100_000,
+            },
+            backoff: RestartBackoff::default(),
+            host_ips: vec![IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1))],
+            board: Board::default(),
+            records: store,
+        });
+        let state = LoopState::new(self.sources.iter().copied());
+        let (senders, sources) = self
+            .sources
+            .iter()
+            .map(|kind| {
+                let (sender, receiver) = watch::channel(Arc::new(SourceSnapshot::unknown(*kind)));
+                ((*kind, sender), receiver)
+            })
+            .unzip();
+        let stop = CancellationToken::new();
+        let sync_loop = SyncLoop {
+            env: Arc::clone(&env),
+            health: Arc::clone(&health),
+            sources,
+            changed,
+            events,
+            records,
+            sync_period: Duration::from_secs(60),
+            state: Arc::clone(&state),
+        };
+        tokio::spawn(health.run(stop.clone()));
+        let looping = Some(tokio::spawn(sync_loop.run(stop.clone())));
+        Agent { world: Arc::clone(&self.world), env, state, senders, stop, looping }
+    }
+}
+
+impl Agent {
+    pub(crate) fn now(&self) -> Ms {
+        self.world.lock().now()
+    }
+
+    /// The first source tells what it wants.
+    pub(crate) fn publish(&self, pods: &[Arc<Pod>]) {
+        self.publish_to(0, pods);
+    }
+
+    /// Of two sources the second has the pods with an odd number in their names.
+    pub(crate) async fn publish_split(&self, pods: &[Arc<Pod>], second_too: bool) {
+        let odd =
+            |pod: &Arc<Pod>| pod.metadata.name.as_deref().is_some_and(|name| name.ends_with(['1', '3', '5']));
+        let (second, first): (Vec<_>, Vec<_>) =
+            pods.iter().cloned().partition(|pod| self.senders.len() > 1 && odd(pod));
+        self.publish_to(0, &first);
+        if second_too && self.senders.len() > 1 {
+            // At the same moment either might be heard first.
+            sleep(Duration::from_millis(1)).await;
+            self.publish_to(1, &second);
+        }
+    }
+
+    pub(crate) fn publish_to(&self, place: usize, pods: &[Arc<Pod>]) {
+        let (kind, sender) = &self.senders[place];
+        self.world.with(|state| {
+            let names: Vec<&str> = pods.iter().filter_map(|pod| pod.metadata.uid.as_deref()).collect();
+            state.note(format!("-- source {kind} wants {names:?}"));
+            let now = state.now();
+            state.oracle.told(now, &kind.to_string(), pods);
+        });
+        let snapshot =
+            SourceSnapshot { delivered: true, pods: pods.to_vec(), ..SourceSnapshot::unknown(*kind) };
+        sender.send_replace(Arc::new(snapshot));
+    }
+
+    /// Stops the agent as SIGTERM does, which waits a while for calls under way.
+    pub(crate) async fn stop(&mut self) {
+        self.world.with(|state| state.note("-- the agent is stopped"));
+        self.stop.cancel();
+        if let Some(looping) = self.looping.take() {
+            match tokio::time::timeout(Duration::from_secs(10), looping).await {
+                Ok(ended) => ended.unwrap(),
+                Err(_) => self.world.with(|state| state.note("-- it did not wait for its calls")),
+            }
+        }
+    }
+
+    /// What is shown of a pod.
+    pub(crate) fn view(&self, uid: &str) -> Option<Arc<PodView>> {
+        self.env.board.get(&PodUid::from(uid))
+    }
+
+    pub(crate) fn phase(&self, uid: &str) -> String {
+        self.view(uid).and_then(|view| view.status.phase.clone()).unwrap_or_default()
+    }
+
+    /// Waits until the world is so.
+    pub(crate) async fn until(&self, what: &str, within: Duration, is: impl Fn(&Self) -> bool) {
+        let begun = tokio::time::Instant::now();
+        while !is(self) {
+            if begun.elapsed() > within {
+                let trace = self.world.lock().trace.join("\n");
+                panic!("{trace}\nnot within {within:?}: {what}");
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Whether a container runs.
+    pub(crate) fn runs(&self, uid: &str, name: &str) -> bool {
+        let state = self.world.lock();
+        state.newest(uid, name).is_some_and(|c| c.is == crate::world::Is::Running)
+    }
+}
