@@ -145,6 +145,11 @@ impl Containerd {
     /// Runs `ctr` in the namespace of CRI and gives what it printed.
     #[track_caller]
     pub(crate) fn ctr(&self, arguments: &[&str]) -> String {
+        self.try_ctr(arguments).unwrap_or_else(|errors| panic!("ctr {}: {errors}", arguments.join(" ")))
+    }
+
+    /// [`Self::ctr`] for what may fail: its errors then.
+    pub(crate) fn try_ctr(&self, arguments: &[&str]) -> Result<String, String> {
         let output = Command::new(self.fact("CTR"))
             .arg("--address")
             .arg(self.socket())
@@ -153,9 +158,11 @@ impl Containerd {
             .stdin(Stdio::null())
             .output()
             .expect("ctr starts");
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "ctr {}: {errors}", arguments.join(" "));
-        String::from_utf8(output.stdout).expect("ctr prints text")
+        if output.status.success() {
+            Ok(String::from_utf8(output.stdout).expect("ctr prints text"))
+        } else {
+            Err(String::from_utf8_lossy(&output.stderr).into_owned())
+        }
     }
 }
 

@@ -24,19 +24,26 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    fn read(containerd: &Containerd, id: &str) -> Self {
-        let info: Value = serde_json::from_str(&containerd.ctr(&["containers", "info", id])).unwrap();
+    /// `None` if it has gone meanwhile.
+    #[track_caller]
+    fn read(containerd: &Containerd, id: &str) -> Option<Self> {
+        let info = match containerd.try_ctr(&["containers", "info", id]) {
+            Ok(info) => info,
+            Err(error) if error.contains("not found") => return None,
+            Err(error) => panic!("ctr containers info {id}: {error}"),
+        };
+        let info: Value = serde_json::from_str(&info).unwrap();
         let metadata = info["Extensions"]
             .as_object()
             .and_then(|all| all.iter().find(|(key, _)| key.ends_with(".metadata")))
             .map(|(_, value)| value["value"].as_str().unwrap())
             .unwrap_or_else(|| panic!("{id} was not made by CRI: {info}"));
         let metadata: Value = serde_json::from_slice(&base64(metadata)).unwrap();
-        Self {
+        Some(Self {
             id: id.to_owned(),
             labels: serde_json::from_value(info["Labels"].clone()).unwrap(),
             config: metadata["Metadata"]["Config"].clone(),
-        }
+        })
     }
 
     /// An annotation that CRI was given.
@@ -75,14 +82,14 @@ impl Containerd {
     pub(crate) fn sandboxes_of(&self, uid: &str) -> Vec<Record> {
         let filter =
             format!(r#"labels."io.cri-containerd.kind"==sandbox,labels."io.kubernetes.pod.uid"=={uid}"#);
-        self.ids(&filter).iter().map(|id| Record::read(self, id)).collect()
+        self.ids(&filter).iter().filter_map(|id| Record::read(self, id)).collect()
     }
 
     /// The containers of a pod's UID that have this name.
     pub(crate) fn containers_of(&self, uid: &str, name: &str) -> Vec<Record> {
         let filter =
             format!(r#"labels."io.kubernetes.container.name"=={name},labels."io.kubernetes.pod.uid"=={uid}"#);
-        self.ids(&filter).iter().map(|id| Record::read(self, id)).collect()
+        self.ids(&filter).iter().filter_map(|id| Record::read(self, id)).collect()
     }
 
     /// The process of a container or sandbox, if one runs.

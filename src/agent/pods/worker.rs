@@ -334,10 +334,13 @@ impl PodWorker {
                 return Next::Now;
             }
             // The last pass ended without a look at what came of it.
-            if self.unseen
-                && let Err(error) = self.inspect().await
-            {
-                return self.pod_failed(error);
+            if self.unseen {
+                if let Some(next) = self.wait_for_runtime(deadline) {
+                    return next;
+                }
+                if let Err(error) = self.inspect().await {
+                    return self.pod_failed(error);
+                }
             }
             let now = self.now();
             let observation = self.observation();
@@ -355,11 +358,8 @@ impl PodWorker {
                     .min()
                     .map_or(Next::Told, Next::At);
             }
-            // One that is down or hangs is not asked for more: the health monitor asks it, and the sync loop
-            // wakes every worker when that changes.
-            if let Some(why) = self.env.health.current().runtime_error {
-                self.at(PodStep::WaitingForRuntime, why);
-                return deadline.map_or(Next::Told, Next::At);
+            if let Some(next) = self.wait_for_runtime(deadline) {
+                return next;
             }
             match self.execute(&pod, &observation, &actions).await {
                 Done::Again => {}
@@ -383,6 +383,14 @@ impl PodWorker {
             let why = self.env.health.current().runtime_error;
             why.unwrap_or_else(|| "the runtime has not been asked yet what it holds".to_owned())
         })
+    }
+
+    /// A runtime that is down or hangs is not asked for more: the health monitor asks it, and the sync loop
+    /// wakes every worker when that changes.
+    fn wait_for_runtime(&mut self, deadline: Option<Timestamp>) -> Option<Next> {
+        let why = self.env.health.current().runtime_error?;
+        self.at(PodStep::WaitingForRuntime, why);
+        Some(deadline.map_or(Next::Told, Next::At))
     }
 
     fn active_deadline(&self, pod: &Pod) -> Option<Timestamp> {
