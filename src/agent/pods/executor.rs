@@ -26,6 +26,10 @@ use crate::{
 impl PodWorker {
     /// Does a plan in its order.
     pub(super) async fn execute(&mut self, pod: &Arc<Pod>, seen: &PodObservation, plan: &PodActions) -> Done {
+        // A sandbox that is down cannot give up its addresses without a network either.
+        if plan.create_sandbox.is_some() && plan.stop.is_empty() && self.waits_for_network(pod) {
+            return Done::Wait(Next::Told);
+        }
         if !plan.stop.is_empty() || !plan.stop_sandboxes.is_empty() {
             self.unseen = true;
             if let Err(error) = self.stop_parts(pod, plan).await {
@@ -53,6 +57,13 @@ impl PodWorker {
             Ok(_) => next.map_or(Done::Again, Done::Wait),
             Err(error) => Done::Wait(self.pod_failed(error)),
         }
+    }
+
+    /// Whether the pod needs a network that is not there; if so, that is where it stands. The sync loop wakes
+    /// every worker when the runtime's health changes.
+    fn waits_for_network(&mut self, pod: &Pod) -> bool {
+        let error = self.env.health.current().network_error.filter(|_| !pod.host_network());
+        error.map(|error| self.at(PodStep::WaitingForNetwork, error)).is_some()
     }
 
     async fn stop_parts(&mut self, pod: &Pod, plan: &PodActions) -> Result<(), StepError> {
@@ -132,10 +143,7 @@ impl PodWorker {
         if let Some(at) = self.failures.pod_blocked(now) {
             return Ok(Done::Wait(Next::At(at)));
         }
-        let health = self.env.health.current();
-        if let Some(error) = health.network_error.filter(|_| !pod.host_network()) {
-            self.at(PodStep::WaitingForNetwork, error);
-            // The sync loop wakes every worker when the runtime's health changes.
+        if self.waits_for_network(pod) {
             return Ok(Done::Wait(Next::Told));
         }
         self.prepare(pod).await?;

@@ -69,7 +69,7 @@ pub struct PodWorker {
     crash_loops: BTreeMap<String, WaitingReason>,
     status: Option<Arc<PodStatus>>,
     progress: PodProgress,
-    saving: Option<tokio::task::JoinHandle<()>>,
+    saving: Option<tokio::task::JoinHandle<bool>>,
 }
 
 /// When to look again without being told to.
@@ -228,6 +228,10 @@ impl PodWorker {
     }
 
     async fn read_mail(&mut self) {
+        if self.saving.as_ref().is_some_and(tokio::task::JoinHandle::is_finished) && !self.saved().await {
+            // The disk was full, say. A pod is looked at every sync period at least.
+            self.save();
+        }
         let mail = self.mailbox.take();
         if let Some(pod) = mail.pod {
             let changed = self.pod.as_ref().is_none_or(|old| old.spec != pod.spec);
@@ -295,23 +299,21 @@ impl PodWorker {
             }
             let name = uid.clone();
             let written = tokio::task::spawn_blocking(move || env.records.save(name.as_str(), &record)).await;
-            match written {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => {
-                    tracing::error!(%uid, "cannot write the pod's checkpoint, going on without: {}", chain(&error));
-                }
-                Err(error) => {
-                    tracing::error!(%uid, "the task that writes the pod's checkpoint ended: {error}");
-                }
-            }
+            let error = match written {
+                Ok(Ok(())) => return true,
+                Ok(Err(error)) => chain(&error),
+                Err(error) => error.to_string(),
+            };
+            tracing::error!(%uid, "cannot write the pod's checkpoint, going on without and trying again: {error}");
+            false
         }));
     }
 
-    /// Waits until what was begun to be written is written.
-    pub(super) async fn saved(&mut self) {
-        if let Some(saving) = self.saving.take() {
-            // A panic there was logged by the task's own join.
-            saving.await.ok();
+    /// Waits until what was begun to be written is written, and answers whether it is.
+    pub(super) async fn saved(&mut self) -> bool {
+        match self.saving.take() {
+            Some(saving) => saving.await.unwrap_or(false),
+            None => true,
         }
     }
 
@@ -378,9 +380,10 @@ impl PodWorker {
 
     /// Why it is not known what the runtime holds; `None` once it is.
     fn unknown_runtime(&self) -> Option<String> {
-        let unknown = !*self.env.pleg.primed().borrow();
+        let health = self.env.health.current();
+        let unknown = !health.asked || !*self.env.pleg.primed().borrow();
         unknown.then(|| {
-            let why = self.env.health.current().runtime_error;
+            let why = health.runtime_error;
             why.unwrap_or_else(|| "the runtime has not been asked yet what it holds".to_owned())
         })
     }
