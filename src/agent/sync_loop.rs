@@ -110,6 +110,7 @@ impl SyncLoop {
         let (workers, mut ends) = PodWorkers::new(Arc::clone(&env), stop.clone(), records);
         let workers = Arc::new(workers);
         workers.resume();
+        let present = sources.clone();
         let mut sources: StreamMap<usize, _> =
             sources.into_iter().map(WatchStream::new).enumerate().collect();
         let mut health_seen = health.watch();
@@ -132,10 +133,11 @@ impl SyncLoop {
             state.turn();
             tokio::select! {
                 () = stop.cancelled() => break,
-                Some((_, snapshot)) = sources.next(), if !sources.is_empty() => {
+                Some(_) = sources.next(), if !sources.is_empty() => {
                     let (updates, all_delivered) = {
                         let mut desired = state.desired();
-                        (desired.apply(snapshot), desired.all_delivered())
+                        let told = present.iter().map(|source| Arc::clone(&source.borrow()));
+                        (desired.apply(told), desired.all_delivered())
                     };
                     updates.set.into_iter().for_each(|pod| workers.update(pod));
                     updates.removed.iter().for_each(|uid| workers.remove(uid));

@@ -45,9 +45,14 @@ pub fn container_fingerprint(pod: &Pod, container: &Container) -> Fingerprint {
 /// The names of the fields that differ between what is wanted and what runs; empty if it may stay.
 ///
 /// A container that another agent made carries kubelet's hash alone. Kubelets before 1.31 hashed the whole
-/// struct: their hash says nothing to us, and such a container stays.
+/// struct: their hash says nothing to us, and such a container stays. That a hash is of the present kind is
+/// known where it is that of the image that runs.
 pub fn changed_fields(pod: &Pod, wanted: &Container, running: &ObservedContainer) -> Vec<String> {
-    let Some(theirs) = &running.fingerprint else { return Vec::new() };
+    let Some(theirs) = &running.fingerprint else {
+        let was = Container { image: Some(running.image.clone()), ..wanted.clone() };
+        let changed = running.kubelet_hash == Some(kubelet_container_hash(&was)) && was.image != wanted.image;
+        return if changed { vec!["image".to_owned()] } else { Vec::new() };
+    };
     let ours = container_fingerprint(pod, wanted);
     let mut changed: Vec<String> = ours.changed_fields(theirs).into_iter().map(str::to_owned).collect();
     if running.kubelet_hash.is_some_and(|hash| hash != kubelet_container_hash(wanted)) {
@@ -109,6 +114,13 @@ mod tests {
         let pod = testing::pod(&["a"]);
         let mut running = testing::container("a", "s");
         running.kubelet_hash = Some(1);
-        assert!(changed_fields(&pod, &pod.spec().containers[0], &running).is_empty());
+        let wanted = &pod.spec().containers[0];
+        assert!(changed_fields(&pod, wanted, &running).is_empty());
+        let edited = Container { image: Some("other".into()), ..wanted.clone() };
+        assert!(changed_fields(&pod, &edited, &running).is_empty());
+        // Unless its hash is known to be over the image, and that is another now.
+        running.kubelet_hash = Some(kubelet_container_hash(wanted));
+        assert!(changed_fields(&pod, wanted, &running).is_empty());
+        assert_eq!(changed_fields(&pod, &edited, &running), ["image"]);
     }
 }

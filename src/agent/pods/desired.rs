@@ -41,9 +41,10 @@ impl DesiredPods {
         }
     }
 
-    /// Takes a source's new state over the old. Of two sources that name one UID the first counts.
-    pub fn apply(&mut self, snapshot: Arc<SourceSnapshot>) -> PodUpdates {
-        self.sources.insert(snapshot.source, snapshot);
+    /// Takes sources' present states over the former ones, all in one: a pod that moves from one source to
+    /// another is never seen in none. Of two sources that name one UID the first counts.
+    pub fn apply(&mut self, present: impl IntoIterator<Item = Arc<SourceSnapshot>>) -> PodUpdates {
+        self.sources.extend(present.into_iter().map(|snapshot| (snapshot.source, snapshot)));
         let mut wanted: BTreeMap<PodUid, Arc<Pod>> = BTreeMap::new();
         for pod in self.sources.values().flat_map(|snapshot| &snapshot.pods) {
             wanted.entry(pod.uid()).or_insert_with(|| Arc::clone(pod));
@@ -105,11 +106,11 @@ mod tests {
     fn additions_changes_and_removals_are_told_once() {
         let mut desired = DesiredPods::new([PodSource::File]);
         let (a, b) = (pod("a"), pod("b"));
-        let told = desired.apply(snapshot(PodSource::File, &[&a, &b]));
+        let told = desired.apply([snapshot(PodSource::File, &[&a, &b])]);
         assert_eq!((told.set.len(), told.removed.len()), (2, 0));
-        assert_eq!(desired.apply(snapshot(PodSource::File, &[&a, &b])), PodUpdates::default());
+        assert_eq!(desired.apply([snapshot(PodSource::File, &[&a, &b])]), PodUpdates::default());
         let edited = pod("a");
-        let told = desired.apply(snapshot(PodSource::File, &[&edited]));
+        let told = desired.apply([snapshot(PodSource::File, &[&edited])]);
         assert!(Arc::ptr_eq(&told.set[0], &edited));
         assert_eq!(told.removed, ["b".into()]);
         assert!(!desired.knows(&"b".into()));
@@ -119,10 +120,10 @@ mod tests {
     fn nothing_is_removed_before_all_have_delivered() {
         let mut desired = DesiredPods::new([PodSource::File, PodSource::Http]);
         let a = pod("a");
-        desired.apply(snapshot(PodSource::File, &[&a]));
-        let told = desired.apply(snapshot(PodSource::File, &[]));
+        desired.apply([snapshot(PodSource::File, &[&a])]);
+        let told = desired.apply([snapshot(PodSource::File, &[])]);
         assert!(told.removed.is_empty() && desired.knows(&"a".into()) && !desired.is_complete());
-        let told = desired.apply(snapshot(PodSource::Http, &[]));
+        let told = desired.apply([snapshot(PodSource::Http, &[])]);
         assert_eq!(told.removed, ["a".into()]);
         assert!(desired.is_complete());
     }
@@ -131,10 +132,19 @@ mod tests {
     fn a_pod_that_comes_back_before_its_removal_was_told_is_told_as_set() {
         let mut desired = DesiredPods::new([PodSource::File, PodSource::Http]);
         let a = pod("a");
-        desired.apply(snapshot(PodSource::File, &[&a]));
-        desired.apply(snapshot(PodSource::File, &[]));
-        assert_eq!(desired.apply(snapshot(PodSource::File, &[&a])).set.len(), 1);
-        assert_eq!(desired.apply(snapshot(PodSource::Http, &[])), PodUpdates::default());
+        desired.apply([snapshot(PodSource::File, &[&a])]);
+        desired.apply([snapshot(PodSource::File, &[])]);
+        assert_eq!(desired.apply([snapshot(PodSource::File, &[&a])]).set.len(), 1);
+        assert_eq!(desired.apply([snapshot(PodSource::Http, &[])]), PodUpdates::default());
+    }
+
+    #[test]
+    fn a_pod_that_moves_to_another_source_stays() {
+        let mut desired = DesiredPods::new([PodSource::File, PodSource::Http]);
+        let (here, there) = (pod("a"), pod("a"));
+        desired.apply([snapshot(PodSource::File, &[&here]), snapshot(PodSource::Http, &[])]);
+        let told = desired.apply([snapshot(PodSource::File, &[]), snapshot(PodSource::Http, &[&there])]);
+        assert_eq!((told.set.len(), told.removed.len()), (1, 0));
     }
 
     #[test]
@@ -142,7 +152,7 @@ mod tests {
         let mut desired = DesiredPods::new([PodSource::File]);
         let mut partial = SourceSnapshot { delivered: true, ..SourceSnapshot::unknown(PodSource::File) };
         partial.incomplete = true;
-        desired.apply(Arc::new(partial));
+        desired.apply([Arc::new(partial)]);
         assert!(desired.all_delivered() && !desired.is_complete());
     }
 }
