@@ -2,7 +2,8 @@
 //! raw CRI calls, in one run on one containerd, and prints the ratios. Times on a shared machine are noisy:
 //! rounds of both kinds alternate, and the middle of the rounds counts.
 //!
-//! `make bench`; variables: `BENCH_PODS` (50), `BENCH_ROUNDS` (5).
+//! `make bench`; variables: `BENCH_PODS` (50), `BENCH_ROUNDS` (5), `BENCH_CONTAINERD` (1, the machine's own;
+//! 2 for containerd 2.x).
 
 #![allow(
     clippy::unwrap_used,
@@ -257,11 +258,15 @@ fn main() {
     let (pods, rounds) = (number("BENCH_PODS", 50), number("BENCH_ROUNDS", 5));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let _entered = runtime.enter();
-    let node = Node::start("bench");
+    let builder = Node::builder("bench");
+    let node = if number("BENCH_CONTAINERD", 1) == 2 { builder.containerd2() } else { builder }.start();
     let endpoint = node.containerd.socket().to_str().unwrap().parse().unwrap();
     let cri: Arc<dyn Cri> = Arc::new(CriClient::connect_lazy(endpoint, None, CriTimeouts::default()));
 
-    println!("{pods} pods of one container, grace {GRACE} s, {rounds} rounds of each kind in turn");
+    println!(
+        "containerd {}: {pods} pods of one container, grace {GRACE} s, {rounds} rounds of each kind in turn",
+        node.containerd.fact("CONTAINERD_VERSION")
+    );
     let (mut up_ratios, mut down_ratios, mut latencies, mut cpus) = (vec![], vec![], vec![], vec![]);
     // The first round of each kind warms caches and is not counted.
     for round in 0..=rounds {
