@@ -329,7 +329,7 @@ impl PodWorker {
         }
         let deadline = self.active_deadline(&pod);
         if deadline.is_some_and(|at| at <= self.now()) {
-            return self.past_deadline(&pod).await;
+            return self.past_deadline(&pod);
         }
         for _ in 0..MAX_ROUNDS {
             if self.interrupted() {
@@ -401,7 +401,7 @@ impl PodWorker {
         self.start_time.checked_add(SignedDuration::from_secs(seconds)).ok()
     }
 
-    async fn past_deadline(&mut self, pod: &Pod) -> Next {
+    fn past_deadline(&mut self, pod: &Pod) -> Next {
         self.failure = Some(Failure {
             reason: "DeadlineExceeded".to_owned(),
             message: "Pod was active on the node longer than the specified deadline".to_owned(),
