@@ -3,7 +3,10 @@
 use std::{fs, io, path::Path};
 
 use super::{logs, pods::paths::NodePaths};
-use crate::api::{PodUid, ids::is_safe_path_component};
+use crate::{
+    api::{PodUid, ids::is_safe_path_component},
+    host::remove::remove_tree,
+};
 
 /// The UIDs that have a folder under the root-dir. Blocks on the file system.
 ///
@@ -30,8 +33,13 @@ pub fn sweep_logs(paths: &NodePaths, known: impl Fn(&PodUid) -> bool) -> io::Res
         };
         if is_safe_path_component(uid) && !known(&PodUid::from(uid)) {
             let folder = paths.pod_logs.join(&name);
+            if !folder.symlink_metadata()?.is_dir() {
+                continue;
+            }
             tracing::info!(folder = %folder.display(), "removing the logs of a pod that is gone");
-            fs::remove_dir_all(folder)?;
+            if let Err(error) = remove_tree(&folder) {
+                tracing::warn!(folder = %folder.display(), "cannot remove the logs of a pod that is gone: {error}");
+            }
         }
     }
     logs::sweep_links(paths)
@@ -59,6 +67,8 @@ mod tests {
         };
         sweep_logs(&paths, |_| false).unwrap();
         assert!(pod_folders(&paths).unwrap().is_empty());
+        fs::create_dir_all(&paths.pod_logs).unwrap();
+        fs::write(paths.pod_logs.join("a_b_file"), "").unwrap();
         for name in ["ns_a_known", "ns_b_gone", "somebody-elses"] {
             fs::create_dir_all(paths.pod_logs.join(name)).unwrap();
         }
@@ -66,7 +76,7 @@ mod tests {
         sweep_logs(&paths, |uid| uid.as_str() == "known").unwrap();
         let mut left = names(&paths.pod_logs).unwrap();
         left.sort();
-        assert_eq!(left, ["ns_a_known", "somebody-elses"]);
+        assert_eq!(left, ["a_b_file", "ns_a_known", "somebody-elses"]);
         assert_eq!(pod_folders(&paths).unwrap(), ["u1".into()]);
     }
 }

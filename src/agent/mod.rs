@@ -62,16 +62,23 @@ const RUNTIME_CONFIG_WAIT: Duration = Duration::from_secs(2);
 /// How long an agent that is told to stop waits for calls under way; after it the process ends all the
 /// same, and the next agent finds out what came of them.
 const STOP_WAIT: Duration = Duration::from_secs(10);
+/// How long the end waits for the operator socket to be taken away.
+const SOCKET_WAIT: Duration = Duration::from_secs(1);
 
 /// Runs the agent until `stop` is cancelled.
 ///
 /// # Errors
 /// Refused (exit code 3) when another agent or a kubelet works on the root-dir or has a port; failed when a
 /// folder or socket cannot be made.
-pub async fn run(config: AgentConfig, stop: CancellationToken) -> Result<(), CommandError> {
+pub async fn run(mut config: AgentConfig, stop: CancellationToken) -> Result<(), CommandError> {
     let proc_root = Path::new("/proc");
     refuse_kubelet(proc_root, &config.root_dir)?;
     let _lock = RootLock::acquire(&config.root_dir)?;
+    // The runtime has another working folder, and the kernel tells mounts by paths without links.
+    config.root_dir = config.root_dir.canonicalize().map_err(CommandError::failed)?;
+    for folder in [&mut config.pod_logs_dir, &mut config.container_log_dir] {
+        *folder = std::path::absolute(&*folder).map_err(CommandError::failed)?;
+    }
     let healthz = config.healthz.map(|addr| bind(proc_root, addr)).transpose()?;
     let socket = OperatorSocket::bind(&config.operator_socket)?;
 
@@ -86,7 +93,7 @@ pub async fn run(config: AgentConfig, stop: CancellationToken) -> Result<(), Com
         let listener = tokio::net::TcpListener::from_std(listener).map_err(CommandError::failed)?;
         tokio::spawn(healthz::serve(listener, Arc::clone(&view), aside.clone()));
     }
-    tokio::spawn(socket.serve(Arc::clone(&view), aside.clone()));
+    let serving = tokio::spawn(socket.serve(Arc::clone(&view), aside.clone()));
     tokio::spawn(Arc::clone(&parts.sync_loop.health).run(aside.clone()));
     parts.sources.into_iter().for_each(|source| source.spawn(&aside));
     let notifier = Arc::new(Notifier::from_env());
@@ -102,6 +109,8 @@ pub async fn run(config: AgentConfig, stop: CancellationToken) -> Result<(), Com
         tracing::warn!("calls to the runtime are still under way; they end without this agent");
     }
     aside.cancel();
+    // It takes its socket away.
+    tokio::time::timeout(SOCKET_WAIT, serving).await.ok();
     Ok(())
 }
 

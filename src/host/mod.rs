@@ -7,4 +7,5 @@ pub mod instance;
 pub mod memory;
 pub mod mounts;
 mod port_owner;
+pub mod remove;
 pub mod sd;

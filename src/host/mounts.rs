@@ -29,8 +29,14 @@ pub fn read(mountinfo: &Path) -> io::Result<Vec<MountInfo>> {
 /// # Errors
 /// When `mountinfo` cannot be read.
 pub fn below(mountinfo: &Path, folder: &Path) -> io::Result<Vec<PathBuf>> {
+    // The kernel tells paths without links.
+    let folder = match fs::canonicalize(folder) {
+        Ok(folder) => folder,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => folder.to_owned(),
+        Err(error) => return Err(error),
+    };
     let mut points: Vec<PathBuf> =
-        read(mountinfo)?.into_iter().map(|mount| mount.point).filter(|p| p.starts_with(folder)).collect();
+        read(mountinfo)?.into_iter().map(|mount| mount.point).filter(|p| p.starts_with(&folder)).collect();
     points.sort_by_key(|point| std::cmp::Reverse(point.components().count()));
     Ok(points)
 }

@@ -9,13 +9,17 @@ use crate::api::{
     ContainerId, ContainerKind, ContainerState, ObservedContainer, PodExt, PodObservation, pod::init_kind,
 };
 
+/// Longer than anybody waits. A runtime reckons in nanoseconds, and kills at once when they overflow.
+const MAX_GRACE: Duration = Duration::from_secs(10 * 365 * 86_400);
+
 /// The time a pod has to stop: what its deletion says, else its spec, else the default of 30 s; never under
 /// one second, as kubelet has it (pkg/kubelet/pod_workers.go, `calculateEffectiveGracePeriod`).
 pub fn pod_grace(pod: &Pod) -> Duration {
-    match pod.metadata.deletion_grace_period_seconds {
+    let grace = match pod.metadata.deletion_grace_period_seconds {
         Some(seconds) => Duration::from_secs(u64::try_from(seconds).unwrap_or(0).max(1)),
         None => pod.grace_period(),
-    }
+    };
+    grace.min(MAX_GRACE)
 }
 
 /// The time that a pod without a spec has to stop: what its containers' annotations say, else 30 s.
@@ -25,6 +29,7 @@ pub fn orphan_grace(observation: &PodObservation) -> Duration {
         .iter()
         .find_map(|container| container.pod_grace_seconds)
         .map_or(Duration::from_secs(30), |s| Duration::from_secs(u64::try_from(s).unwrap_or(0).max(1)))
+        .min(MAX_GRACE)
 }
 
 /// Whole seconds from now to the deadline, rounded up, for CRI's StopContainer; 0 kills at once.
@@ -110,6 +115,8 @@ mod tests {
         assert_eq!(pod_grace(&p), Duration::from_secs(30));
         p.spec.as_mut().unwrap().termination_grace_period_seconds = Some(5);
         assert_eq!(pod_grace(&p), Duration::from_secs(5));
+        p.spec.as_mut().unwrap().termination_grace_period_seconds = Some(i64::MAX);
+        assert_eq!(pod_grace(&p), MAX_GRACE);
         p.metadata.deletion_grace_period_seconds = Some(0);
         assert_eq!(pod_grace(&p), Duration::from_secs(1));
     }

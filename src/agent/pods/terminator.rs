@@ -12,7 +12,7 @@ use crate::{
     agent::logs,
     api::{ContainerId, PodFullName, PodObservation, PodUid, SandboxState, view::PodStep},
     error::chain,
-    host::mounts,
+    host::{mounts, remove::remove_tree},
     policy::{
         grace::{pod_grace, remaining_seconds, stop_order},
         lifecycle::{LifecycleInput, PodLifecycle},
@@ -239,18 +239,10 @@ fn remove_files(
                 format!("cannot remove {}: {} is mounted there", folder.display(), mount.display()),
             ));
         }
-        remove_dir(&folder).map_err(|error| failed(&folder, &error))?;
+        remove_tree(&folder).map_err(|error| failed(&folder, &error))?;
         let log = env.paths.pod_logs.join(format!("{}_{}_{uid}", name.namespace, name.name));
-        remove_dir(&log).map_err(|error| failed(&log, &error))?;
+        remove_tree(&log).map_err(|error| failed(&log, &error))?;
         env.records.remove(uid.as_str()).map_err(|error| StepError::new("FailedRemovePod", chain(&error)))?;
     }
     Ok(())
-}
-
-/// `remove_dir_all` follows no symbolic link, whatever a container put there.
-fn remove_dir(folder: &std::path::Path) -> io::Result<()> {
-    match std::fs::remove_dir_all(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result,
-    }
 }

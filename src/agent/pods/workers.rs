@@ -134,6 +134,12 @@ impl PodWorkers {
         if let Some(handle) = state.workers.get_mut(&uid) {
             if handle.removing.is_some() {
                 handle.again = Some(pod);
+            } else if handle.full_name != pod.full_name() {
+                // Labels, folders and links are made from the name: under another it is another pod.
+                let grace = handle.pod.as_deref().map_or(Duration::from_secs(30), pod_grace);
+                handle.removing = Some((StopReason::Removed, grace));
+                handle.mailbox.stop(StopReason::Removed, grace);
+                handle.again = Some(pod);
             } else {
                 handle.pod = Some(Arc::clone(&pod));
                 handle.mailbox.update(pod);
