@@ -13,7 +13,7 @@ use super::{
     resources::{ResourceSettings, linux_resources},
 };
 use crate::api::{
-    ContainerKind, PodExt,
+    ContainerKind, PodExt, PodFullName, PodUid,
     container_hash::kubelet_container_hash_text,
     cri::{
         ContainerConfig, ContainerMetadata, ImageSpec, KeyValue, LinuxContainerConfig,
@@ -61,9 +61,8 @@ pub fn pod_hostname(pod: &Pod) -> String {
 }
 
 /// The name of a pod's log folder: `namespace_name_uid`.
-pub fn pod_log_dir_name(pod: &Pod) -> String {
-    let name = pod.full_name();
-    format!("{}_{}_{}", name.namespace, name.name, pod.uid())
+pub fn pod_log_dir_name(name: &PodFullName, uid: &PodUid) -> String {
+    format!("{}_{}_{uid}", name.namespace, name.name)
 }
 
 /// The sandbox's configuration. It is also handed over with each of its containers.

@@ -136,6 +136,16 @@ impl PodLifecycle {
         })
     }
 
+    /// Why nothing of the pod is to be left, if it is on its way to that.
+    pub fn removal(self) -> Option<StopReason> {
+        match self {
+            Self::Terminating { reason, .. } | Self::Terminated { reason } => {
+                Some(reason).filter(|reason| reason.is_removal())
+            }
+            Self::Pending | Self::Syncing | Self::Finished => None,
+        }
+    }
+
     /// Whether the pod is on its way out or gone: nothing of it is started any more.
     pub fn is_stopping(self) -> bool {
         matches!(self, Self::Terminating { .. } | Self::Terminated { .. } | Self::Finished)

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::{
-    api::{PodFullName, PodUid, ids::is_safe_path_component},
+    api::{PodExt as _, PodFullName, PodUid, ids::is_safe_path_component},
     policy::container_config::pod_log_dir_name,
 };
 
@@ -40,7 +40,12 @@ impl NodePaths {
 
     /// A pod's log folder.
     pub fn pod_log(&self, pod: &Pod) -> PathBuf {
-        self.pod_logs.join(pod_log_dir_name(pod))
+        self.pod_log_of(&pod.full_name(), &pod.uid())
+    }
+
+    /// The same of a pod that is known by its name and UID alone.
+    pub fn pod_log_of(&self, name: &PodFullName, uid: &PodUid) -> PathBuf {
+        self.pod_logs.join(pod_log_dir_name(name, uid))
     }
 
     /// The checkpoints of pods.

@@ -240,7 +240,7 @@ fn remove_files(
             ));
         }
         remove_tree(&folder).map_err(|error| failed(&folder, &error))?;
-        let log = env.paths.pod_logs.join(format!("{}_{}_{uid}", name.namespace, name.name));
+        let log = env.paths.pod_log_of(name, uid);
         remove_tree(&log).map_err(|error| failed(&log, &error))?;
         env.records.remove(uid.as_str()).map_err(|error| StepError::new("FailedRemovePod", chain(&error)))?;
     }

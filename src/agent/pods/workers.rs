@@ -26,12 +26,15 @@ use crate::{
     api::{PodExt as _, PodFullName, PodObservation, PodUid},
     policy::{
         grace::{orphan_grace, pod_grace},
-        lifecycle::{PodLifecycle, StopReason},
+        lifecycle::StopReason,
     },
 };
 
 /// A worker that panicked is put in its place again after this time.
 const RESPAWN_DELAY: Duration = Duration::from_secs(1);
+
+/// For a pod whose specification is not known: the API's default.
+const DEFAULT_GRACE: Duration = Duration::from_secs(30);
 
 /// How a worker's task ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +77,19 @@ struct Handle {
     again: Option<Arc<Pod>>,
 }
 
+impl Handle {
+    /// How long the pod has to stop.
+    fn grace(&self) -> Duration {
+        self.pod.as_deref().map_or(DEFAULT_GRACE, pod_grace)
+    }
+
+    /// Has the pod stopped, and nothing of it left.
+    fn remove(&mut self, reason: StopReason, grace: Duration) {
+        self.removing = Some((reason, grace));
+        self.mailbox.stop(reason, grace);
+    }
+}
+
 #[derive(Default)]
 struct NameQueue {
     holder: Option<PodUid>,
@@ -111,13 +127,7 @@ impl PodWorkers {
         let stopping: Vec<PodUid> = state
             .records
             .iter()
-            .filter(|(_, record)| {
-                matches!(
-                    record.lifecycle,
-                    PodLifecycle::Terminating { reason, .. } | PodLifecycle::Terminated { reason }
-                        if reason.is_removal()
-                )
-            })
+            .filter(|(_, record)| record.lifecycle.removal().is_some())
             .map(|(uid, _)| uid.clone())
             .collect();
         for uid in stopping {
@@ -136,9 +146,7 @@ impl PodWorkers {
                 handle.again = Some(pod);
             } else if handle.full_name != pod.full_name() {
                 // Labels, folders and links are made from the name: under another it is another pod.
-                let grace = handle.pod.as_deref().map_or(Duration::from_secs(30), pod_grace);
-                handle.removing = Some((StopReason::Removed, grace));
-                handle.mailbox.stop(StopReason::Removed, grace);
+                handle.remove(StopReason::Removed, handle.grace());
                 handle.again = Some(pod);
             } else {
                 handle.pod = Some(Arc::clone(&pod));
@@ -157,10 +165,8 @@ impl PodWorkers {
     pub fn remove(&self, uid: &PodUid) {
         let mut state = self.state();
         if let Some(handle) = state.workers.get_mut(uid) {
-            let grace = handle.pod.as_deref().map_or(Duration::from_secs(30), pod_grace);
             handle.again = None;
-            handle.removing = Some((StopReason::Removed, grace));
-            handle.mailbox.stop(StopReason::Removed, grace);
+            handle.remove(StopReason::Removed, handle.grace());
         }
     }
 
@@ -245,8 +251,7 @@ impl PodWorkers {
         };
         self.spawn(state, uid.clone(), full_name.clone(), None, record);
         if let Some(handle) = state.workers.get_mut(uid) {
-            handle.removing = Some((StopReason::Orphaned, grace));
-            handle.mailbox.stop(StopReason::Orphaned, grace);
+            handle.remove(StopReason::Orphaned, grace);
         }
         // It has its name for as long as it is there, ahead of whoever waits for it.
         let queue = state.names.entry(full_name.clone()).or_default();
@@ -264,14 +269,8 @@ impl PodWorkers {
         pod: Option<Arc<Pod>>,
         record: Option<PodRecord>,
     ) {
-        let removing = match record.as_ref().map(|record| record.lifecycle) {
-            Some(PodLifecycle::Terminating { reason, .. } | PodLifecycle::Terminated { reason })
-                if reason.is_removal() =>
-            {
-                Some((reason, Duration::from_secs(30)))
-            }
-            _ => None,
-        };
+        let removal = record.as_ref().and_then(|record| record.lifecycle.removal());
+        let removing = removal.map(|reason| (reason, DEFAULT_GRACE));
         let again = pod.clone().filter(|_| removing.is_some());
         let pod = pod.filter(|_| removing.is_none());
         let mailbox = Arc::new(Mailbox::default());
@@ -328,9 +327,8 @@ impl PodWorkers {
             let record = self.env.records.load(uid.as_str()).value;
             self.spawn(&mut state, uid.clone(), handle.full_name, handle.pod, record);
             if let (Some(new), Some((reason, grace))) = (state.workers.get_mut(uid), handle.removing) {
-                new.removing = handle.removing;
                 new.again = handle.again;
-                new.mailbox.stop(reason, grace);
+                new.remove(reason, grace);
             }
         } else if let Some(pod) = handle.again {
             drop(state);
