@@ -6,9 +6,11 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    api::cri::{RuntimeFeatures, RuntimeHandler},
     cri::Cri,
     error::chain,
     host::cni::{cni_dirs_from_runtime_info, cni_load_errors, diagnose},
+    policy::runtime::RuntimeFacts,
 };
 
 /// Time between two questions while all is well; kubelet asks every 5 s.
@@ -34,12 +36,26 @@ pub struct RuntimeHealth {
     pub runtime_name: Arc<str>,
     /// Its version.
     pub runtime_version: Arc<str>,
+    /// Its handlers and what each can do.
+    pub handlers: Vec<RuntimeHandler>,
+    /// What it can do whatever the handler; `None` of a runtime that does not tell.
+    pub features: Option<RuntimeFeatures>,
 }
 
 impl RuntimeHealth {
     /// Whether it answers and is ready.
     pub fn is_usable(&self) -> bool {
         self.asked && self.runtime_error.is_none()
+    }
+
+    /// What the runtime says of itself, as decisions depend on it.
+    pub fn facts(&self) -> RuntimeFacts {
+        RuntimeFacts {
+            name: Arc::clone(&self.runtime_name),
+            version: Arc::clone(&self.runtime_version),
+            handlers: self.handlers.clone(),
+            features: self.features,
+        }
     }
 }
 
@@ -114,6 +130,8 @@ impl HealthMonitor {
                 return health;
             }
         };
+        health.handlers.clone_from(&answer.runtime_handlers);
+        health.features = answer.features;
         let failed = |kind: &str| {
             let conditions = answer.status.iter().flat_map(|status| &status.conditions);
             match conditions.into_iter().find(|condition| condition.r#type == kind) {

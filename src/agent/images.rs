@@ -24,6 +24,7 @@ use crate::{
     config::ImagePulls,
     cri::Cri,
     policy::backoff::RetryBackoff,
+    policy::container_config::ImageFacts,
 };
 
 /// How long a container waits for `ErrImagePull` before it waits for `ImagePullBackOff`.
@@ -173,7 +174,7 @@ impl Images {
         }
     }
 
-    /// Makes sure that the image is on the node and answers what the runtime calls it. `on_pull` is called
+    /// Makes sure that the image is on the node and answers what is known of it. `on_pull` is called
     /// before a pull is waited for.
     ///
     /// # Errors
@@ -184,27 +185,34 @@ impl Images {
         policy: PullPolicy,
         sandbox: &PodSandboxConfig,
         on_pull: impl FnOnce(),
-    ) -> PullResult {
+    ) -> Result<ImageFacts, ImageError> {
         let image = qualified(image);
         if policy != PullPolicy::Always {
-            if let Some(reference) = self.present(&image).await? {
-                return Ok(reference);
+            if let Some(facts) = self.present(&image).await? {
+                return Ok(facts);
             }
             if policy == PullPolicy::Never {
                 return Err(ImageError::NeverPull { image });
             }
         }
         on_pull();
-        self.pull(image, sandbox).await
+        let reference = self.pull(image, sandbox).await?;
+        // A pull does not tell the image's user.
+        let facts = self.present(&reference).await?.unwrap_or_default();
+        Ok(ImageFacts { reference, ..facts })
     }
 
-    async fn present(&self, image: &str) -> Result<Option<String>, ImageError> {
+    async fn present(&self, image: &str) -> Result<Option<ImageFacts>, ImageError> {
         let spec = ImageSpec { image: image.to_owned(), ..ImageSpec::default() };
         let answer = self.cri.image_status(spec, false).await.map_err(|error| ImageError::Inspect {
             image: image.to_owned(),
             cause: crate::error::chain(&error),
         })?;
-        Ok(answer.image.map(|image| image.id).filter(|id| !id.is_empty()))
+        Ok(answer.image.filter(|image| !image.id.is_empty()).map(|image| ImageFacts {
+            reference: image.id,
+            uid: image.uid.map(|uid| uid.value),
+            user_name: image.username,
+        }))
     }
 
     async fn pull(&self, image: String, sandbox: &PodSandboxConfig) -> PullResult {

@@ -31,6 +31,7 @@ use self::{
     images::{Images, PullLimits},
     pleg::Pleg,
     pods::{
+        admission::Admitted,
         env::{POD_RECORD, PodEnv, PodRecord, PodRecords},
         paths::NodePaths,
     },
@@ -52,7 +53,9 @@ use crate::{
         instance::{InstanceError, RootLock, port_owner, refuse_kubelet},
         sd::Notifier,
     },
-    policy::{backoff::RestartBackoff, cgroup::CgroupLayout, resources::ResourceSettings},
+    policy::{
+        backoff::RestartBackoff, cgroup::CgroupLayout, node::NodeSettings, resources::ResourceSettings,
+    },
     server::{healthz, local::OperatorSocket},
 };
 
@@ -171,14 +174,9 @@ impl Parts {
             cgroup_mounts: CgroupMounts::find(Path::new("/proc/self/mountinfo"))
                 .map_err(CommandError::failed)?,
             mountinfo: "/proc/self/mountinfo".into(),
-            resources: ResourceSettings {
-                node_memory_bytes: memory_bytes(),
-                cpu_cfs_quota: config.cpu_cfs_quota,
-                cpu_cfs_period_micros: i64::try_from(config.cpu_cfs_quota_period.as_micros())
-                    .unwrap_or(i64::MAX),
-            },
+            node: node_settings(config),
+            admitted: Admitted::default(),
             backoff: RestartBackoff::with_max(config.max_container_restart_period),
-            host_ips: host_ips(config),
             board: board::Board::default(),
             records: store,
         });
@@ -194,6 +192,18 @@ impl Parts {
             state: LoopState::new(kinds),
         };
         Ok(Self { sync_loop, sources })
+    }
+}
+
+fn node_settings(config: &AgentConfig) -> NodeSettings {
+    NodeSettings {
+        name: config.node_name.clone(),
+        host_ips: host_ips(config),
+        resources: ResourceSettings {
+            node_memory_bytes: memory_bytes(),
+            cpu_cfs_quota: config.cpu_cfs_quota,
+            cpu_cfs_period_micros: i64::try_from(config.cpu_cfs_quota_period.as_micros()).unwrap_or(i64::MAX),
+        },
     }
 }
 

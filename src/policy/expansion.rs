@@ -2,10 +2,6 @@
 //! (k8s.io/kubernetes/third_party/forked/golang/expansion): a reference to an unknown name stays as it is,
 //! `$$` is a dollar sign, and any other text, an unclosed `$(` too, is itself.
 
-use std::collections::HashMap;
-
-use k8s_openapi::api::core::v1::EnvVar;
-
 /// Replaces the references in a text.
 pub fn expand<'a>(text: &str, value_of: impl Fn(&str) -> Option<&'a str>) -> String {
     let mut out = String::with_capacity(text.len());
@@ -33,21 +29,6 @@ pub fn expand<'a>(text: &str, value_of: impl Fn(&str) -> Option<&'a str>) -> Str
     }
     out.push_str(rest);
     out
-}
-
-/// The environment of a container with literal values: in order, each value expanded over those before it;
-/// the later of two equal names counts.
-pub fn environment(vars: &[EnvVar]) -> Vec<(String, String)> {
-    let mut known: HashMap<&str, String> = HashMap::new();
-    let mut order: Vec<&str> = Vec::with_capacity(vars.len());
-    for var in vars {
-        let value =
-            expand(var.value.as_deref().unwrap_or_default(), |name| known.get(name).map(String::as_str));
-        if known.insert(&var.name, value).is_none() {
-            order.push(&var.name);
-        }
-    }
-    order.into_iter().map(|name| (name.to_owned(), known.remove(name).unwrap_or_default())).collect()
 }
 
 #[cfg(test)]
@@ -87,19 +68,6 @@ mod tests {
         ] {
             assert_eq!(with_a(text), expected, "{text}");
         }
-    }
-
-    #[test]
-    fn later_variables_see_earlier_ones() {
-        let var = |name: &str, value: &str| EnvVar {
-            name: name.into(),
-            value: Some(value.into()),
-            ..EnvVar::default()
-        };
-        let env =
-            environment(&[var("A", "$(B)"), var("B", "b"), var("C", "$(A)-$(B)"), var("B", "again-$(B)")]);
-        let expected = [("A", "$(B)"), ("B", "again-b"), ("C", "$(B)-b")];
-        assert_eq!(env, expected.map(|(k, v)| (k.to_owned(), v.to_owned())));
     }
 
     proptest! {

@@ -18,6 +18,8 @@ pub enum StopReason {
     Completed,
     /// It ran for longer than `activeDeadlineSeconds`. Its status and logs are kept.
     DeadlineExceeded,
+    /// The node does not take it. Nothing of it was ever made.
+    Rejected,
     /// Its source no longer names it.
     Removed,
     /// The runtime holds it and no source names it.

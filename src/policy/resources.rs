@@ -22,7 +22,7 @@ const BEST_EFFORT_OOM_SCORE: i64 = 1000;
 const NODE_CRITICAL_PRIORITY: i32 = 2_000_001_000;
 
 /// The node's facts and settings that resources depend on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ResourceSettings {
     /// The node's memory in bytes.
     pub node_memory_bytes: i64,

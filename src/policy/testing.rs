@@ -6,9 +6,15 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
+use super::{
+    container_config::{ContainerInput, ImageFacts},
+    node::NodeSettings,
+    pod_actions::StartContainer,
+    resources::ResourceSettings,
+};
 use crate::api::{
-    ContainerState, ObservedContainer, ObservedSandbox, PodFullName, PodObservation, SandboxState,
-    container_hash::kubelet_container_hash,
+    ContainerKind, ContainerState, ObservedContainer, ObservedSandbox, PodFullName, PodObservation,
+    SandboxState, container_hash::kubelet_container_hash,
 };
 
 /// The image of every test container.
@@ -98,4 +104,63 @@ pub(crate) fn observed(
     };
     observation.sort();
     observation
+}
+
+/// A node of 1 GiB that enforces CPU limits.
+pub(crate) fn node() -> NodeSettings {
+    NodeSettings {
+        name: "node1".into(),
+        resources: ResourceSettings {
+            node_memory_bytes: 1 << 30,
+            cpu_cfs_quota: true,
+            cpu_cfs_period_micros: 100_000,
+        },
+        ..NodeSettings::default()
+    }
+}
+
+/// The decision to start container `a` for the fourth time.
+pub(crate) fn start(kind: ContainerKind) -> StartContainer {
+    StartContainer {
+        kind,
+        index: 0,
+        name: "a".into(),
+        sandbox_id: "s".into(),
+        attempt: 3,
+        next_delay_seconds: 40,
+        made: None,
+    }
+}
+
+/// All that the configuration of a pod's first container depends on.
+pub(crate) struct ContainerParts {
+    pub(crate) pod: Pod,
+    pub(crate) start: StartContainer,
+    pub(crate) image: ImageFacts,
+    pub(crate) node: NodeSettings,
+}
+
+impl ContainerParts {
+    /// With plain surroundings.
+    pub(crate) fn of(pod: &Pod) -> Self {
+        Self {
+            pod: pod.clone(),
+            start: start(ContainerKind::Regular),
+            image: ImageFacts { reference: "sha256:1".into(), ..ImageFacts::default() },
+            node: node(),
+        }
+    }
+
+    /// What a function makes of them.
+    pub(crate) fn with<R>(&self, make: impl FnOnce(&ContainerInput<'_>) -> R) -> R {
+        make(&ContainerInput {
+            pod: &self.pod,
+            container: &self.pod.spec.as_ref().unwrap().containers[0],
+            start: &self.start,
+            image: &self.image,
+            mounts: &Vec::new(),
+            pod_ips: &[],
+            node: &self.node,
+        })
+    }
 }

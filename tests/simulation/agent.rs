@@ -19,6 +19,7 @@ use nodectl::{
         images::{Images, PullLimits},
         pleg::Pleg,
         pods::{
+            admission::Admitted,
             env::{POD_RECORD, PodEnv, PodRecord, PodRecords},
             paths::NodePaths,
         },
@@ -29,7 +30,9 @@ use nodectl::{
     config::{CgroupDriver, ImagePulls},
     cri::Cri,
     host::cgroup::CgroupMounts,
-    policy::{backoff::RestartBackoff, cgroup::CgroupLayout, resources::ResourceSettings},
+    policy::{
+        backoff::RestartBackoff, cgroup::CgroupLayout, node::NodeSettings, resources::ResourceSettings,
+    },
 };
 use tokio::{sync::watch, task::JoinHandle, time::sleep};
 use tokio_util::sync::CancellationToken;
@@ -145,13 +148,18 @@ impl Node {
             cgroups: CgroupLayout { driver: CgroupDriver::Systemd, root: "/".to_owned(), per_qos: true },
             cgroup_mounts: CgroupMounts::find(&mountinfo).unwrap(),
             mountinfo,
-            resources: ResourceSettings {
-                node_memory_bytes: 1 << 34,
-                cpu_cfs_quota: true,
-                cpu_cfs_period_micros: 100_000,
+            node: NodeSettings {
+                name: "node1".to_owned(),
+                host_ips: vec![IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1))],
+                resources: ResourceSettings {
+                    node_memory_bytes: 1 << 34,
+                    cpu_cfs_quota: true,
+                    cpu_cfs_period_micros: 100_000,
+                },
+                ..NodeSettings::default()
             },
+            admitted: Admitted::default(),
             backoff: RestartBackoff::default(),
-            host_ips: vec![IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1))],
             board: Board::default(),
             records: store,
         });

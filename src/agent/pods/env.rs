@@ -1,18 +1,18 @@
 //! What pod workers share: handles and settings, all of them read-only.
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use serde::{Deserialize, Serialize};
 
-use super::paths::NodePaths;
+use super::{admission::Admitted, paths::NodePaths};
 use crate::{
     agent::{board::Board, clock::Clock, health::HealthMonitor, images::Images, pleg::Pleg},
     cri::Cri,
     host::cgroup::CgroupMounts,
     policy::{
-        backoff::RestartBackoff, cgroup::CgroupLayout, lifecycle::PodLifecycle, resources::ResourceSettings,
+        backoff::RestartBackoff, cgroup::CgroupLayout, lifecycle::PodLifecycle, node::NodeSettings,
         status::PodFailure,
     },
     store::{CheckpointDir, Schema},
@@ -48,6 +48,12 @@ impl From<&Failure> for PodFailure {
     }
 }
 
+impl From<PodFailure> for Failure {
+    fn from(failure: PodFailure) -> Self {
+        Self { reason: failure.reason, message: failure.message }
+    }
+}
+
 /// The checkpoints of pods.
 pub type PodRecords = CheckpointDir<PodRecord>;
 
@@ -74,12 +80,12 @@ pub struct PodEnv {
     pub cgroup_mounts: CgroupMounts,
     /// Where to look for mounts: `/proc/self/mountinfo`.
     pub mountinfo: std::path::PathBuf,
-    /// What resources depend on.
-    pub resources: ResourceSettings,
+    /// The node's settings.
+    pub node: NodeSettings,
+    /// The pods that the node has taken.
+    pub admitted: Admitted,
     /// Crash-loop delays.
     pub backoff: RestartBackoff,
-    /// The node's addresses, the primary one first.
-    pub host_ips: Vec<IpAddr>,
     /// What is shown of pods.
     pub board: Board,
     /// Checkpoints.

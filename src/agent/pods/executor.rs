@@ -1,25 +1,22 @@
 //! Does what the policy decided about a running pod: folders and volumes, sandbox, containers.
 
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::Pod;
 
 use super::{
     failures::StepError,
     worker::{Done, Next, PodWorker},
 };
 use crate::{
-    agent::{
-        images::{ImageError, PullPolicy},
-        logs,
-        volumes::{self, make_agent_dir},
-    },
-    api::{ContainerKind, PodExt as _, PodObservation, cri::PodSandboxConfig, view::PodStep},
+    agent::logs,
+    api::{PodExt as _, PodObservation, cri::PodSandboxConfig, view::PodStep},
     policy::{
-        container_config::{container_config, sandbox_config},
+        container_config::{SandboxInput, sandbox_config},
         container_gc::removable,
         grace::pod_grace,
-        pod_actions::{CreateSandbox, PodActions, StartContainer},
+        pod_actions::{CreateSandbox, PodActions},
+        runtime,
     },
 };
 
@@ -102,40 +99,15 @@ impl PodWorker {
         Ok(())
     }
 
-    /// Makes the pod's folders and volumes, once for a specification.
-    async fn prepare(&mut self, pod: &Arc<Pod>) -> Result<(), StepError> {
-        if self.prepared {
-            return Ok(());
-        }
-        self.at(PodStep::PreparingVolumes, "make folders and volumes");
-        let (env, pod) = (Arc::clone(&self.env), Arc::clone(pod));
-        let made = tokio::task::spawn_blocking(move || {
-            let folder = env.paths.pod(&pod.uid()).ok_or_else(|| {
-                StepError::new("InvalidPod", format!("the uid {:?} cannot be a folder's name", pod.uid()))
-            })?;
-            make_agent_dir(&folder).map_err(|error| {
-                StepError::new("FailedMount", format!("cannot make folder {}: {error}", folder.display()))
-            })?;
-            volumes::set_up(&pod, &env.paths)
-                .map_err(|error| StepError::new("FailedMount", error.to_string()))?;
-            let names = pod.all_containers();
-            logs::set_up(&pod, names.iter().map(|(_, c)| c.name.as_str()), &env.paths).map_err(|error| {
-                let folder = env.paths.pod_log(&pod);
-                StepError::new(
-                    "FailedCreateLogDirectory",
-                    format!("cannot make log folder {}: {error}", folder.display()),
-                )
-            })
-        })
-        .await;
-        made.unwrap_or_else(|error| Err(StepError::new("FailedMount", error.to_string())))?;
-        self.prepared = true;
-        Ok(())
-    }
-
     fn sandbox_config(&self, pod: &Pod, attempt: u32) -> PodSandboxConfig {
         let logs = self.env.paths.pod_log(pod);
-        sandbox_config(pod, attempt, &logs.to_string_lossy(), &self.env.cgroups.pod_parent(pod))
+        sandbox_config(&SandboxInput {
+            pod,
+            attempt,
+            log_directory: &logs.to_string_lossy(),
+            cgroup_parent: &self.env.cgroups.pod_parent(pod),
+            node: &self.env.node,
+        })
     }
 
     async fn create_sandbox(&mut self, pod: &Arc<Pod>, create: &CreateSandbox) -> Result<Done, StepError> {
@@ -145,6 +117,10 @@ impl PodWorker {
         }
         if self.waits_for_network(pod) {
             return Ok(Done::Wait(Next::Told));
+        }
+        if let Some(unmet) = runtime::unmet(pod, &self.env.health.current().facts(), &self.env.node) {
+            let message = format!("{}: {}", unmet.field, unmet.message);
+            return Err(StepError::new("RuntimeUnsupported", message));
         }
         self.prepare(pod).await?;
         self.show(PodStep::CreatingSandbox, format!("make sandbox {}: {}", create.attempt, create.reason));
@@ -216,87 +192,6 @@ impl PodWorker {
         at
     }
 
-    async fn start_container(
-        &mut self,
-        pod: &Arc<Pod>,
-        sandbox: &PodSandboxConfig,
-        start: &StartContainer,
-    ) -> Result<(), StepError> {
-        let container = spec_of(pod, start).ok_or_else(|| {
-            StepError::new("CreateContainerConfigError", format!("no container {:?} in the pod", start.name))
-        })?;
-        let id = match &start.made {
-            Some(id) => id.to_string(),
-            None => self.create_container(pod, container, sandbox, start).await?,
-        };
-        self.at(PodStep::StartingContainer, format!("start container {:?}", start.name));
-        let started = self.env.cri.start_container(&id).await;
-        self.link_log(pod, start, &id);
-        started.map_err(|error| {
-            self.runtime_error("RunContainerError", &format!("start container {:?}", start.name), &error)
-        })?;
-        tracing::info!(pod = %self.full_name, container = start.name, %id, attempt = start.attempt, "started container");
-        Ok(())
-    }
-
-    async fn create_container(
-        &mut self,
-        pod: &Arc<Pod>,
-        container: &Container,
-        sandbox: &PodSandboxConfig,
-        start: &StartContainer,
-    ) -> Result<String, StepError> {
-        let image = container.image.clone().unwrap_or_default();
-        let image_ref = self.ensure_image(container, &image, sandbox).await?;
-        let mounts = volumes::mounts(pod, container, &self.env.paths)
-            .map_err(|error| StepError::new("CreateContainerConfigError", error.to_string()))?;
-        let config = container_config(pod, container, start, &image_ref, mounts, &self.env.resources);
-        self.at(PodStep::StartingContainer, format!("make container {:?}", start.name));
-        let made = self.env.cri.create_container(start.sandbox_id.as_str(), config, sandbox.clone()).await;
-        made.map_err(|error| {
-            let what = match error.name_reserved() {
-                Some(_) => format!("make container {:?}, an earlier call is still at it", start.name),
-                None => format!("make container {:?}", start.name),
-            };
-            self.runtime_error("CreateContainerError", &what, &error)
-        })
-    }
-
-    async fn ensure_image(
-        &mut self,
-        container: &Container,
-        image: &str,
-        sandbox: &PodSandboxConfig,
-    ) -> Result<String, StepError> {
-        let policy = PullPolicy::of(container.image_pull_policy.as_deref(), image);
-        let (env, mailbox, stop) = (Arc::clone(&self.env), Arc::clone(&self.mailbox), self.stop.clone());
-        let ensured = tokio::select! {
-            ensured = env.images.ensure(image, policy, sandbox, || {
-                self.show(PodStep::PullingImage, format!("pull image {image:?}"));
-            }) => ensured,
-            // The pull goes on; nobody waits for it.
-            () = mailbox.stop_told() => return Err(StepError::new("Interrupted", "the pod is to stop")),
-            () = stop.cancelled() => return Err(StepError::new("Interrupted", "the agent is to stop")),
-        };
-        ensured.map_err(|error| StepError {
-            retry_after: error.retry_after(),
-            hints: image_hints(&error),
-            ..StepError::new(error.reason(), error.to_string())
-        })
-    }
-
-    /// Links the log beside the call that starts the container; nobody waits for it.
-    fn link_log(&self, pod: &Pod, start: &StartContainer, id: &str) {
-        let paths = &self.env.paths;
-        let log: PathBuf = paths.pod_log(pod).join(&start.name).join(format!("{}.log", start.attempt));
-        let link = paths.container_log_link(&self.full_name, &start.name, id);
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = logs::link(&log, &link) {
-                tracing::warn!("cannot link log {} as {}: {error}", log.display(), link.display());
-            }
-        });
-    }
-
     /// Removes containers and sandboxes that later ones have replaced, with their logs.
     pub(super) async fn collect_garbage(&mut self, seen: &PodObservation) {
         let found = removable(seen);
@@ -326,23 +221,5 @@ impl PodWorker {
         if let Err(error) = self.inspect().await {
             tracing::debug!(pod = %self.full_name, "{}", error.message);
         }
-    }
-}
-
-fn spec_of<'a>(pod: &'a Pod, start: &StartContainer) -> Option<&'a Container> {
-    let spec = pod.spec();
-    let list = match start.kind {
-        ContainerKind::Regular => Some(&spec.containers),
-        ContainerKind::Init | ContainerKind::Sidecar => spec.init_containers.as_ref(),
-    };
-    list?.get(start.index).filter(|container| container.name == start.name)
-}
-
-fn image_hints(error: &ImageError) -> Vec<String> {
-    match error {
-        ImageError::NeverPull { image } => {
-            vec![format!("bring the image {image} to the node, or set imagePullPolicy to IfNotPresent")]
-        }
-        _ => Vec::new(),
     }
 }

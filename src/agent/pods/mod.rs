@@ -1,11 +1,14 @@
 //! Pods: what is wanted, a worker for each, and what the workers do.
 
+pub mod admission;
 pub mod desired;
 pub mod env;
 mod executor;
 pub mod failures;
 pub mod mailbox;
 pub mod paths;
+mod prepare;
+mod start;
 mod terminator;
 pub mod worker;
 pub mod workers;

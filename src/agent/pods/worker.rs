@@ -5,7 +5,7 @@
 //! of the process. A call that makes something is never given up half way; waiting for a pull or for a
 //! container's end is.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
@@ -63,6 +63,8 @@ pub struct PodWorker {
     pub(super) prepared: bool,
     /// Whether something was done that no observation is newer than.
     pub(super) unseen: bool,
+    /// Whether the node has taken the pod.
+    admitted: bool,
     start_time: Timestamp,
     failure: Option<Failure>,
     /// Containers in crash-loop back-off.
@@ -99,6 +101,8 @@ impl PodWorker {
             failures: Failures::default(),
             prepared: false,
             unseen: false,
+            // What an earlier agent took is not judged again.
+            admitted: lifecycle == PodLifecycle::Syncing,
             start_time: record.as_ref().map_or(now, |record| record.start_time),
             failure: record.and_then(|record| record.failure),
             crash_loops: BTreeMap::new(),
@@ -131,7 +135,14 @@ impl PodWorker {
                 PodLifecycle::Syncing => self.sync().await,
                 PodLifecycle::Terminating { .. } => self.terminate().await,
                 PodLifecycle::Terminated { reason } if reason.is_removal() => self.clean_up().await,
+                PodLifecycle::Terminated { reason: StopReason::Rejected } => {
+                    self.env.admitted.release(&self.uid);
+                    let why = self.failure.as_ref().map_or_else(String::new, |f| f.message.clone());
+                    self.at(PodStep::Rejected, why);
+                    Next::Told
+                }
                 PodLifecycle::Terminated { .. } => {
+                    self.env.admitted.release(&self.uid);
                     self.at(PodStep::Finished, "all containers ended; status and logs are kept");
                     // A pod that never came to rest before its end left more than is kept.
                     self.publish(&Next::Told);
@@ -142,6 +153,7 @@ impl PodWorker {
                 PodLifecycle::Finished => Next::Told,
             };
             if self.lifecycle == PodLifecycle::Finished {
+                self.env.admitted.release(&self.uid);
                 self.env.pleg.unmute(&self.uid);
                 self.env.board.remove(&self.uid);
                 return true;
@@ -327,6 +339,9 @@ impl PodWorker {
             self.at(PodStep::WaitingForRuntime, why);
             return Next::Told;
         }
+        if let Err(refused) = self.admit(&pod) {
+            return self.rejected(refused);
+        }
         let deadline = self.active_deadline(&pod);
         if deadline.is_some_and(|at| at <= self.now()) {
             return self.past_deadline(&pod);
@@ -394,6 +409,25 @@ impl PodWorker {
         let why = self.env.health.current().runtime_error?;
         self.at(PodStep::WaitingForRuntime, why);
         Some(deadline.map_or(Next::Told, Next::At))
+    }
+
+    /// Has the node take the pod, once. What runs already was taken, by whoever started it.
+    fn admit(&mut self, pod: &Arc<Pod>) -> Result<(), PodFailure> {
+        let env = &self.env;
+        if self.admitted || self.observation().has_live_parts() {
+            env.admitted.keep(&self.uid, pod);
+        } else {
+            env.admitted.admit(&self.uid, pod, &env.node)?;
+        }
+        self.admitted = true;
+        Ok(())
+    }
+
+    fn rejected(&mut self, refused: PodFailure) -> Next {
+        tracing::warn!(pod = %self.full_name, uid = %self.uid, reason = refused.reason, "the node does not take the pod: {}", refused.message);
+        self.failure = Some(refused.into());
+        self.step(LifecycleInput::Stop { reason: StopReason::Rejected, grace: Duration::ZERO });
+        Next::Now
     }
 
     fn active_deadline(&self, pod: &Pod) -> Option<Timestamp> {
@@ -473,7 +507,7 @@ impl PodWorker {
             terminal: terminal.as_ref(),
             probes: &BTreeMap::new(),
             lifecycle_done: asked && matches!(self.lifecycle, PodLifecycle::Terminated { .. }),
-            host_ips: &self.env.host_ips,
+            host_ips: &self.env.node.host_ips,
             started_at: Some(self.start_time),
             runtime_name: &health.runtime_name,
             recursive_read_only: false,

@@ -1,0 +1,32 @@
+//! Whether the node takes a pod at all. A pod that it refuses is `Failed` for good, with the reason, as with
+//! kubelet (pkg/kubelet/lifecycle): its manifest must change.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Pod;
+
+use super::{node::NodeSettings, status::PodFailure};
+
+/// What the answer depends on.
+#[derive(Debug, Clone, Copy)]
+pub struct AdmissionInput<'a> {
+    /// The pod.
+    pub pod: &'a Pod,
+    /// The pods that the node has taken and that have not come to their end.
+    pub others: &'a [Arc<Pod>],
+    /// The node.
+    pub node: &'a NodeSettings,
+}
+
+type Check = fn(&AdmissionInput<'_>) -> Result<(), PodFailure>;
+
+/// All checks, in the order in which they are made.
+const CHECKS: &[Check] = &[];
+
+/// Makes all checks.
+///
+/// # Errors
+/// The first refusal.
+pub fn admit(input: &AdmissionInput<'_>) -> Result<(), PodFailure> {
+    CHECKS.iter().try_for_each(|check| check(input))
+}

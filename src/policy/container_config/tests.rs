@@ -1,0 +1,80 @@
+//! What the runtime is asked for, and what is read back of it.
+
+use k8s_openapi::api::core::v1::EnvVar;
+
+use super::*;
+use crate::{
+    api::ContainerKind,
+    policy::{fingerprints::container_fingerprint, testing},
+};
+
+fn sandbox(pod: &Pod) -> crate::api::cri::PodSandboxConfig {
+    sandbox_config(&SandboxInput {
+        pod,
+        attempt: 2,
+        log_directory: "/logs",
+        cgroup_parent: "/kubepods/x",
+        node: &testing::node(),
+    })
+}
+
+#[test]
+fn labels_are_kubelets_and_win_over_the_pods_own() {
+    let mut pod = testing::pod(&["a"]);
+    pod.metadata.labels =
+        Some(BTreeMap::from([("app".into(), "x".into()), (labels::POD_UID.into(), "forged".into())]));
+    let config = sandbox(&pod);
+    assert_eq!(config.labels[labels::POD_UID], "u");
+    assert_eq!(config.labels["app"], "x");
+    assert_eq!(config.metadata.as_ref().map(|m| m.attempt), Some(2));
+    assert_eq!(config.hostname, "p");
+    let container = testing::ContainerParts::of(&pod).with(container_config).unwrap();
+    // Of the pod's labels none stands on its containers.
+    assert_eq!(
+        container.labels.keys().collect::<Vec<_>>(),
+        [labels::CONTAINER_NAME, labels::POD_NAME, labels::POD_NAMESPACE, labels::POD_UID]
+    );
+    assert_eq!(container.log_path, "a/3.log");
+    assert_eq!(container.image.map(|i| i.user_specified_image), Some(testing::IMAGE.to_owned()));
+}
+
+#[test]
+fn what_is_written_is_read_back() {
+    let mut pod = testing::pod(&["a"]);
+    pod.spec.as_mut().unwrap().termination_grace_period_seconds = Some(7);
+    let wanted = &pod.spec().containers[0];
+    let config = {
+        let mut parts = testing::ContainerParts::of(&pod);
+        parts.start = testing::start(ContainerKind::Sidecar);
+        parts.with(container_config).unwrap()
+    };
+    let marks = crate::api::observation::ContainerMarks::read(&config.annotations);
+    assert_eq!(marks.restart_count, Some(3));
+    assert_eq!(marks.restart_delay_seconds, Some(40));
+    assert_eq!(marks.pod_grace_seconds, Some(7));
+    assert!(marks.sidecar);
+    assert_eq!(marks.fingerprint, Some(container_fingerprint(&pod, wanted)));
+    assert_eq!(marks.kubelet_hash, Some(crate::api::container_hash::kubelet_container_hash(wanted)));
+}
+
+#[test]
+fn commands_and_arguments_are_expanded() {
+    let mut pod = testing::pod(&["a"]);
+    let wanted = &mut pod.spec.as_mut().unwrap().containers[0];
+    wanted.env = Some(vec![EnvVar { name: "N".into(), value: Some("5".into()), ..EnvVar::default() }]);
+    wanted.command = Some(vec!["sleep".into(), "$(N)".into()]);
+    wanted.args = Some(vec!["$(M)$$(N)".into()]);
+    let config = testing::ContainerParts::of(&pod).with(container_config).unwrap();
+    assert_eq!((config.command, config.args), (vec!["sleep".into(), "5".into()], vec!["$(M)$(N)".into()]));
+}
+
+#[test]
+fn host_names_fit_the_kernel() {
+    let mut pod = testing::pod(&["a"]);
+    pod.metadata.name = Some(format!("{}-.x", "a".repeat(61)));
+    assert_eq!(pod_hostname(&pod), "a".repeat(61));
+    pod.spec.as_mut().unwrap().hostname = Some("given".into());
+    assert_eq!(pod_hostname(&pod), "given");
+    pod.spec.as_mut().unwrap().host_network = Some(true);
+    assert_eq!(sandbox(&pod).hostname, "");
+}

@@ -1,0 +1,89 @@
+//! What a runtime can do, and what a pod needs of it.
+//!
+//! A runtime ignores fields of a request that it does not know. So what a pod needs of a newer runtime is
+//! compared with what the present one is before it is asked: a pod is never half honoured.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Pod;
+
+use super::node::NodeSettings;
+use crate::api::cri::{RuntimeFeatures, RuntimeHandler};
+
+/// What a runtime says of itself.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RuntimeFacts {
+    /// Its name, e.g. `containerd`.
+    pub name: Arc<str>,
+    /// Its version as it gives it, e.g. `1.6.20~ds1`.
+    pub version: Arc<str>,
+    /// Its handlers and what each can do; empty of a runtime that does not tell (containerd before 2.0).
+    pub handlers: Vec<RuntimeHandler>,
+    /// What it can do whatever the handler; `None` of a runtime that does not tell.
+    pub features: Option<RuntimeFeatures>,
+}
+
+/// Something that a pod needs and the runtime lacks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unmet {
+    /// The field that asks for it.
+    pub field: String,
+    /// What the runtime lacks, with its version and the one it takes.
+    pub message: String,
+}
+
+impl RuntimeFacts {
+    /// Whether it is containerd of at least this version. Another runtime is taken to be: it has features to
+    /// be asked for instead.
+    pub fn at_least_containerd(&self, major: u32, minor: u32) -> bool {
+        if &*self.name != "containerd" {
+            return true;
+        }
+        let mut numbers = self
+            .version
+            .trim_start_matches('v')
+            .split(|c: char| !c.is_ascii_digit())
+            .map(|digits| digits.parse::<u32>().unwrap_or(0));
+        (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (major, minor)
+    }
+
+    /// Its handler of that name, if it tells of it; the empty name is the default handler's.
+    pub fn handler(&self, name: &str) -> Option<&RuntimeHandler> {
+        self.handlers.iter().find(|handler| handler.name == name)
+    }
+}
+
+type Need = fn(&Pod, &RuntimeFacts, &NodeSettings) -> Option<Unmet>;
+
+/// All needs that a runtime may not meet.
+const NEEDS: &[Need] = &[];
+
+/// The first thing that the pod needs and the runtime lacks.
+pub fn unmet(pod: &Pod, runtime: &RuntimeFacts, node: &NodeSettings) -> Option<Unmet> {
+    NEEDS.iter().find_map(|need| need(pod, runtime, node))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_by_number() {
+        let facts = |name: &str, version: &str| RuntimeFacts {
+            name: name.into(),
+            version: version.into(),
+            ..RuntimeFacts::default()
+        };
+        for (version, expected) in [
+            ("1.6.20~ds1", false),
+            ("v1.7.24", false),
+            ("2.1.9", true),
+            ("v2.0.0-rc.1", false),
+            ("10.0", true),
+            ("", false),
+        ] {
+            assert_eq!(facts("containerd", version).at_least_containerd(2, 1), expected, "{version}");
+        }
+        assert!(facts("cri-o", "1.20.0").at_least_containerd(2, 1));
+    }
+}

@@ -1,0 +1,1 @@
+//! Cgroups and resources.

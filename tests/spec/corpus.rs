@@ -1,0 +1,1 @@
+//! The manifests of tests/pods, each with what must be seen.

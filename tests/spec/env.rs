@@ -1,0 +1,1 @@
+//! Environment, downward API, expansion, termination messages, standard input.

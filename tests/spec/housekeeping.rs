@@ -1,0 +1,1 @@
+//! Ends, collection of what is dead, log rotation.

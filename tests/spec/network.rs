@@ -1,0 +1,1 @@
+//! Names, addresses, hosts, resolvers, ports, namespaces, runtime classes.

@@ -1,0 +1,1 @@
+//! Security contexts, seccomp, sysctls, user namespaces.
