@@ -65,6 +65,12 @@ look() {
         # For hack/containerd2.sh, on Ubuntu.
         [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || [ -e /usr/share/keyrings/debian-archive-keyring.pgp ] ||
             missing+=(debian-archive-keyring)
+        # For hack/vm.sh.
+        need qemu-system-x86_64 qemu-system-x86
+        need cpio cpio
+        need depmod kmod
+        need dbus-daemon dbus
+        [ -x /lib/systemd/systemd ] || missing+=(systemd)
     fi
     [ "${#missing[@]}" -eq 0 ] || mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
 }
