@@ -1,4 +1,5 @@
 #!/bin/busybox sh
+# shellcheck shell=dash
 # The first process of the virtual machine of hack/vm.sh. It runs twice: in the initial file system, where it
 # puts a layer of memory over the host's root and changes into it, and then there.
 PATH=/bin:/sbin:/usr/bin:/usr/sbin:/usr/local/bin
