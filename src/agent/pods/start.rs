@@ -7,12 +7,18 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use super::{failures::StepError, worker::PodWorker};
 use crate::{
     agent::{
+        env_files,
         images::{ImageError, PullPolicy},
-        logs, volumes,
+        logs, termination, volumes,
     },
-    api::{ContainerKind, PodExt as _, cri::PodSandboxConfig, view::PodStep},
+    api::{
+        ContainerKind, PodExt as _,
+        cri::{Mount, PodSandboxConfig},
+        view::PodStep,
+    },
     policy::{
         container_config::{ContainerInput, ImageFacts, container_config},
+        env::EnvFiles,
         pod_actions::StartContainer,
     },
 };
@@ -50,9 +56,8 @@ impl PodWorker {
     ) -> Result<String, StepError> {
         let image = container.image.clone().unwrap_or_default();
         let image = self.ensure_image(container, &image, sandbox).await?;
-        let mounts = volumes::mounts(pod, container, &self.env.paths)
-            .map_err(|error| StepError::new("CreateContainerConfigError", error.to_string()))?;
         let pod_ips = self.pod_ips(pod);
+        let (mounts, files) = self.lay_out(pod, container, start).await?;
         let config = container_config(&ContainerInput {
             pod,
             container,
@@ -60,6 +65,7 @@ impl PodWorker {
             image: &image,
             mounts: &mounts,
             pod_ips: &pod_ips,
+            files: &files,
             node: &self.env.node,
         })
         .map_err(|error| StepError {
@@ -75,6 +81,31 @@ impl PodWorker {
             };
             self.runtime_error("CreateContainerError", &what, &error)
         })
+    }
+
+    /// What is mounted into the container, and the files that its variables come from.
+    async fn lay_out(
+        &self,
+        pod: &Arc<Pod>,
+        container: &Container,
+        start: &StartContainer,
+    ) -> Result<(Vec<Mount>, EnvFiles), StepError> {
+        let (env, pod, container) = (Arc::clone(&self.env), Arc::clone(pod), container.clone());
+        let attempt = start.attempt;
+        let laid_out = tokio::task::spawn_blocking(move || {
+            let failed = |why: String| StepError::new("CreateContainerConfigError", why);
+            let files = env_files::read(&pod, &container, &env.paths).map_err(failed)?;
+            let mut mounts =
+                volumes::mounts(&pod, &container, &env.paths).map_err(|error| failed(error.to_string()))?;
+            let said = termination::set_up(&env.paths, &pod.uid(), &container, attempt).map_err(|error| {
+                failed(format!("cannot make the file for the container's termination message: {error}"))
+            })?;
+            mounts.push(said);
+            Ok((mounts, files))
+        });
+        laid_out
+            .await
+            .unwrap_or_else(|error| Err(StepError::new("CreateContainerConfigError", error.to_string())))
     }
 
     async fn ensure_image(

@@ -68,6 +68,7 @@ pub(super) fn runs(name: &str, attempt: u32, created: i64) -> ObservedContainer 
         image: "i:1".to_owned(),
         image_ref: "sha256:1".to_owned(),
         log_path: String::new(),
+        termination_file: String::new(),
         kubelet_hash: None,
         fingerprint: None,
         restart_delay_seconds: None,
