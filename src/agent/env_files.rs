@@ -3,7 +3,7 @@
 
 use std::{io, path::Path};
 
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, FileKeySelector, Pod};
 
 use super::pods::paths::NodePaths;
 use crate::{
@@ -15,14 +15,19 @@ use crate::{
 /// The longest file, in bytes.
 const MAX_FILE: u64 = 1 << 20;
 
+/// The files that the container's `fileKeyRef`s name.
+pub fn named(container: &Container) -> impl Iterator<Item = &FileKeySelector> {
+    let vars = container.env.iter().flatten().filter_map(|var| var.value_from.as_ref());
+    vars.filter_map(|from| from.file_key_ref.as_ref())
+}
+
 /// Reads every file that the container's `fileKeyRef`s name, once. Blocks on the file system.
 ///
 /// # Errors
 /// Which file cannot be read, and why; that one is not there is none.
 pub fn read(pod: &Pod, container: &Container, paths: &NodePaths) -> Result<EnvFiles, String> {
     let mut files = EnvFiles::new();
-    let vars = container.env.iter().flatten().filter_map(|var| var.value_from.as_ref());
-    for file in vars.filter_map(|from| from.file_key_ref.as_ref()) {
+    for file in named(container) {
         let key = (file.volume_name.clone(), file.path.clone());
         if files.contains_key(&key) {
             continue;

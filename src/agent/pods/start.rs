@@ -57,7 +57,10 @@ impl PodWorker {
         let image = container.image.clone().unwrap_or_default();
         let image = self.ensure_image(container, &image, sandbox).await?;
         let pod_ips = self.pod_ips(pod);
-        let (mounts, files) = self.lay_out(pod, container, start).await?;
+        let files = self.env_files(pod, container).await?;
+        let mut mounts = volumes::mounts(pod, container, &self.env.paths)
+            .map_err(|error| StepError::new("CreateContainerConfigError", error.to_string()))?;
+        mounts.push(self.termination_mount(container, start).await?);
         let config = container_config(&ContainerInput {
             pod,
             container,
@@ -83,29 +86,32 @@ impl PodWorker {
         })
     }
 
-    /// What is mounted into the container, and the files that its variables come from.
-    async fn lay_out(
+    /// The files that the container's variables come from.
+    async fn env_files(&self, pod: &Arc<Pod>, container: &Container) -> Result<EnvFiles, StepError> {
+        if env_files::named(container).next().is_none() {
+            return Ok(EnvFiles::new());
+        }
+        let (env, pod, container) = (Arc::clone(&self.env), Arc::clone(pod), container.clone());
+        let read = tokio::task::spawn_blocking(move || env_files::read(&pod, &container, &env.paths)).await;
+        let read = read.unwrap_or_else(|error| Err(error.to_string()));
+        read.map_err(|why| StepError::new("CreateContainerConfigError", why))
+    }
+
+    /// The file for the container's last words.
+    async fn termination_mount(
         &self,
-        pod: &Arc<Pod>,
         container: &Container,
         start: &StartContainer,
-    ) -> Result<(Vec<Mount>, EnvFiles), StepError> {
-        let (env, pod, container) = (Arc::clone(&self.env), Arc::clone(pod), container.clone());
+    ) -> Result<Mount, StepError> {
+        let (env, uid, container) = (Arc::clone(&self.env), self.uid.clone(), container.clone());
         let attempt = start.attempt;
-        let laid_out = tokio::task::spawn_blocking(move || {
-            let failed = |why: String| StepError::new("CreateContainerConfigError", why);
-            let files = env_files::read(&pod, &container, &env.paths).map_err(failed)?;
-            let mut mounts =
-                volumes::mounts(&pod, &container, &env.paths).map_err(|error| failed(error.to_string()))?;
-            let said = termination::set_up(&env.paths, &pod.uid(), &container, attempt).map_err(|error| {
-                failed(format!("cannot make the file for the container's termination message: {error}"))
-            })?;
-            mounts.push(said);
-            Ok((mounts, files))
+        let made = tokio::task::spawn_blocking(move || {
+            termination::set_up(&env.paths, &uid, &container, attempt).map_err(|error| error.to_string())
         });
-        laid_out
-            .await
-            .unwrap_or_else(|error| Err(StepError::new("CreateContainerConfigError", error.to_string())))
+        made.await.unwrap_or_else(|error| Err(error.to_string())).map_err(|why| {
+            let what = "cannot make the file for the container's termination message";
+            StepError::new("CreateContainerConfigError", format!("{what}: {why}"))
+        })
     }
 
     async fn ensure_image(

@@ -122,7 +122,7 @@ mod tests {
 
     use super::*;
 
-    fn pod(volume: serde_json::Value) -> Pod {
+    fn pod(volume: &serde_json::Value) -> Pod {
         let pod = json!({
             "metadata": {"name": "p", "uid": "u", "labels": {"app": "web"}},
             "spec": {
@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn files_follow_the_pod_and_are_handed_over_before_they_are_seen() {
         let root = tempfile::tempdir().unwrap();
-        let mut pod = pod(json!({"name": "v", "downwardAPI": {"defaultMode": 0o440, "items": [
+        let mut pod = pod(&json!({"name": "v", "downwardAPI": {"defaultMode": 0o440, "items": [
             {"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}},
             {"path": "d/cpu", "mode": 0o400, "resourceFieldRef": {"containerName": "c", "resource": "limits.cpu"}},
         ]}}));
@@ -169,7 +169,8 @@ mod tests {
     fn parts_are_put_together() {
         let root = tempfile::tempdir().unwrap();
         let part = |path: &str, field: &str| json!({"downwardAPI": {"items": [{"path": path, "fieldRef": {"fieldPath": field}}]}});
-        let volume = |parts: &[serde_json::Value]| pod(json!({"name": "v", "projected": {"sources": parts}}));
+        let volume =
+            |parts: &[serde_json::Value]| pod(&json!({"name": "v", "projected": {"sources": parts}}));
         let write = |pod: &Pod| set_up(pod, &paths(root.path()), &NodeSettings::default(), |_, _, _| Ok(()));
         write(&volume(&[part("name", "metadata.name"), part("uid", "metadata.uid")])).unwrap();
         let at = root.path().join("pods/u/volumes/kubernetes.io~projected/v");
