@@ -3,6 +3,7 @@
 
 pub mod board;
 pub mod clock;
+pub mod env_files;
 pub mod health;
 pub mod housekeeping;
 pub mod images;
@@ -11,11 +12,12 @@ pub mod pleg;
 pub mod pods;
 pub mod sources;
 pub mod sync_loop;
+pub mod termination;
 pub mod view;
 pub mod volumes;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
     path::Path,
     sync::Arc,
@@ -49,12 +51,17 @@ use crate::{
     cri::{Cri, CriClient, CriTimeouts, RuntimeEndpoint},
     error::{CommandError, chain},
     host::{
+        capacity::{cpus, file_system_bytes},
         cgroup::CgroupMounts,
         instance::{InstanceError, RootLock, port_owner, refuse_kubelet},
         sd::Notifier,
     },
     policy::{
-        backoff::RestartBackoff, cgroup::CgroupLayout, node::NodeSettings, resources::ResourceSettings,
+        allocatable::{NodeResources, Reservations, allocatable},
+        backoff::RestartBackoff,
+        cgroup::CgroupLayout,
+        node::NodeSettings,
+        resources::ResourceSettings,
     },
     server::{healthz, local::OperatorSocket},
 };
@@ -143,13 +150,13 @@ impl Parts {
         let cri: Arc<dyn Cri> = Arc::new(client(config)?);
         let driver = cgroup_driver(&*cri, config.cgroup_driver).await;
         let clock = Clock::system();
-        let (pleg, changed) = Pleg::new(Arc::clone(&cri), clock);
         let health = HealthMonitor::new(Arc::clone(&cri));
         let paths = NodePaths {
             root: config.root_dir.clone(),
             pod_logs: config.pod_logs_dir.clone(),
             container_logs: config.container_log_dir.clone(),
         };
+        let (pleg, changed) = Pleg::new(Arc::clone(&cri), clock, paths.clone());
         let (store, records) = open_records(&paths)?;
         let events = cri.events();
         let env = Arc::new(PodEnv {
@@ -196,6 +203,7 @@ impl Parts {
 }
 
 fn node_settings(config: &AgentConfig) -> NodeSettings {
+    let none = BTreeMap::new();
     NodeSettings {
         name: config.node_name.clone(),
         host_ips: host_ips(config),
@@ -204,7 +212,30 @@ fn node_settings(config: &AgentConfig) -> NodeSettings {
             cpu_cfs_quota: config.cpu_cfs_quota,
             cpu_cfs_period_micros: i64::try_from(config.cpu_cfs_quota_period.as_micros()).unwrap_or(i64::MAX),
         },
+        allocatable: allocatable(
+            NodeResources {
+                milli_cpu: told("the number of CPUs", cpus(Path::new("/sys/devices/system/cpu/online")))
+                    .saturating_mul(1000),
+                memory_bytes: memory_bytes(),
+                ephemeral_storage_bytes: told("the disk's size", file_system_bytes(&config.root_dir)),
+            },
+            &Reservations {
+                kube: config.kubelet.kube_reserved.as_ref().unwrap_or(&none),
+                system: config.kubelet.system_reserved.as_ref().unwrap_or(&none),
+                system_cpus: config.kubelet.reserved_system_cpus.as_deref().unwrap_or_default(),
+                eviction_hard: config.kubelet.eviction_hard.as_ref().unwrap_or(&none),
+            },
+        ),
+        env_files: config.feature_gates.enabled("EnvFiles"),
     }
+}
+
+/// What the machine tells, or nothing where it does not.
+fn told(what: &str, answer: std::io::Result<i64>) -> i64 {
+    answer.unwrap_or_else(|error| {
+        tracing::warn!("cannot find out {what}, which containers without a limit are told: {error}");
+        0
+    })
 }
 
 fn client(config: &AgentConfig) -> Result<CriClient, CommandError> {

@@ -19,10 +19,11 @@ use tokio::{
     time::Instant,
 };
 
-use super::clock::Clock;
+use super::{clock::Clock, pods::paths::NodePaths, termination};
 use crate::{
     api::{
-        ContainerState, ObservedSandbox, PodFullName, PodObservation, PodUid, SandboxState,
+        ContainerState, ObservedContainer, ObservedSandbox, PodFullName, PodObservation, PodUid,
+        SandboxState,
         cri::{self, Container, ContainerFilter, ContainerStatus, PodSandbox, PodSandboxFilter},
         labels,
     },
@@ -42,6 +43,7 @@ const EVENT_RELIST_GAP: Duration = Duration::from_millis(200);
 pub struct Pleg {
     cri: Arc<dyn Cri>,
     clock: Clock,
+    paths: NodePaths,
     state: Mutex<State>,
     changed: mpsc::UnboundedSender<PodUid>,
     primed: watch::Sender<bool>,
@@ -72,11 +74,16 @@ struct Entry {
 impl Pleg {
     /// A generator that has seen nothing yet. The receiver gets the UID of each pod whose observation
     /// changed; an entry is a few bytes and is written only on a change, so the channel is not bounded.
-    pub fn new(cri: Arc<dyn Cri>, clock: Clock) -> (Arc<Self>, mpsc::UnboundedReceiver<PodUid>) {
+    pub fn new(
+        cri: Arc<dyn Cri>,
+        clock: Clock,
+        paths: NodePaths,
+    ) -> (Arc<Self>, mpsc::UnboundedReceiver<PodUid>) {
         let (changed, receiver) = mpsc::unbounded_channel();
         let pleg = Self {
             cri,
             clock,
+            paths,
             state: Mutex::default(),
             changed,
             primed: watch::Sender::new(false),
@@ -295,6 +302,7 @@ impl Pleg {
                     Ok(answer) => {
                         if let Some(status) = &answer.status {
                             observe::complete_container(container, status);
+                            self.add_last_words(container, status).await;
                         }
                     }
                     Err(error) if error.is_not_found() => {
@@ -308,6 +316,20 @@ impl Pleg {
         observation.containers.retain(|container| !gone.contains(container.id.as_str()));
         observation.sort();
         Ok(())
+    }
+
+    /// Adds to the runtime's message what a container that has ended said itself.
+    async fn add_last_words(&self, container: &mut ObservedContainer, status: &ContainerStatus) {
+        if container.state != ContainerState::Exited {
+            return;
+        }
+        let (paths, ended, status) = (self.paths.clone(), container.clone(), status.clone());
+        let said = tokio::task::spawn_blocking(move || termination::message(&ended, &status, &paths)).await;
+        let said = said.unwrap_or_default();
+        if !container.message.is_empty() && !said.is_empty() {
+            container.message.push_str(": ");
+        }
+        container.message.push_str(&said);
     }
 
     fn tell(&self, uid: PodUid) {

@@ -79,7 +79,7 @@ pub struct ObservedContainer {
     pub exit_code: i32,
     /// The runtime's reason, e.g. `Completed`, `Error`, `OOMKilled`, `StartError`.
     pub reason: String,
-    /// The runtime's message.
+    /// The runtime's message, and after it what the container said itself when it ended.
     pub message: String,
     /// The image as asked for.
     pub image: String,
@@ -87,6 +87,8 @@ pub struct ObservedContainer {
     pub image_ref: String,
     /// Where the runtime writes the log.
     pub log_path: String,
+    /// The file on the host in which it may leave its last words; empty if none is mounted.
+    pub termination_file: String,
     /// kubelet's hash annotation, parsed.
     pub kubelet_hash: Option<u32>,
     /// The container fields in force, where we made it.

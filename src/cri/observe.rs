@@ -90,6 +90,7 @@ pub fn container_from_list(container: &cri::Container) -> ObservedContainer {
         image: container.image.as_ref().map(|image| image.image.clone()).unwrap_or_default(),
         image_ref: container.image_ref.clone(),
         log_path: String::new(),
+        termination_file: String::new(),
         kubelet_hash: marks.kubelet_hash,
         fingerprint: marks.fingerprint,
         restart_delay_seconds: marks.restart_delay_seconds,
@@ -107,12 +108,21 @@ pub fn complete_container(container: &mut ObservedContainer, status: &ContainerS
     container.reason.clone_from(&status.reason);
     container.message.clone_from(&status.message);
     container.log_path.clone_from(&status.log_path);
+    container.termination_file = termination_file(status).unwrap_or_default().to_owned();
     container.image_ref.clone_from(&status.image_ref);
     if let Some(image) = &status.image {
         // The name that was asked for, where the runtime keeps it apart from the id it resolved to.
         let asked = [&image.user_specified_image, &image.image].into_iter().find(|name| !name.is_empty());
         container.image = asked.cloned().unwrap_or_default();
     }
+}
+
+/// The file that is mounted where the container leaves its last words.
+fn termination_file(status: &ContainerStatus) -> Option<&str> {
+    let path = status.annotations.get(labels::CONTAINER_TERMINATION_MESSAGE_PATH)?;
+    let is_there = |mounted: &str| mounted.trim_start_matches('/') == path.trim_start_matches('/');
+    let mount = status.mounts.iter().rfind(|mount| is_there(&mount.container_path))?;
+    Some(&mount.host_path)
 }
 
 fn state(state: cri::ContainerState) -> ContainerState {

@@ -1,11 +1,14 @@
 //! What the kernel, the init system and the network plugins give: cgroups, mounts, `/proc`, service
 //! notifications, the CNI configuration. Paths are arguments, so that all of it runs over a temporary folder.
 
+pub mod atomic_dir;
+pub mod capacity;
 pub mod cgroup;
 pub mod cni;
 pub mod instance;
 pub mod memory;
 pub mod mounts;
 mod port_owner;
+pub mod regular;
 pub mod remove;
 pub mod sd;

@@ -1,10 +1,14 @@
 //! A container's environment.
 
-use std::collections::HashMap;
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, HashMap},
+};
 
+use k8s_openapi::api::core::v1::{EnvVarSource, FileKeySelector};
 use thiserror::Error;
 
-use super::{container_config::ContainerInput, expansion::expand};
+use super::{container_config::ContainerInput, downward::Downward, env_file::value_of, expansion::expand};
 
 /// Why a container's configuration cannot be made (kubelet's `CreateContainerConfigError`).
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -23,18 +27,34 @@ impl ConfigError {
     }
 }
 
+/// The text of each file that a container's variables come from, by volume and path; `None` of one that is
+/// not there.
+pub type EnvFiles = BTreeMap<(String, String), Option<String>>;
+
 /// The environment of a container: in order, each value expanded over those before it; the later of two
-/// equal names counts.
+/// equal names counts. Services add nothing: they are known from an API server only.
 ///
 /// # Errors
-/// When a value cannot be had.
+/// When a value cannot be had; the variable is named.
 pub fn environment(input: &ContainerInput<'_>) -> Result<Vec<(String, String)>, ConfigError> {
     let vars = input.container.env.as_deref().unwrap_or_default();
     let mut known: HashMap<&str, String> = HashMap::new();
     let mut order: Vec<&str> = Vec::with_capacity(vars.len());
     for var in vars {
-        let value =
-            expand(var.value.as_deref().unwrap_or_default(), |name| known.get(name).map(String::as_str));
+        let text = var.value.as_deref().unwrap_or_default();
+        let value = match &var.value_from {
+            Some(from) if text.is_empty() => {
+                let value = value_from(input, from).map_err(|error| ConfigError {
+                    message: format!("environment variable {:?}: {}", var.name, error.message),
+                    ..error
+                })?;
+                match value {
+                    Some(value) => value,
+                    None => continue,
+                }
+            }
+            _ => expand(text, |name| known.get(name).map(String::as_str)),
+        };
         if known.insert(&var.name, value).is_none() {
             order.push(&var.name);
         }
@@ -42,25 +62,67 @@ pub fn environment(input: &ContainerInput<'_>) -> Result<Vec<(String, String)>, 
     Ok(order.into_iter().map(|name| (name.to_owned(), known.remove(name).unwrap_or_default())).collect())
 }
 
-#[cfg(test)]
-mod tests {
-    use k8s_openapi::api::core::v1::EnvVar;
+/// Expands a text all of whose references must be known, as those of `subPathExpr` must.
+///
+/// # Errors
+/// The names that the environment has not.
+pub fn expand_known(text: &str, environment: &[(String, String)]) -> Result<String, ConfigError> {
+    let missing = RefCell::new(Vec::new());
+    let expanded = expand(text, |name| {
+        let found = environment.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+        if found.is_none() {
+            missing.borrow_mut().push(name.to_owned());
+        }
+        found
+    });
+    let missing = missing.into_inner();
+    if missing.is_empty() {
+        return Ok(expanded);
+    }
+    Err(ConfigError {
+        message: format!("{text:?} refers to variables that the container has not: {}", missing.join(", ")),
+        hints: vec!["give them in the container's env".to_owned()],
+    })
+}
 
-    use super::*;
-    use crate::policy::testing;
-
-    #[test]
-    fn later_variables_see_earlier_ones() {
-        let var = |name: &str, value: &str| EnvVar {
-            name: name.into(),
-            value: Some(value.into()),
-            ..EnvVar::default()
-        };
-        let mut pod = testing::pod(&["a"]);
-        pod.spec.as_mut().unwrap().containers[0].env =
-            Some(vec![var("A", "$(B)"), var("B", "b"), var("C", "$(A)-$(B)"), var("B", "again-$(B)")]);
-        let env = testing::ContainerParts::of(&pod).with(environment).unwrap();
-        let expected = [("A", "$(B)"), ("B", "again-b"), ("C", "$(B)-b")];
-        assert_eq!(env, expected.map(|(k, v)| (k.to_owned(), v.to_owned())));
+/// A variable's value from elsewhere; `None` if it may be left out and is not there.
+fn value_from(input: &ContainerInput<'_>, from: &EnvVarSource) -> Result<Option<String>, ConfigError> {
+    let told = Downward { pod: input.pod, pod_ips: input.pod_ips, node: input.node };
+    if let Some(field) = &from.field_ref {
+        told.field(&field.field_path).map(Some)
+    } else if let Some(resource) = &from.resource_field_ref {
+        told.resource(resource, Some(input.container)).map(Some)
+    } else if let Some(file) = &from.file_key_ref {
+        from_file(input, file)
+    } else {
+        // A manifest with another source is refused when it is read.
+        Err(ConfigError::new("its source is in an API server, which this node has not"))
     }
 }
+
+fn from_file(input: &ContainerInput<'_>, file: &FileKeySelector) -> Result<Option<String>, ConfigError> {
+    if !input.node.env_files {
+        return Err(ConfigError {
+            message: "fileKeyRef: the feature gate EnvFiles is off".to_owned(),
+            hints: vec!["switch it on in featureGates".to_owned()],
+        });
+    }
+    let optional = file.optional == Some(true);
+    let name = format!("file {:?} of volume {:?}", file.path, file.volume_name);
+    let text = input.files.get(&(file.volume_name.clone(), file.path.clone())).and_then(Option::as_ref);
+    let Some(text) = text else {
+        return if optional { Ok(None) } else { Err(ConfigError::new(format!("{name} is not there"))) };
+    };
+    match value_of(text, &file.key) {
+        Ok(None) if !optional => Err(ConfigError::new(format!("{name} has no variable {:?}", file.key))),
+        Ok(value) => Ok(value),
+        Err(error) => Err(ConfigError {
+            message: format!("{name}: {error}"),
+            hints: vec!["write each variable as NAME='value'".to_owned()],
+        }),
+    }
+}
+
+#[cfg(test)]
+#[path = "env_tests.rs"]
+mod tests;

@@ -34,6 +34,7 @@ pub fn container_fingerprint(pod: &Pod, container: &Container) -> Fingerprint {
         .with("resources", &container.resources)
         .with("securityContext", &container.security_context)
         .with("stdin", &container.stdin.unwrap_or(false))
+        .with("stdinOnce", &container.stdin_once.unwrap_or(false))
         .with("terminationMessagePath", &container.termination_message_path)
         .with("tty", &container.tty.unwrap_or(false))
         .with("volumeDevices", &container.volume_devices)

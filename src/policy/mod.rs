@@ -2,11 +2,14 @@
 //! file, socket, clock or global is used here, so each rule is tested by a table.
 
 pub mod admission;
+pub mod allocatable;
 pub mod backoff;
 pub mod cgroup;
 pub mod container_config;
 pub mod container_gc;
+pub mod downward;
 pub mod env;
+pub mod env_file;
 pub mod expansion;
 pub mod fingerprints;
 pub mod grace;

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::resources::ResourceSettings;
+use super::{allocatable::NodeResources, resources::ResourceSettings};
 
 /// See the module. The defaults are those of nothing configured.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -13,4 +13,8 @@ pub struct NodeSettings {
     pub host_ips: Vec<IpAddr>,
     /// What resources depend on.
     pub resources: ResourceSettings,
+    /// What of the node is for pods.
+    pub allocatable: NodeResources,
+    /// Whether variables may come from files of a volume (gate `EnvFiles`).
+    pub env_files: bool,
 }

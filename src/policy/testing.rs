@@ -7,7 +7,9 @@ use k8s_openapi::{
 };
 
 use super::{
+    allocatable::NodeResources,
     container_config::{ContainerInput, ImageFacts},
+    env::EnvFiles,
     node::NodeSettings,
     pod_actions::StartContainer,
     resources::ResourceSettings,
@@ -60,6 +62,7 @@ pub(crate) fn container(name: &str, sandbox: &str) -> ObservedContainer {
         image: IMAGE.into(),
         image_ref: "sha256:0".into(),
         log_path: String::new(),
+        termination_file: String::new(),
         kubelet_hash: Some(kubelet_container_hash(&spec(name))),
         fingerprint: None,
         restart_delay_seconds: Some(0),
@@ -115,6 +118,12 @@ pub(crate) fn node() -> NodeSettings {
             cpu_cfs_quota: true,
             cpu_cfs_period_micros: 100_000,
         },
+        allocatable: NodeResources {
+            milli_cpu: 1900,
+            memory_bytes: 1_000_000_000,
+            ephemeral_storage_bytes: 5_000_000_000,
+        },
+        env_files: true,
         ..NodeSettings::default()
     }
 }
@@ -138,6 +147,8 @@ pub(crate) struct ContainerParts {
     pub(crate) start: StartContainer,
     pub(crate) image: ImageFacts,
     pub(crate) node: NodeSettings,
+    pub(crate) pod_ips: Vec<std::net::IpAddr>,
+    pub(crate) files: EnvFiles,
 }
 
 impl ContainerParts {
@@ -148,6 +159,8 @@ impl ContainerParts {
             start: start(ContainerKind::Regular),
             image: ImageFacts { reference: "sha256:1".into(), ..ImageFacts::default() },
             node: node(),
+            pod_ips: Vec::new(),
+            files: EnvFiles::new(),
         }
     }
 
@@ -159,7 +172,8 @@ impl ContainerParts {
             start: &self.start,
             image: &self.image,
             mounts: &Vec::new(),
-            pod_ips: &[],
+            pod_ips: &self.pod_ips,
+            files: &self.files,
             node: &self.node,
         })
     }

@@ -125,9 +125,9 @@ impl Node {
         });
         let cri: Arc<dyn Cri> = Arc::new(FakeRuntime(Arc::clone(&self.world)));
         let clock = Clock::simulated(time_of(now));
-        let (pleg, changed) = Pleg::new(Arc::clone(&cri), clock);
         let health = HealthMonitor::new(Arc::clone(&cri));
         let paths = self.paths();
+        let (pleg, changed) = Pleg::new(Arc::clone(&cri), clock, paths.clone());
         let mountinfo = self.folder.path().join("mountinfo");
         fs::create_dir_all(&paths.root).unwrap();
         let store = PodRecords::open(paths.checkpoints(), POD_RECORD).unwrap();

@@ -9,7 +9,7 @@ use super::{
     worker::{Done, Next, PodWorker},
 };
 use crate::{
-    agent::logs,
+    agent::{logs, termination},
     api::{PodExt as _, PodObservation, cri::PodSandboxConfig, view::PodStep},
     policy::{
         container_config::{SandboxInput, sandbox_config},
@@ -205,10 +205,12 @@ impl PodWorker {
             }
             if let Some(container) = seen.containers.iter().find(|c| &c.id == id).cloned() {
                 let (env, name) = (Arc::clone(&self.env), self.full_name.clone());
-                let removed =
-                    tokio::task::spawn_blocking(move || logs::remove(&name, &container, &env.paths)).await;
-                if let Ok(Err(error)) = removed {
-                    tracing::warn!(pod = %self.full_name, %id, "cannot remove a dead container's log: {error}");
+                let removed = tokio::task::spawn_blocking(move || {
+                    logs::remove(&name, &container, &env.paths)
+                        .and(termination::remove(&container, &env.paths))
+                });
+                if let Ok(Err(error)) = removed.await {
+                    tracing::warn!(pod = %self.full_name, %id, "cannot remove a dead container's files: {error}");
                 }
             }
         }

@@ -34,8 +34,19 @@ impl NodePaths {
 
     /// The folder of an emptyDir volume.
     pub fn empty_dir(&self, uid: &PodUid, volume: &str) -> Option<PathBuf> {
+        self.volume(uid, "kubernetes.io~empty-dir", volume)
+    }
+
+    /// The folder of a volume of the given kind.
+    pub fn volume(&self, uid: &PodUid, plugin: &str, volume: &str) -> Option<PathBuf> {
         let pod = self.pod(uid)?;
-        is_safe_path_component(volume).then(|| pod.join("volumes/kubernetes.io~empty-dir").join(volume))
+        is_safe_path_component(volume).then(|| pod.join("volumes").join(plugin).join(volume))
+    }
+
+    /// The folder of what is kept of a container.
+    pub fn container(&self, uid: &PodUid, name: &str) -> Option<PathBuf> {
+        let pod = self.pod(uid)?;
+        is_safe_path_component(name).then(|| pod.join("containers").join(name))
     }
 
     /// A pod's log folder.
@@ -85,6 +96,7 @@ mod tests {
             paths().empty_dir(&uid, "data").unwrap(),
             Path::new("/r/pods/u-1/volumes/kubernetes.io~empty-dir/data")
         );
+        assert_eq!(paths().container(&uid, "c").unwrap(), Path::new("/r/pods/u-1/containers/c"));
         let link = paths().container_log_link(&PodFullName::new("ns", "pod"), "c", "0123");
         assert_eq!(link, Path::new("/var/log/containers/pod_ns_c-0123.log"));
         let long = paths().container_log_link(&PodFullName::new("ns", "p".repeat(300)), "c", &"0".repeat(64));
@@ -95,5 +107,6 @@ mod tests {
     fn a_bad_name_has_no_folder() {
         assert_eq!(paths().pod(&"../etc".into()), None);
         assert_eq!(paths().empty_dir(&"u".into(), "../../x"), None);
+        assert_eq!(paths().container(&"u".into(), ".."), None);
     }
 }

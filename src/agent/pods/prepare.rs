@@ -30,6 +30,8 @@ impl PodWorker {
             })?;
             volumes::set_up(&pod, &env.paths)
                 .map_err(|error| StepError::new("FailedMount", error.to_string()))?;
+            volumes::downward::set_up(&pod, &env.paths, &env.node, |_, _, _| Ok(()))
+                .map_err(|error| StepError::new("FailedMount", error.to_string()))?;
             let names = pod.all_containers();
             logs::set_up(&pod, names.iter().map(|(_, c)| c.name.as_str()), &env.paths).map_err(|error| {
                 let folder = env.paths.pod_log(&pod);
@@ -43,5 +45,20 @@ impl PodWorker {
         made.unwrap_or_else(|error| Err(StepError::new("FailedMount", error.to_string())))?;
         self.prepared = true;
         Ok(())
+    }
+
+    /// Has the running pod's volumes say what the pod is now: its labels and annotations may change while
+    /// it runs.
+    pub(super) async fn refresh_volumes(&self, pod: &Arc<Pod>) -> Result<(), StepError> {
+        if !volumes::downward::has_any(pod) {
+            return Ok(());
+        }
+        let (env, pod) = (Arc::clone(&self.env), Arc::clone(pod));
+        let written = tokio::task::spawn_blocking(move || {
+            volumes::downward::set_up(&pod, &env.paths, &env.node, |_, _, _| Ok(()))
+        });
+        let written = written.await.map_err(|error| error.to_string());
+        let written = written.and_then(|written| written.map_err(|error| error.to_string()));
+        written.map_err(|why| StepError::new("FailedMount", why))
     }
 }

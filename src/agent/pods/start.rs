@@ -7,12 +7,18 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use super::{failures::StepError, worker::PodWorker};
 use crate::{
     agent::{
+        env_files,
         images::{ImageError, PullPolicy},
-        logs, volumes,
+        logs, termination, volumes,
     },
-    api::{ContainerKind, PodExt as _, cri::PodSandboxConfig, view::PodStep},
+    api::{
+        ContainerKind, PodExt as _,
+        cri::{Mount, PodSandboxConfig},
+        view::PodStep,
+    },
     policy::{
         container_config::{ContainerInput, ImageFacts, container_config},
+        env::EnvFiles,
         pod_actions::StartContainer,
     },
 };
@@ -50,9 +56,11 @@ impl PodWorker {
     ) -> Result<String, StepError> {
         let image = container.image.clone().unwrap_or_default();
         let image = self.ensure_image(container, &image, sandbox).await?;
-        let mounts = volumes::mounts(pod, container, &self.env.paths)
-            .map_err(|error| StepError::new("CreateContainerConfigError", error.to_string()))?;
         let pod_ips = self.pod_ips(pod);
+        let files = self.env_files(pod, container).await?;
+        let mut mounts = volumes::mounts(pod, container, &self.env.paths)
+            .map_err(|error| StepError::new("CreateContainerConfigError", error.to_string()))?;
+        mounts.push(self.termination_mount(container, start).await?);
         let config = container_config(&ContainerInput {
             pod,
             container,
@@ -60,6 +68,7 @@ impl PodWorker {
             image: &image,
             mounts: &mounts,
             pod_ips: &pod_ips,
+            files: &files,
             node: &self.env.node,
         })
         .map_err(|error| StepError {
@@ -74,6 +83,34 @@ impl PodWorker {
                 None => format!("make container {:?}", start.name),
             };
             self.runtime_error("CreateContainerError", &what, &error)
+        })
+    }
+
+    /// The files that the container's variables come from.
+    async fn env_files(&self, pod: &Arc<Pod>, container: &Container) -> Result<EnvFiles, StepError> {
+        if env_files::named(container).next().is_none() {
+            return Ok(EnvFiles::new());
+        }
+        let (env, pod, container) = (Arc::clone(&self.env), Arc::clone(pod), container.clone());
+        let read = tokio::task::spawn_blocking(move || env_files::read(&pod, &container, &env.paths)).await;
+        let read = read.unwrap_or_else(|error| Err(error.to_string()));
+        read.map_err(|why| StepError::new("CreateContainerConfigError", why))
+    }
+
+    /// The file for the container's last words.
+    async fn termination_mount(
+        &self,
+        container: &Container,
+        start: &StartContainer,
+    ) -> Result<Mount, StepError> {
+        let (env, uid, container) = (Arc::clone(&self.env), self.uid.clone(), container.clone());
+        let attempt = start.attempt;
+        let made = tokio::task::spawn_blocking(move || {
+            termination::set_up(&env.paths, &uid, &container, attempt).map_err(|error| error.to_string())
+        });
+        made.await.unwrap_or_else(|error| Err(error.to_string())).map_err(|why| {
+            let what = "cannot make the file for the container's termination message";
+            StepError::new("CreateContainerConfigError", format!("{what}: {why}"))
         })
     }
 

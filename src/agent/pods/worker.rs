@@ -368,6 +368,9 @@ impl PodWorker {
                 return Next::Now;
             }
             if actions.is_empty() {
+                if let Err(error) = self.refresh_volumes(&pod).await {
+                    return self.pod_failed(error);
+                }
                 self.settle(&pod, &observation, &actions).await;
                 return [actions.next_due(), deadline]
                     .into_iter()

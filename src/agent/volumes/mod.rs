@@ -1,5 +1,7 @@
-//! Volumes: made before a pod's containers, removed after its last one. So far `emptyDir` on disk and
-//! `hostPath`; a pod that asks for another kind is refused before it comes here.
+//! Volumes: made before a pod's containers, removed after its last one. So far `emptyDir` on disk,
+//! `hostPath`, and what a pod is told of itself; a pod that asks for another kind is refused before it comes here.
+
+pub mod downward;
 
 use std::{
     fs, io,
@@ -40,6 +42,14 @@ pub enum VolumeError {
         path: PathBuf,
         /// What the specification says that it is.
         wanted: &'static str,
+    },
+    /// What is to be in it cannot be had or written.
+    #[error("volume {volume:?}: {why}")]
+    Content {
+        /// The volume's name.
+        volume: String,
+        /// Why not.
+        why: String,
     },
     /// A kind that this agent does not make.
     #[error("volume {volume:?} is of a kind that nodectl does not provide")]
@@ -99,7 +109,7 @@ pub fn mounts(pod: &Pod, container: &Container, paths: &NodePaths) -> Result<Vec
             Ok(Mount {
                 container_path,
                 host_path: source_path(pod, volume, paths)?.to_string_lossy().into_owned(),
-                readonly: mount.read_only.unwrap_or(false),
+                readonly: mount.read_only.unwrap_or(false) || downward::is_downward(volume),
                 ..Mount::default()
             })
         })
@@ -114,7 +124,7 @@ fn source_path(pod: &Pod, volume: &Volume, paths: &NodePaths) -> Result<PathBuf,
     } else if let Some(host_path) = &volume.host_path {
         Ok(PathBuf::from(&host_path.path))
     } else {
-        Err(unsupported())
+        downward::folder(pod, volume, paths).ok_or_else(unsupported)
     }
 }
 

@@ -170,7 +170,7 @@ pub static CONTAINER: Table = Table {
         ("args", Honoured),
         ("command", Honoured),
         ("env", Each(&ENV)),
-        ("envFrom", Refuse("not supported yet: the container would lack these variables")),
+        ("envFrom", Each(&ENV_FROM)),
         ("image", Honoured),
         ("imagePullPolicy", Honoured),
         ("lifecycle", Refuse("hooks and stop signals are not supported yet, and would not take effect")),
@@ -184,11 +184,11 @@ pub static CONTAINER: Table = Table {
         ("restartPolicyRules", Honoured),
         ("securityContext", Each(&SECURITY_CONTEXT)),
         ("startupProbe", Refuse(PROBE)),
-        ("stdin", Unless(&["false"], "not supported yet: nothing could attach to it")),
-        ("stdinOnce", Unless(&["false"], "not supported yet: nothing could attach to it")),
-        ("terminationMessagePath", Unless(&["/dev/termination-log"], "another path is not supported yet")),
-        ("terminationMessagePolicy", Unless(&["File"], "not supported yet: the message would be missing")),
-        ("tty", Unless(&["false"], "not supported yet: the container would have no terminal")),
+        ("stdin", Honoured),
+        ("stdinOnce", Honoured),
+        ("terminationMessagePath", Honoured),
+        ("terminationMessagePolicy", Honoured),
+        ("tty", Honoured),
         ("volumeDevices", Refuse("block devices are not supported yet")),
         ("volumeMounts", Each(&VOLUME_MOUNT)),
         ("workingDir", Honoured),
@@ -198,10 +198,28 @@ pub static CONTAINER: Table = Table {
 /// `EnvVar`.
 pub static ENV: Table = Table {
     kind: "EnvVar",
+    fields: &[("name", Honoured), ("value", Honoured), ("valueFrom", Each(&ENV_SOURCE))],
+};
+
+/// `EnvVarSource`.
+pub static ENV_SOURCE: Table = Table {
+    kind: "EnvVarSource",
     fields: &[
-        ("name", Honoured),
-        ("value", Honoured),
-        ("valueFrom", Refuse("not supported yet: the container would lack this variable")),
+        ("configMapKeyRef", Refuse("static pods may not reference configmaps")),
+        ("fieldRef", Honoured),
+        ("fileKeyRef", Honoured),
+        ("resourceFieldRef", Honoured),
+        ("secretKeyRef", Refuse("static pods may not reference secrets")),
+    ],
+};
+
+/// `EnvFromSource`. All that it can name is in an API server.
+pub static ENV_FROM: Table = Table {
+    kind: "EnvFromSource",
+    fields: &[
+        ("configMapRef", Refuse("static pods may not reference configmaps")),
+        ("prefix", Honoured),
+        ("secretRef", Refuse("static pods may not reference secrets")),
     ],
 };
 
@@ -259,7 +277,7 @@ pub static VOLUME_TABLE: Table = Table {
         ("cinder", Refuse(VOLUME)),
         ("configMap", Refuse(VOLUME)),
         ("csi", Refuse(VOLUME)),
-        ("downwardAPI", Refuse(VOLUME)),
+        ("downwardAPI", Honoured),
         ("emptyDir", Each(&EMPTY_DIR)),
         ("ephemeral", Refuse(VOLUME)),
         ("fc", Refuse(VOLUME)),
@@ -276,7 +294,7 @@ pub static VOLUME_TABLE: Table = Table {
         ("persistentVolumeClaim", Refuse(VOLUME)),
         ("photonPersistentDisk", Refuse(VOLUME)),
         ("portworxVolume", Refuse(VOLUME)),
-        ("projected", Refuse(VOLUME)),
+        ("projected", Each(&PROJECTED)),
         ("quobyte", Refuse(VOLUME)),
         ("rbd", Refuse(VOLUME)),
         ("scaleIO", Refuse(VOLUME)),
@@ -295,19 +313,42 @@ pub static EMPTY_DIR: Table = Table {
     ],
 };
 
+/// `ProjectedVolumeSource`.
+pub static PROJECTED: Table = Table {
+    kind: "ProjectedVolumeSource",
+    fields: &[("defaultMode", Honoured), ("sources", Each(&PROJECTION))],
+};
+
+/// `VolumeProjection`.
+pub static PROJECTION: Table = Table {
+    kind: "VolumeProjection",
+    fields: &[
+        ("clusterTrustBundle", Refuse("static pods may not reference clustertrustbundles")),
+        ("configMap", Refuse("static pods may not reference configmaps")),
+        ("downwardAPI", Honoured),
+        ("podCertificate", Refuse("static pods may not reference podcertificaterequests")),
+        ("secret", Refuse("static pods may not reference secrets")),
+        ("serviceAccountToken", Refuse("static pods may not reference serviceaccounts")),
+    ],
+};
+
 /// Every table, for the check that none misses a field.
-pub static TABLES: [&Table; 11] = [
+pub static TABLES: [&Table; 15] = [
     &POD,
     &METADATA,
     &SPEC,
     &POD_SECURITY,
     &CONTAINER,
     &ENV,
+    &ENV_SOURCE,
+    &ENV_FROM,
     &RESOURCES,
     &SECURITY_CONTEXT,
     &VOLUME_MOUNT,
     &VOLUME_TABLE,
     &EMPTY_DIR,
+    &PROJECTED,
+    &PROJECTION,
 ];
 
 /// Lists what the agent does not honour of this pod. The pod may have its defaults or not.
@@ -417,11 +458,15 @@ mod tests {
             fields_of::<core::PodSecurityContext>(),
             fields_of::<core::Container>(),
             fields_of::<core::EnvVar>(),
+            fields_of::<core::EnvVarSource>(),
+            fields_of::<core::EnvFromSource>(),
             fields_of::<core::ResourceRequirements>(),
             fields_of::<core::SecurityContext>(),
             fields_of::<core::VolumeMount>(),
             fields_of::<core::Volume>(),
             fields_of::<core::EmptyDirVolumeSource>(),
+            fields_of::<core::ProjectedVolumeSource>(),
+            fields_of::<core::VolumeProjection>(),
         ]
         .into_iter()
         .collect();
@@ -452,11 +497,17 @@ mod tests {
             activeDeadlineSeconds: 5, nodeName: n1, tolerations: [{operator: Exists}], affinity: {},
             priorityClassName: system-node-critical, schedulerName: x, automountServiceAccountToken: false,
             initContainers: [{name: i, image: x, restartPolicy: Always}],
-            containers: [{name: c, image: x, command: [a], args: [b], workingDir: /, env: [{name: A, value: b}],
+            containers: [{name: c, image: x, command: [a], args: [b], workingDir: /, env: [{name: A, value: b}, {name: F, valueFrom: {fieldRef: {fieldPath: metadata.name}}},
+                {name: R, valueFrom: {resourceFieldRef: {resource: limits.cpu}}},
+                {name: K, valueFrom: {fileKeyRef: {volumeName: e, path: f, key: K}}}],
+              stdin: true, stdinOnce: true, tty: true,
+              terminationMessagePath: /tmp/x, terminationMessagePolicy: FallbackToLogsOnError,
               ports: [{containerPort: 1}], resources: {limits: {cpu: 1}}, restartPolicy: Never,
               restartPolicyRules: [{action: Restart, exitCodes: {operator: In, values: [1]}}],
               securityContext: {}, volumeMounts: [{name: v, mountPath: /v, readOnly: true}]}],
-            volumes: [{name: v}, {name: h, hostPath: {path: /}}, {name: e, emptyDir: {}}]}";
+            volumes: [{name: v}, {name: h, hostPath: {path: /}}, {name: e, emptyDir: {}},
+              {name: d, downwardAPI: {items: [{path: name, fieldRef: {fieldPath: metadata.name}}]}},
+              {name: p, projected: {sources: [{downwardAPI: {}}]}}]}";
         assert_eq!(support(spec), Support::default());
     }
 
@@ -466,23 +517,25 @@ mod tests {
             "{hostUsers: false, shareProcessNamespace: true, runtimeClassName: kata, dnsConfig: {}, dnsPolicy: None,
             securityContext: {runAsUser: 0, runAsNonRoot: false},
             containers: [{name: c, image: x, livenessProbe: {exec: {command: [a]}}, lifecycle: {},
-              env: [{name: A, valueFrom: {fieldRef: {fieldPath: metadata.name}}}],
+              env: [{name: A, valueFrom: {secretKeyRef: {name: s, key: k, optional: true}}}],
+              envFrom: [{prefix: P_, configMapRef: {name: m, optional: true}}],
               securityContext: {allowPrivilegeEscalation: false, privileged: true, runAsUser: 0},
-              volumeMounts: [{name: v, mountPath: /v, subPath: x}], tty: true}],
-            volumes: [{name: v, emptyDir: {medium: Memory, sizeLimit: 1Mi}}, {name: s, secret: {}}]}",
+              volumeMounts: [{name: v, mountPath: /v, subPath: x}]}],
+            volumes: [{name: v, emptyDir: {medium: Memory, sizeLimit: 1Mi}}, {name: s, secret: {}},
+              {name: p, projected: {sources: [{downwardAPI: {}}, {serviceAccountToken: {path: t}}]}}]}",
         );
         let mut refused = paths(&found.refused);
         refused.sort_unstable();
         assert_eq!(
             refused,
             [
-                "spec.containers[0].env[0].valueFrom",
+                "spec.containers[0].envFrom[0].configMapRef",
+                "spec.containers[0].env[0].valueFrom.secretKeyRef",
                 "spec.containers[0].lifecycle",
                 "spec.containers[0].livenessProbe",
                 "spec.containers[0].securityContext.allowPrivilegeEscalation",
                 "spec.containers[0].securityContext.privileged",
                 "spec.containers[0].securityContext.runAsUser",
-                "spec.containers[0].tty",
                 "spec.containers[0].volumeMounts[0].subPath",
                 "spec.dnsConfig",
                 "spec.dnsPolicy",
@@ -492,6 +545,7 @@ mod tests {
                 "spec.shareProcessNamespace",
                 "spec.volumes[0].emptyDir.medium",
                 "spec.volumes[1].secret",
+                "spec.volumes[2].projected.sources[1].serviceAccountToken",
             ]
         );
         assert_eq!(paths(&found.warnings), ["spec.volumes[0].emptyDir.sizeLimit"]);

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use k8s_openapi::api::core::v1::{Container, ContainerPort, ContainerRestartRule, EnvVar, PodSpec};
 
-use super::{Problems, Unique, VolumeNames, names, probes, resources, volumes};
+use super::{Problems, Unique, VolumeNames, downward, names, probes, resources, volumes};
 
 /// The most restart rules of one container.
 const MAX_RESTART_RULES: usize = 20;
@@ -22,13 +22,13 @@ pub(super) fn check(spec: &PodSpec, all_volumes: &VolumeNames<'_>, problems: &mu
     let mut host_ports = HashSet::new();
     for (index, container) in spec.containers.iter().enumerate() {
         let path = format!("spec.containers[{index}]");
-        check_common(container, all_volumes, &mut all_names, &path, problems);
+        check_common(container, spec, all_volumes, &mut all_names, &path, problems);
         probes::check(container, grace, &path, problems);
         check_ports(container, host_network, &mut host_ports, &path, problems);
     }
     for (index, container) in spec.init_containers.iter().flatten().enumerate() {
         let path = format!("spec.initContainers[{index}]");
-        check_common(container, all_volumes, &mut all_names, &path, problems);
+        check_common(container, spec, all_volumes, &mut all_names, &path, problems);
         if container.restart_policy.as_deref() == Some("Always") {
             probes::check(container, grace, &path, problems);
         } else {
@@ -53,6 +53,7 @@ pub(super) fn check(spec: &PodSpec, all_volumes: &VolumeNames<'_>, problems: &mu
 
 fn check_common(
     container: &Container,
+    spec: &PodSpec,
     all_volumes: &VolumeNames<'_>,
     all_names: &mut Unique,
     path: &str,
@@ -82,7 +83,7 @@ fn check_common(
         &["File", "FallbackToLogsOnError"],
     );
     check_restart_rules(container, path, problems);
-    check_env(container, path, problems);
+    check_env(container, spec, path, problems);
     check_no_zero_bytes(container, path, problems);
     volumes::check_mounts(container, all_volumes, path, problems);
     if let Some(requirements) = &container.resources {
@@ -159,7 +160,7 @@ fn check_restart_rule(rule: &ContainerRestartRule, path: &str, problems: &mut Pr
     }
 }
 
-fn check_env(container: &Container, path: &str, problems: &mut Problems) {
+fn check_env(container: &Container, spec: &PodSpec, path: &str, problems: &mut Problems) {
     for (index, env) in container.env.iter().flatten().enumerate() {
         let path = format!("{path}.env[{index}]");
         if env.name.is_empty() {
@@ -171,7 +172,7 @@ fn check_env(container: &Container, path: &str, problems: &mut Problems) {
             // The value itself is not shown: it may be a secret.
             problems.add(format!("{path}.value"), "Invalid value: must not contain a zero byte".to_owned());
         }
-        check_env_source(env, &path, problems);
+        check_env_source(env, spec, &path, problems);
     }
     for (index, source) in container.env_from.iter().flatten().enumerate() {
         let path = format!("{path}.envFrom[{index}]");
@@ -186,7 +187,7 @@ fn check_env(container: &Container, path: &str, problems: &mut Problems) {
     }
 }
 
-fn check_env_source(env: &EnvVar, path: &str, problems: &mut Problems) {
+fn check_env_source(env: &EnvVar, spec: &PodSpec, path: &str, problems: &mut Problems) {
     let Some(from) = &env.value_from else { return };
     let path = format!("{path}.valueFrom");
     let sources = [
@@ -208,32 +209,14 @@ fn check_env_source(env: &EnvVar, path: &str, problems: &mut Problems) {
         problems.forbidden(path.clone(), "may not be set together with value");
     }
     if let Some(field) = &from.field_ref {
-        check_field_path(&field.field_path, &format!("{path}.fieldRef.fieldPath"), problems);
+        downward::check_variable_field(&field.field_path, &format!("{path}.fieldRef.fieldPath"), problems);
         problems.one_of(format!("{path}.fieldRef.apiVersion"), field.api_version.as_deref(), &["v1"]);
     }
-}
-
-/// The fields of its own pod that a container may have in its environment.
-fn check_field_path(field: &str, path: &str, problems: &mut Problems) {
-    const PLAIN: [&str; 10] = [
-        "metadata.name",
-        "metadata.namespace",
-        "metadata.uid",
-        "spec.nodeName",
-        "spec.serviceAccountName",
-        "status.hostIP",
-        "status.hostIPs",
-        "status.podIP",
-        "status.podIPs",
-        "metadata.labels['<key>'] or metadata.annotations['<key>']",
-    ];
-    let key = ["metadata.labels['", "metadata.annotations['"]
-        .iter()
-        .find_map(|prefix| field.strip_prefix(prefix))
-        .and_then(|rest| rest.strip_suffix("']"));
-    match key {
-        Some(key) => problems.name(path, key, names::qualified_name),
-        None => problems.one_of(path, Some(field), &PLAIN),
+    if let Some(resource) = &from.resource_field_ref {
+        downward::check_resource(resource, false, &format!("{path}.resourceFieldRef"), problems);
+    }
+    if let Some(file) = &from.file_key_ref {
+        downward::check_file_key(file, spec, &format!("{path}.fileKeyRef"), problems);
     }
 }
 

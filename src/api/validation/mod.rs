@@ -8,6 +8,7 @@
 //! The pod must have its defaults ([`crate::api::defaults`]) and its static pod name already.
 
 mod containers;
+mod downward;
 pub mod names;
 mod probes;
 mod resources;

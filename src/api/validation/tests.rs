@@ -365,6 +365,77 @@ fn each_rule_is_told_by_path() {
         ),
         (
             &format!("{c}/env"),
+            json!([{"name": "a", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['a b']"}}}]),
+            "spec.containers[0].env[0].valueFrom.fieldRef.fieldPath: Invalid value",
+        ),
+        (
+            &format!("{c}/env"),
+            json!([{"name": "a", "valueFrom": {"resourceFieldRef": {"resource": "limits.disk"}}}]),
+            "spec.containers[0].env[0].valueFrom.resourceFieldRef.resource: Unsupported",
+        ),
+        (
+            &format!("{c}/env"),
+            json!([{"name": "a", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu", "divisor": "1Mi"}}}]),
+            "spec.containers[0].env[0].valueFrom.resourceFieldRef.divisor: Unsupported",
+        ),
+        (
+            &format!("{c}/env"),
+            json!([{"name": "a", "valueFrom": {"fileKeyRef": {"volumeName": "h", "path": "f", "key": "K"}}}]),
+            "spec.containers[0].env[0].valueFrom.fileKeyRef.volumeName: Invalid value: \"h\": must be a volume of type emptyDir",
+        ),
+        (
+            &format!("{c}/env"),
+            json!([{"name": "a", "valueFrom": {"fileKeyRef": {"volumeName": "x", "path": "f", "key": "K"}}}]),
+            "spec.containers[0].env[0].valueFrom.fileKeyRef.volumeName: Not found",
+        ),
+        (
+            &format!("{c}/env"),
+            json!([{"name": "a", "valueFrom": {"fileKeyRef": {"volumeName": "v", "path": "../f", "key": "K"}}}]),
+            "spec.containers[0].env[0].valueFrom.fileKeyRef.path: Invalid value",
+        ),
+        (
+            &format!("{c}/env"),
+            json!([{"name": "a", "valueFrom": {"fileKeyRef": {"volumeName": "v", "path": "f", "key": "a=b"}}}]),
+            "spec.containers[0].env[0].valueFrom.fileKeyRef.key: Invalid value",
+        ),
+        (
+            "/spec/volumes/0/downwardAPI",
+            json!({"items": [{"path": "a", "fieldRef": {"fieldPath": "status.podIP"}}]}),
+            "spec.volumes[0].downwardAPI.items[0].fieldRef.fieldPath: Unsupported",
+        ),
+        (
+            "/spec/volumes/0/downwardAPI",
+            json!({"items": [{"path": "a", "resourceFieldRef": {"resource": "limits.cpu"}}]}),
+            "spec.volumes[0].downwardAPI.items[0].resourceFieldRef.containerName: Required",
+        ),
+        (
+            "/spec/volumes/0/downwardAPI",
+            json!({"items": [{"path": "..a", "mode": 512, "fieldRef": {"fieldPath": "metadata.name"}}]}),
+            "spec.volumes[0].downwardAPI.items[0].path: Invalid value: \"..a\": must not start with '..'",
+        ),
+        (
+            "/spec/volumes/0/downwardAPI",
+            json!({"items": [{"path": "a", "mode": 512, "fieldRef": {"fieldPath": "metadata.name"}}]}),
+            "spec.volumes[0].downwardAPI.items[0].mode: Invalid value",
+        ),
+        (
+            "/spec/volumes/0/downwardAPI",
+            json!({"defaultMode": -1, "items": [{"path": "a"}]}),
+            "spec.volumes[0].downwardAPI.items[0]: Required value: must specify one of",
+        ),
+        (
+            "/spec/volumes/0/projected",
+            json!({"sources": [{"downwardAPI": {"items": [{"path": "a", "fieldRef": {"fieldPath": "metadata.uid"}}]}},
+                {"downwardAPI": {"items": [{"path": "a", "fieldRef": {"fieldPath": "metadata.name"}}]}}]}),
+            "spec.volumes[0].projected.sources[1].downwardAPI.items[0].path: Duplicate value",
+        ),
+        (
+            "/spec/volumes/0/projected",
+            json!({"sources": [{"downwardAPI": {}, "secret": {"name": "s"}}]}),
+            "spec.volumes[0].projected.sources[0]: Forbidden: may not specify more than one",
+        ),
+        (
+            &format!("{c}/env"),
             json!([{"name": "a", "valueFrom": {"secretKeyRef": {"name": "x", "key": "y"}}}]),
             "spec.containers[0].env[0].valueFrom.secretKeyRef: Forbidden",
         ),
@@ -402,6 +473,21 @@ fn init_containers_may_share_a_host_port_and_extended_resources_are_whole() {
     assert_eq!(with("/spec/initContainers/0/ports", port), Vec::<String>::new());
     let limits = json!({"limits": {"x.io/gpu": "2"}});
     assert_eq!(with("/spec/containers/0/resources", limits), Vec::<String>::new());
-    let field = json!([{"name": "a", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['app']"}}}]);
-    assert_eq!(with("/spec/containers/0/env", field), Vec::<String>::new());
+    let value = |source: Value| json!([{"name": "a", "valueFrom": source}]);
+    for source in [
+        json!({"fieldRef": {"fieldPath": "metadata.labels['app']"}}),
+        json!({"fieldRef": {"fieldPath": "metadata.annotations['Example.com/Note']"}}),
+        json!({"resourceFieldRef": {"resource": "limits.cpu", "divisor": "1m"}}),
+        json!({"resourceFieldRef": {"resource": "requests.hugepages-2Mi", "divisor": "1024Ki"}}),
+        json!({"fileKeyRef": {"volumeName": "v", "path": "d/f", "key": "K", "optional": true}}),
+    ] {
+        assert_eq!(with("/spec/containers/0/env", value(source)), Vec::<String>::new());
+    }
+    let items = json!([{"path": "d/l", "mode": 256, "fieldRef": {"fieldPath": "metadata.labels"}},
+        {"path": "d/a", "fieldRef": {"fieldPath": "metadata.annotations['x']"}},
+        {"path": "c", "resourceFieldRef": {"containerName": "c", "resource": "limits.memory", "divisor": "1Mi"}}]);
+    let volume = json!({"name": "v", "downwardAPI": {"items": items}});
+    assert_eq!(with("/spec/volumes/0", volume), Vec::<String>::new());
+    let volume = json!({"name": "v", "projected": {"sources": [{"downwardAPI": {"items": items}}]}});
+    assert_eq!(with("/spec/volumes/0", volume), Vec::<String>::new());
 }

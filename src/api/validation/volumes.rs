@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::{Container, PodSpec, Volume};
 
-use super::{Problems, Unique, VolumeNames, names};
+use super::{Problems, Unique, VolumeNames, downward, names};
 use crate::api::quantity::Quantity;
 
 /// The types of a hostPath volume; the empty one means "no check".
@@ -41,6 +41,7 @@ fn check_source(volume: &Volume, path: &str, problems: &mut Problems) {
             }
         }
     }
+    downward::check_volume(volume, path, problems);
     if let Some(host_path) = &volume.host_path {
         if host_path.path.is_empty() {
             problems.required(format!("{path}.hostPath.path"), "");

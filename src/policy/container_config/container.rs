@@ -13,7 +13,7 @@ use crate::{
         labels,
     },
     policy::{
-        env::{ConfigError, environment},
+        env::{ConfigError, EnvFiles, environment},
         expansion::expand,
         fingerprints::container_fingerprint,
         node::NodeSettings,
@@ -48,6 +48,8 @@ pub struct ContainerInput<'a> {
     pub mounts: &'a Vec<Mount>,
     /// The pod's addresses, the primary one first; the node's for a pod on the host's network.
     pub pod_ips: &'a [std::net::IpAddr],
+    /// What is in the files that variables come from.
+    pub files: &'a EnvFiles,
     /// The node.
     pub node: &'a NodeSettings,
 }
@@ -80,6 +82,9 @@ pub fn container_config(input: &ContainerInput<'_>) -> Result<ContainerConfig, C
         labels: all_labels,
         annotations: container_annotations(pod, container, start),
         log_path: format!("{}/{}.log", container.name, start.attempt),
+        stdin: container.stdin.unwrap_or(false),
+        stdin_once: container.stdin_once.unwrap_or(false),
+        tty: container.tty.unwrap_or(false),
         linux: Some(LinuxContainerConfig {
             resources: Some(linux_resources(pod, container, &input.node.resources)),
             security_context: Some(container_security(input)),

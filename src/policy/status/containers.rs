@@ -24,6 +24,9 @@ const STATUS_UNKNOWN: &str = "ContainerStatusUnknown";
 /// The exit code of such an end: as after SIGKILL.
 const STATUS_UNKNOWN_CODE: i32 = 137;
 
+/// The most bytes that all containers of a pod may have said together.
+const MAX_MESSAGES: usize = 12 << 10;
+
 /// An entry of the pod's specification.
 pub(super) struct Entry<'a> {
     name: &'a str,
@@ -251,6 +254,30 @@ pub(super) fn close(cx: &Context<'_>, status: &mut PodStatus) {
     for (entry, status) in self::init(cx.input.pod).zip(init).chain(self::regular(cx.input.pod).zip(regular))
     {
         set_readiness(cx, &entry, status);
+    }
+}
+
+/// Cuts what containers said at their ends, so that a pod's status stays small whatever they say: each has
+/// its share of 12 KiB, as with kubelet's status manager.
+pub(super) fn cut_messages(pod: &Pod, status: &mut PodStatus) {
+    let ephemeral = pod.spec().ephemeral_containers.as_ref().map_or(0, Vec::len);
+    let share = MAX_MESSAGES / (pod.all_containers().len() + ephemeral).max(1);
+    let lists = [
+        &mut status.init_container_statuses,
+        &mut status.container_statuses,
+        &mut status.ephemeral_container_statuses,
+    ];
+    for status in lists.into_iter().flatten().flatten() {
+        let states = [&mut status.state, &mut status.last_state];
+        for end in states.into_iter().flatten().filter_map(|state| state.terminated.as_mut()) {
+            if let Some(message) = &mut end.message {
+                let mut end = share.min(message.len());
+                while !message.is_char_boundary(end) {
+                    end -= 1;
+                }
+                message.truncate(end);
+            }
+        }
     }
 }
 

@@ -160,6 +160,7 @@ pub fn pod_status(input: &StatusInput<'_>) -> PodStatus {
     (status.reason, status.message) = explanation(&cx, phase);
     set_addresses(&cx, &mut status);
     status.conditions = Some(conditions::all(&cx, &status, phase));
+    containers::cut_messages(pod, &mut status);
     status
 }
 
@@ -254,8 +255,8 @@ fn set_addresses(cx: &Context<'_>, status: &mut PodStatus) {
     status.pod_ip = status.pod_ips.iter().flatten().next().map(|first| first.ip.clone());
 }
 
-/// The first address of the node's family, then the first of the other.
-fn one_of_each_family(ips: &[IpAddr], host: &[IpAddr]) -> Vec<IpAddr> {
+/// The pod's addresses as it is told of them: the first of the node's family, then the first of the other.
+pub fn one_of_each_family(ips: &[IpAddr], host: &[IpAddr]) -> Vec<IpAddr> {
     let v6_first = host.first().is_some_and(IpAddr::is_ipv6);
     let first = |v6: bool| ips.iter().copied().find(|ip| ip.is_ipv6() == v6);
     [first(v6_first), first(!v6_first)].into_iter().flatten().collect()

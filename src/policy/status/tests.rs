@@ -68,6 +68,7 @@ pub(super) fn runs(name: &str, attempt: u32, created: i64) -> ObservedContainer 
         image: "i:1".to_owned(),
         image_ref: "sha256:1".to_owned(),
         log_path: String::new(),
+        termination_file: String::new(),
         kubelet_hash: None,
         fingerprint: None,
         restart_delay_seconds: None,
@@ -604,6 +605,28 @@ fn addresses() {
     let mut world = world;
     world.pod.spec.as_mut().unwrap().host_network = Some(true);
     assert_eq!(ips(&world.status()), ["fd01::1", "192.0.2.1"]);
+}
+
+/// As with kubelet's status manager: 12 KiB for all containers, init containers counted.
+#[test]
+fn what_containers_said_is_cut_to_their_share() {
+    let spec = json!({"initContainers": [{"name": "i", "image": "i"}],
+        "containers": [{"name": "a", "image": "i"}, {"name": "b", "image": "i"}]});
+    let said = |text: String, seen| ObservedContainer { message: text, ..seen };
+    let seen = vec![
+        said("i".repeat(5000), exited("i", 0, 5, 0)),
+        said("ä".repeat(2049), exited("a", 0, 10, 1)),
+        said(format!("x{}", "ä".repeat(4000)), exited("b", 0, 10, 1)),
+    ];
+    let status = World::new(pod(spec), seen).status();
+    let message = |name: &str| {
+        let state = named(&status, name).state.clone().unwrap();
+        state.terminated.unwrap().message.unwrap()
+    };
+    assert_eq!(message("a"), "ä".repeat(2048));
+    assert_eq!(message("b"), format!("x{}", "ä".repeat(2047)), "no character is cut in two");
+    let init = status.init_container_statuses.unwrap()[0].state.clone().unwrap().terminated.unwrap();
+    assert_eq!(init.message.unwrap().len(), 4096);
 }
 
 #[test]

@@ -1,0 +1,131 @@
+//! Environments, and what is made of them.
+
+use k8s_openapi::{
+    api::core::v1::{EnvVar, ObjectFieldSelector, ResourceFieldSelector},
+    apimachinery::pkg::api::resource::Quantity,
+};
+use proptest::prelude::*;
+
+use super::*;
+use crate::policy::testing::{self, ContainerParts};
+
+fn var(name: &str, value: &str) -> EnvVar {
+    EnvVar { name: name.into(), value: Some(value.into()), ..EnvVar::default() }
+}
+
+fn from(name: &str, source: EnvVarSource) -> EnvVar {
+    EnvVar { name: name.into(), value_from: Some(source), ..EnvVar::default() }
+}
+
+fn field(name: &str, path: &str) -> EnvVar {
+    let field_ref = Some(ObjectFieldSelector { api_version: Some("v1".into()), field_path: path.into() });
+    from(name, EnvVarSource { field_ref, ..EnvVarSource::default() })
+}
+
+fn file(name: &str, path: &str, key: &str, optional: bool) -> EnvVar {
+    let selector = FileKeySelector {
+        key: key.into(),
+        optional: Some(optional),
+        path: path.into(),
+        volume_name: "v".into(),
+    };
+    from(name, EnvVarSource { file_key_ref: Some(selector), ..EnvVarSource::default() })
+}
+
+fn parts(env: Vec<EnvVar>) -> ContainerParts {
+    let mut pod = testing::pod(&["a"]);
+    pod.spec.as_mut().unwrap().containers[0].env = Some(env);
+    ContainerParts::of(&pod)
+}
+
+fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+}
+
+#[test]
+fn later_variables_see_earlier_ones() {
+    let env = parts(vec![var("A", "$(B)"), var("B", "b"), var("C", "$(A)-$(B)"), var("B", "again-$(B)")]);
+    assert_eq!(env.with(environment).unwrap(), pairs(&[("A", "$(B)"), ("B", "again-b"), ("C", "$(B)-b")]));
+}
+
+#[test]
+fn fields_and_resources_are_values_that_others_may_refer_to() {
+    let divisor = Some(Quantity("1m".into()));
+    let resource = ResourceFieldSelector { container_name: None, divisor, resource: "limits.cpu".into() };
+    let resource = EnvVarSource { resource_field_ref: Some(resource), ..EnvVarSource::default() };
+    let mut parts = parts(vec![
+        field("IP", "status.podIP"),
+        from("CPU", resource),
+        var("URL", "http://$(IP):$(CPU)/"),
+        field("NOTE", "metadata.annotations['note']"),
+    ]);
+    parts.pod_ips = vec![std::net::Ipv4Addr::new(10, 1, 2, 3).into()];
+    // What comes from elsewhere is not expanded again.
+    parts.pod.metadata.annotations = Some([("note".to_owned(), "$(IP)".to_owned())].into());
+    let expected = [("IP", "10.1.2.3"), ("CPU", "1900"), ("URL", "http://10.1.2.3:1900/"), ("NOTE", "$(IP)")];
+    assert_eq!(parts.with(environment).unwrap(), pairs(&expected));
+}
+
+#[test]
+fn files_give_values() {
+    let mut parts = parts(vec![
+        var("KEPT", "before"),
+        file("A", "f", "K", false),
+        file("KEPT", "f", "none", true),
+        file("GONE", "absent", "K", true),
+        var("B", "$(A)$(GONE)"),
+    ]);
+    let text = |path: &str, text: &str| (("v".to_owned(), path.to_owned()), Some(text.to_owned()));
+    parts.files = [text("f", "K='$(KEPT)'"), (("v".into(), "absent".into()), None)].into();
+    let expected = [("KEPT", "before"), ("A", "$(KEPT)"), ("B", "$(KEPT)$(GONE)")];
+    assert_eq!(parts.with(environment).unwrap(), pairs(&expected));
+}
+
+#[test]
+fn what_cannot_be_had_is_told_by_the_variables_name() {
+    let mut node = testing::node();
+    for (env, expected) in [
+        (file("A", "absent", "K", false), "file \"absent\" of volume \"v\" is not there"),
+        (file("A", "f", "L", false), "has no variable \"L\""),
+        (file("A", "bad", "K", true), "line 1: the value must be in single quotes"),
+        (field("A", "status.hostIP"), "the node's address is not known"),
+        (from("A", EnvVarSource::default()), "API server"),
+    ] {
+        let mut parts = parts(vec![env]);
+        let text = |path: &str, text: &str| (("v".to_owned(), path.to_owned()), Some(text.to_owned()));
+        parts.files = [text("f", "K='1'"), text("bad", "K=secret")].into();
+        let error = parts.with(environment).unwrap_err();
+        assert!(error.message.starts_with("environment variable \"A\": "), "{error}");
+        assert!(error.message.contains(expected) && !error.message.contains("secret"), "{error}");
+    }
+    node.env_files = false;
+    let parts = ContainerParts { node, ..parts(vec![file("A", "f", "K", true)]) };
+    assert!(parts.with(environment).unwrap_err().message.contains("gate EnvFiles is off"));
+}
+
+#[test]
+fn every_reference_of_a_path_must_be_known() {
+    let env = pairs(&[("A", "x"), ("B", "")]);
+    assert_eq!(expand_known("$(A)/$$(C)/$(B)y", &env), Ok("x/$(C)/y".to_owned()));
+    let error = expand_known("$(A)/$(C)/$(D)", &env).unwrap_err();
+    assert!(error.message.ends_with("the container has not: C, D"), "{error}");
+}
+
+proptest! {
+    /// A value without a reference is itself, whatever stands around it, and the last of a name counts.
+    #[test]
+    fn plain_values_arrive_as_they_are(values in prop::collection::vec(("[A-C]", "[^$]{0,20}"), 0..8)) {
+        let env = parts(values.iter().map(|(name, value)| var(name, value)).collect()).with(environment).unwrap();
+        let last: BTreeMap<_, _> = values.into_iter().collect();
+        prop_assert_eq!(env.into_iter().collect::<BTreeMap<_, _>>(), last);
+    }
+
+    #[test]
+    fn expansion_of_the_known_is_expansion(text in "[$()AB]{0,20}") {
+        let env = pairs(&[("A", "1"), ("B", "2")]);
+        let plain = expand(&text, |name| env.iter().find(|(key, _)| key == name).map(|(_, v)| v.as_str()));
+        if let Ok(known) = expand_known(&text, &env) {
+            prop_assert_eq!(known, plain);
+        }
+    }
+}
