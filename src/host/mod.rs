@@ -4,6 +4,7 @@
 pub mod cgroup;
 pub mod cni;
 pub mod instance;
+pub mod log_file;
 pub mod memory;
 pub mod mounts;
 mod port_owner;
