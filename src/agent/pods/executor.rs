@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::{
     failures::StepError,
+    pace::Pace,
     worker::{Done, Next, PodWorker},
 };
 use crate::{
@@ -76,10 +77,11 @@ impl PodWorker {
             tracing::info!(pod = %self.full_name, container = stop.name, id = %stop.id, "stopping container: {}", stop.reason);
             self.show(PodStep::Retrying, format!("stop container {:?}: {}", stop.name, stop.reason));
         }
-        let mut stopping = tokio::task::JoinSet::new();
+        let (mut stopping, pace) = (tokio::task::JoinSet::new(), Pace::default());
         for stop in &plan.stop {
             let (cri, id, name) = (Arc::clone(&self.env.cri), stop.id.clone(), stop.name.clone());
-            stopping.spawn(async move { (name, cri.stop_container(id.as_str(), grace).await) });
+            let pace = pace.clone();
+            stopping.spawn(async move { (name, pace.run(|| cri.stop_container(id.as_str(), grace)).await) });
         }
         loop {
             // The end of the pod may come with less time: it stops the same containers its own way.
