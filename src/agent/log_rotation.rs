@@ -305,3 +305,64 @@ fn move_back(log: &LogFile, rotated: &str) -> io::Result<()> {
         result => result,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn log() -> (tempfile::TempDir, LogFile) {
+        let root = tempfile::tempdir().unwrap();
+        let log = LogRoot::open(root.path()).unwrap().unwrap().log(Path::new("0.log")).unwrap().unwrap();
+        (root, log)
+    }
+
+    fn names(root: &tempfile::TempDir) -> Vec<String> {
+        let entries = fs::read_dir(root.path()).unwrap();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn rotating_again_and_again_keeps_the_number() {
+        let (root, log) = log();
+        for turn in 0..6 {
+            fs::write(root.path().join("0.log"), format!("turn {turn}\n")).unwrap();
+            let rotated = move_away(&log, 3, &|| true).unwrap().unwrap();
+            assert_eq!(fs::read_to_string(root.path().join(&rotated)).unwrap(), format!("turn {turn}\n"));
+            let names = names(&root);
+            assert_eq!(*names.last().unwrap(), rotated);
+            assert_eq!(names.len(), if turn == 0 { 1 } else { 2 });
+            assert!(names[..names.len() - 1].iter().all(|name| name.ends_with(".gz")), "{names:?}");
+        }
+        // It is away already, and comes when the runtime has opened it anew.
+        assert_eq!(move_away(&log, 3, &|| true).unwrap(), None);
+    }
+
+    #[test]
+    fn an_agent_that_stops_leaves_the_log_in_its_place() {
+        let (root, log) = log();
+        fs::write(root.path().join("0.log"), "new").unwrap();
+        fs::write(root.path().join("0.log.20260101-000000"), "old").unwrap();
+        assert_eq!(move_away(&log, 5, &|| false).unwrap(), None);
+        assert_eq!(names(&root), ["0.log", "0.log.20260101-000000"]);
+    }
+
+    #[test]
+    fn a_log_that_the_runtime_does_not_open_anew_gets_its_name_back() {
+        let (root, log) = log();
+        fs::write(root.path().join("0.log"), "x").unwrap();
+        let rotated = move_away(&log, 5, &|| true).unwrap().unwrap();
+        move_back(&log, &rotated).unwrap();
+        assert_eq!(names(&root), ["0.log"]);
+        // It has opened a new one, and its answer was lost: what it writes there now is not written over.
+        let rotated = move_away(&log, 5, &|| true).unwrap().unwrap();
+        fs::write(root.path().join("0.log"), "new").unwrap();
+        move_back(&log, &rotated).unwrap();
+        assert_eq!(names(&root), ["0.log".to_owned(), rotated]);
+        assert_eq!(fs::read_to_string(root.path().join("0.log")).unwrap(), "new");
+    }
+}
