@@ -10,8 +10,8 @@ use flate2::read::GzDecoder;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Node, NodeBuilder, SOON, STAY, View, container, pod, pod_of, pod_with_policy, wait_for, wait_lines,
-    wait_until,
+    Node, NodeBuilder, Record, SOON, STAY, View, container, pod, pod_of, pod_with_policy, wait_for,
+    wait_lines, wait_until,
 };
 
 /// Crash loops that a test can wait for.
@@ -351,7 +351,7 @@ fn dead_containers_are_kept_as_configured() {
     let view = node.wait_view("crashing", "restarted five times", |v| v.restarts("main") >= 5);
     let attempts = || {
         let mut all: Vec<u64> =
-            node.containerd.containers_of(view.uid(), "main").iter().map(|c| c.attempt()).collect();
+            node.containerd.containers_of(view.uid(), "main").iter().map(Record::attempt).collect();
         all.sort_unstable();
         all
     };
@@ -386,7 +386,7 @@ fn a_pod_of_many_containers_is_gone_soon() {
 #[test]
 fn leftovers_go_from_all_folders() {
     let mut node = Node::builder("hkleft").prepare();
-    let logs = node.pod_logs().join("default_gone_0123-gone/main");
+    let logs = node.pod_logs().join("default_gone_0456-gone/main");
     fs::create_dir_all(&logs).unwrap();
     for name in ["0.log", "0.log.20260101-000000.gz", "0.log.20260101-000001.tmp"] {
         fs::write(logs.join(name), "x").unwrap();
