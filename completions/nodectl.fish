@@ -89,8 +89,13 @@ complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l healthz-port -d 
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l healthz-bind-address -d 'Address of the health endpoint [key: healthzBindAddress]' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l feature-gates -d 'Feature gates, Name=true or false [key: featureGates]' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l logging-format -d 'text or json [key: logging.format]' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l container-log-max-files -d 'Most log files of a container [key: containerLogMaxFiles]' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l container-log-max-size -d 'Size at which a container log is rotated [key: containerLogMaxSize]' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l registry-burst -d 'Burst over --registry-qps [key: registryBurst]' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l registry-qps -d 'Image pulls per second [key: registryPullQPS]' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l minimum-container-ttl-duration -d 'Least age of a dead container that is removed' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l maximum-dead-containers -d 'Most dead containers on the node; negative is no limit' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l maximum-dead-containers-per-container -d 'Most dead instances kept of each container' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -s V -l version -d 'Print version'
 complete -c nodectl -n "__fish_nodectl_using_subcommand help; and not __fish_seen_subcommand_from pods explain config completions run help" -f -a "pods" -d 'List the pods of the agent on this node'

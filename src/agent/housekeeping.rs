@@ -8,24 +8,37 @@ use crate::{
     host::remove::remove_tree,
 };
 
-/// The UIDs that have a folder under the root-dir. Blocks on the file system.
+/// The UIDs that have a folder under the root-dir. Files and links there are nobody's pods. Blocks on the
+/// file system.
 ///
 /// # Errors
 /// As `readdir`; a missing folder is an empty one.
 pub fn pod_folders(paths: &NodePaths) -> io::Result<Vec<PodUid>> {
-    Ok(names(&paths.pods())?
-        .into_iter()
-        .filter(|name| is_safe_path_component(name))
-        .map(PodUid::from)
-        .collect())
+    let entries = match fs::read_dir(paths.pods()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        if is_safe_path_component(&name) && entry.file_type()?.is_dir() {
+            found.push(PodUid::from(name));
+        }
+    }
+    Ok(found)
 }
 
-/// Removes log folders of pods that are not known, and links whose logs are gone. Blocks on the file
-/// system.
+/// Removes log folders of pods that are not known, and links whose logs are gone and whose containers do not
+/// run. Blocks on the file system.
 ///
 /// # Errors
 /// As `readdir` and `unlink`.
-pub fn sweep_logs(paths: &NodePaths, known: impl Fn(&PodUid) -> bool) -> io::Result<()> {
+pub fn sweep_logs(
+    paths: &NodePaths,
+    known: impl Fn(&PodUid) -> bool,
+    runs: impl Fn(&str) -> bool,
+) -> io::Result<()> {
     for name in names(&paths.pod_logs)? {
         // namespace_name_uid: neither a namespace nor a name has an underscore.
         let Some((_, uid)) = name.split_once('_').and_then(|(_, rest)| rest.split_once('_')) else {
@@ -42,7 +55,7 @@ pub fn sweep_logs(paths: &NodePaths, known: impl Fn(&PodUid) -> bool) -> io::Res
             }
         }
     }
-    logs::sweep_links(paths)
+    logs::sweep_links(paths, runs)
 }
 
 fn names(folder: &Path) -> io::Result<Vec<String>> {
@@ -65,7 +78,7 @@ mod tests {
             pod_logs: root.path().join("logs"),
             container_logs: root.path().join("links"),
         };
-        sweep_logs(&paths, |_| false).unwrap();
+        sweep_logs(&paths, |_| false, |_| false).unwrap();
         assert!(pod_folders(&paths).unwrap().is_empty());
         fs::create_dir_all(&paths.pod_logs).unwrap();
         fs::write(paths.pod_logs.join("a_b_file"), "").unwrap();
@@ -73,7 +86,9 @@ mod tests {
             fs::create_dir_all(paths.pod_logs.join(name)).unwrap();
         }
         fs::create_dir_all(paths.pods().join("u1")).unwrap();
-        sweep_logs(&paths, |uid| uid.as_str() == "known").unwrap();
+        fs::write(paths.pods().join("file"), "").unwrap();
+        std::os::unix::fs::symlink("u1", paths.pods().join("link")).unwrap();
+        sweep_logs(&paths, |uid| uid.as_str() == "known", |_| false).unwrap();
         let mut left = names(&paths.pod_logs).unwrap();
         left.sort();
         assert_eq!(left, ["a_b_file", "ns_a_known", "somebody-elses"]);

@@ -7,6 +7,7 @@ pub mod env_files;
 pub mod health;
 pub mod housekeeping;
 pub mod images;
+pub mod log_rotation;
 pub mod logs;
 pub mod pleg;
 pub mod pods;
@@ -31,6 +32,7 @@ use self::{
     clock::Clock,
     health::HealthMonitor,
     images::{Images, PullLimits},
+    log_rotation::{LogRotation, RotationSettings},
     pleg::Pleg,
     pods::{
         admission::Admitted,
@@ -106,6 +108,12 @@ pub async fn run(mut config: AgentConfig, stop: CancellationToken) -> Result<(),
     let serving = tokio::spawn(socket.serve(Arc::clone(&view), aside.clone()));
     tokio::spawn(Arc::clone(&parts.sync_loop.health).run(aside.clone()));
     parts.sources.into_iter().for_each(|source| source.spawn(&aside));
+    if let Some(settings) = rotation_settings(&config) {
+        let env = &parts.sync_loop.env;
+        let rotation =
+            LogRotation::new(Arc::clone(&env.cri), Arc::clone(&env.pleg), settings, stop.child_token());
+        tokio::spawn(rotation.run());
+    }
     let notifier = Arc::new(Notifier::from_env());
     tokio::spawn(feed_watchdog(Arc::clone(&notifier), Arc::clone(&view), aside.clone()));
 
@@ -202,11 +210,23 @@ impl Parts {
     }
 }
 
+/// `None` where rotation is turned off.
+fn rotation_settings(config: &AgentConfig) -> Option<RotationSettings> {
+    Some(RotationSettings {
+        pod_logs: config.pod_logs_dir.clone(),
+        max_size: config.container_log_max_size?,
+        max_files: config.container_log_max_files,
+        workers: config.container_log_max_workers,
+        interval: config.container_log_monitor_interval,
+    })
+}
+
 fn node_settings(config: &AgentConfig) -> NodeSettings {
     let none = BTreeMap::new();
     NodeSettings {
         name: config.node_name.clone(),
         host_ips: host_ips(config),
+        container_gc: config.container_gc,
         resources: ResourceSettings {
             node_memory_bytes: memory_bytes(),
             cpu_cfs_quota: config.cpu_cfs_quota,

@@ -4,7 +4,7 @@
 //! long pull stops nobody but who needs it.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -31,7 +31,7 @@ use super::{
     sources::{PodSource, SourceSnapshot},
 };
 use crate::{
-    api::PodUid,
+    api::{ContainerId, ContainerState, PodUid},
     cri::{EventSource, RuntimeEvents},
     error::chain,
 };
@@ -260,9 +260,18 @@ impl Keeper {
         }
         let (env, state) = (Arc::clone(&self.env), Arc::clone(&self.state));
         let swept = tokio::task::spawn_blocking(move || {
-            housekeeping::sweep_logs(&env.paths, |uid| {
+            let known = |uid: &PodUid| {
                 state.desired().knows(uid) || env.board.get(uid).is_some() || env.pleg.get(uid).is_some()
-            })
+            };
+            let running: HashSet<ContainerId> = env
+                .pleg
+                .all()
+                .iter()
+                .flat_map(|pod| &pod.containers)
+                .filter(|container| container.state == ContainerState::Running)
+                .map(|container| container.id.clone())
+                .collect();
+            housekeeping::sweep_logs(&env.paths, known, |id| running.contains(&ContainerId::from(id)))
         })
         .await;
         match swept {

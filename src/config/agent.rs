@@ -42,6 +42,24 @@ pub enum ImagePulls {
     },
 }
 
+/// Which dead containers of living pods are kept (`--minimum-container-ttl-duration`,
+/// `--maximum-dead-containers-per-container`, `--maximum-dead-containers`). The defaults are kubelet's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ContainerGcSettings {
+    /// Time since its making before which none is removed.
+    pub min_age: Duration,
+    /// Most dead ones of one container; `None` is no bound.
+    pub max_per_container: Option<u32>,
+    /// Most dead ones on the node; `None` is no bound.
+    pub max_total: Option<u32>,
+}
+
+impl Default for ContainerGcSettings {
+    fn default() -> Self {
+        Self { min_age: Duration::ZERO, max_per_container: Some(1), max_total: None }
+    }
+}
+
 /// The configuration of a running agent.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AgentConfig {
@@ -114,10 +132,16 @@ pub struct AgentConfig {
     /// Folder of the links to container logs by pod and container name (`--container-log-dir`,
     /// nodectl's own; kubelet always uses this default).
     pub container_log_dir: PathBuf,
-    /// Size at which a container log is rotated, bytes.
-    pub container_log_max_size: u64,
+    /// Size at which a container log is rotated, bytes; `None` (a negative size) is never.
+    pub container_log_max_size: Option<u64>,
     /// Most log files of one container.
     pub container_log_max_files: u32,
+    /// Container logs rotated at once.
+    pub container_log_max_workers: u32,
+    /// Time between two looks at the sizes of container logs.
+    pub container_log_monitor_interval: Duration,
+    /// Which dead containers are kept.
+    pub container_gc: ContainerGcSettings,
     /// Most pods on the node, before [`AgentConfig::pods_per_core`] is looked at.
     pub max_pods: u32,
     /// Most pods per CPU core; `None` is no limit.

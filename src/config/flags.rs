@@ -96,6 +96,8 @@ pub enum FlagStatus {
     NotYet,
     /// Deprecated without a key, not acted on.
     Old,
+    /// Deprecated without a key, acted on.
+    OldActs,
     /// Removed from Kubernetes by this minor version.
     Gone(u8),
     /// Kept by kubelet, without a meaning for nodectl.
@@ -132,7 +134,7 @@ impl FlagSpec {
     pub fn support(&self) -> Support {
         match (self.target, self.status) {
             (Target::Key(path), _) => key_spec(path).map_or(Support::NotYet, |spec| spec.support),
-            (_, FlagStatus::Acts) => Support::Acts,
+            (_, FlagStatus::Acts | FlagStatus::OldActs) => Support::Acts,
             (_, FlagStatus::Gone(minor)) => Support::Gone(minor),
             (_, FlagStatus::NoEffect) => Support::NoEffect,
             _ => Support::NotYet,
@@ -232,6 +234,9 @@ impl Flags {
             }
             (FlagStatus::Old, _) => {
                 (WarningKind::Deprecated, format!("deprecated and not acted on: {}", spec.help))
+            }
+            (FlagStatus::OldActs, _) => {
+                (WarningKind::Deprecated, "deprecated; kubelet is to drop it for eviction".to_owned())
             }
             (FlagStatus::Gone(minor), _) => (
                 WarningKind::Removed,

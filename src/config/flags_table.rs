@@ -4,7 +4,7 @@
 //! so only the others carry that here. The first flags are the ones that kubelet has no key for.
 //! `Gone(n)` names a release that surely lacks the flag; some were gone a little earlier.
 
-use super::flags::FlagStatus::{Acts, Current, Gone, Key as KeyFlag, NoEffect, NotYet, Old};
+use super::flags::FlagStatus::{Acts, Current, Gone, Key as KeyFlag, NoEffect, NotYet, Old, OldActs};
 use super::flags::Syntax::*;
 use super::flags::Target::{Agent, Key, Nothing};
 use super::flags::{FlagSpec, flag};
@@ -420,9 +420,27 @@ pub(super) const FLAGS: &[FlagSpec] = &[
         KeyFlag,
         "Time between volume measurements",
     ),
-    flag("minimum-container-ttl-duration", Duration, Agent, Old, "use evictionHard and evictionSoft"),
-    flag("maximum-dead-containers", Int, Agent, Old, "use evictionHard and evictionSoft"),
-    flag("maximum-dead-containers-per-container", Int, Agent, Old, "use evictionHard and evictionSoft"),
+    flag(
+        "minimum-container-ttl-duration",
+        Duration,
+        Agent,
+        OldActs,
+        "Least age of a dead container that is removed",
+    ),
+    flag(
+        "maximum-dead-containers",
+        Int,
+        Agent,
+        OldActs,
+        "Most dead containers on the node; negative is no limit",
+    ),
+    flag(
+        "maximum-dead-containers-per-container",
+        Int,
+        Agent,
+        OldActs,
+        "Most dead instances kept of each container",
+    ),
     flag("experimental-mounter-path", Str, Agent, Old, "use CSI"),
     flag("experimental-allocatable-ignore-eviction", Bool, Agent, Old, "kubelet is to drop it"),
     flag(

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::api::quantity::Quantity;
 use crate::api::validation::names::dns1123_subdomain;
 
-use super::agent::{AgentConfig, CgroupDriver, ImagePulls, LogFormat};
+use super::agent::{AgentConfig, CgroupDriver, ContainerGcSettings, ImagePulls, LogFormat};
 use super::duration::GoDuration;
 use super::error::{ConfigError, Origin, Problem};
 use super::flags::{Flags, Syntax};
@@ -91,6 +91,9 @@ pub(super) fn resolve(
         container_log_dir: path("container-log-dir", CONTAINER_LOG_DIR),
         container_log_max_size: log_size(config)?,
         container_log_max_files: number(config.container_log_max_files),
+        container_log_max_workers: number(config.container_log_max_workers),
+        container_log_monitor_interval: duration(config.container_log_monitor_interval),
+        container_gc: container_gc(flags)?,
         max_pods: number(config.max_pods),
         pods_per_core: limit(config.pods_per_core),
         cluster_dns: config.cluster_dns.iter().flatten().filter_map(|server| server.parse().ok()).collect(),
@@ -159,11 +162,33 @@ fn healthz(config: &KubeletConfiguration) -> Result<Option<SocketAddr>, ConfigEr
     Ok((port != 0).then(|| SocketAddr::new(address, port)))
 }
 
-fn log_size(config: &KubeletConfiguration) -> Result<u64, ConfigError> {
+/// As with kubelet, a negative size turns rotation off.
+fn log_size(config: &KubeletConfiguration) -> Result<Option<u64>, ConfigError> {
     let text = config.container_log_max_size.as_deref().unwrap_or("10Mi");
     let size = Quantity::parse(text).map_err(|error| wrong("container-log-max-size", error.to_string()))?;
-    u64::try_from(size.value())
-        .map_err(|_negative| wrong("container-log-max-size", format!("{text:?} is negative")))
+    Ok(u64::try_from(size.value()).ok())
+}
+
+/// Negative numbers are no bound.
+fn container_gc(flags: &Flags) -> Result<ContainerGcSettings, ConfigError> {
+    let default = ContainerGcSettings::default();
+    let count = |name: &str, default: Option<u32>| match flags.text(name) {
+        None => Ok(default),
+        Some(text) => {
+            let count = text.parse::<i32>().map_err(|error| wrong(name, format!("{text:?}: {error}")))?;
+            Ok(u32::try_from(count).ok())
+        }
+    };
+    const MIN_AGE: &str = "minimum-container-ttl-duration";
+    let min_age = match flags.text(MIN_AGE) {
+        None => default.min_age,
+        Some(text) => GoDuration::parse(text).map_err(|error| wrong(MIN_AGE, error.to_string()))?.to_std(),
+    };
+    Ok(ContainerGcSettings {
+        min_age,
+        max_per_container: count("maximum-dead-containers-per-container", default.max_per_container)?,
+        max_total: count("maximum-dead-containers", default.max_total)?,
+    })
 }
 
 fn duration(value: Option<GoDuration>) -> Duration {

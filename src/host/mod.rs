@@ -6,6 +6,7 @@ pub mod capacity;
 pub mod cgroup;
 pub mod cni;
 pub mod instance;
+pub mod log_file;
 pub mod memory;
 pub mod mounts;
 mod port_owner;

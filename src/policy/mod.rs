@@ -14,6 +14,7 @@ pub mod expansion;
 pub mod fingerprints;
 pub mod grace;
 pub mod lifecycle;
+pub mod log_rotation;
 pub mod node;
 pub mod pod_actions;
 pub mod qos;

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::{allocatable::NodeResources, resources::ResourceSettings};
+use crate::config::ContainerGcSettings;
 
 /// See the module. The defaults are those of nothing configured.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -11,6 +12,8 @@ pub struct NodeSettings {
     pub name: String,
     /// The node's addresses, the primary one first.
     pub host_ips: Vec<IpAddr>,
+    /// Which dead containers are kept.
+    pub container_gc: ContainerGcSettings,
     /// What resources depend on.
     pub resources: ResourceSettings,
     /// What of the node is for pods.

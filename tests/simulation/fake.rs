@@ -423,8 +423,14 @@ impl Cri for FakeRuntime {
         lacks("UpdateContainerResources")
     }
 
-    async fn reopen_container_log(&self, _container: &str) -> Result<()> {
-        lacks("ReopenContainerLog")
+    async fn reopen_container_log(&self, container: &str) -> Result<()> {
+        let id = container.to_owned();
+        self.ask("ReopenContainerLog", self.about(container), move |state| match state.containers.get(&id) {
+            None => not_found(&id),
+            Some(container) if container.is == Is::Running => Ok(()),
+            Some(_) => Err((CriErrorKind::Other, format!("container {id} does not run"))),
+        })
+        .await
     }
 
     async fn exec_sync(

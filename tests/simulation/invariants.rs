@@ -301,7 +301,8 @@ impl State {
                 && c.name == container.name
                 && (c.created, c.attempt) > (container.created, container.attempt)
         });
-        let garbage = container.is != Is::Running && newer.count() >= 2;
+        // One that does not run is kept of each name: the newest.
+        let garbage = container.is != Is::Running && newer.filter(|c| c.is != Is::Running).count() >= 1;
         if !garbage && !self.oracle.unwanted_after(&container.uid, container.issued) {
             let text = format!("container {} of {} is removed for no reason", container.name, container.uid);
             self.blame(text);

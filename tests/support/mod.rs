@@ -217,6 +217,11 @@ impl Node {
         fs::write(self.config_file(), self.config_text()).unwrap();
     }
 
+    /// Replaces the arguments of its own that the builder was given, for the agent's next start.
+    pub(crate) fn set_arguments(&mut self, arguments: &[&str]) {
+        self.arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+    }
+
     fn config_text(&self) -> String {
         format!(
             "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n\

@@ -6,11 +6,15 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::{
     failures::StepError,
+    pace::Pace,
     worker::{Done, Next, PodWorker},
 };
 use crate::{
     agent::{logs, termination},
-    api::{PodExt as _, PodObservation, cri::PodSandboxConfig, view::PodStep},
+    api::{
+        ContainerState, ObservedContainer, PodExt as _, PodObservation, cri::PodSandboxConfig, view::PodStep,
+    },
+    cri::CriError,
     policy::{
         container_config::{SandboxInput, sandbox_config},
         container_gc::removable,
@@ -19,6 +23,10 @@ use crate::{
         runtime,
     },
 };
+
+/// How long an old container that may be alive has to end before it is removed: as long as kubelet gives at
+/// least.
+const UNKNOWN_SECONDS: i64 = 2;
 
 impl PodWorker {
     /// Does a plan in its order.
@@ -69,10 +77,11 @@ impl PodWorker {
             tracing::info!(pod = %self.full_name, container = stop.name, id = %stop.id, "stopping container: {}", stop.reason);
             self.show(PodStep::Retrying, format!("stop container {:?}: {}", stop.name, stop.reason));
         }
-        let mut stopping = tokio::task::JoinSet::new();
+        let (mut stopping, pace) = (tokio::task::JoinSet::new(), Pace::default());
         for stop in &plan.stop {
             let (cri, id, name) = (Arc::clone(&self.env.cri), stop.id.clone(), stop.name.clone());
-            stopping.spawn(async move { (name, cri.stop_container(id.as_str(), grace).await) });
+            let pace = pace.clone();
+            stopping.spawn(async move { (name, pace.run(|| cri.stop_container(id.as_str(), grace)).await) });
         }
         loop {
             // The end of the pod may come with less time: it stops the same containers its own way.
@@ -192,26 +201,25 @@ impl PodWorker {
         at
     }
 
-    /// Removes containers and sandboxes that later ones have replaced, with their logs.
+    /// Removes containers and sandboxes that later ones have replaced, with their logs. What cannot be
+    /// removed is tried again with the next look at the pod.
     pub(super) async fn collect_garbage(&mut self, seen: &PodObservation) {
-        let found = removable(seen);
+        let found = removable(seen, &self.env.node.container_gc, self.now(), || self.env.pleg.all());
         if found.is_empty() {
             return;
         }
-        for id in &found.containers {
-            if let Err(error) = self.env.cri.remove_container(id.as_str()).await {
+        for container in seen.containers.iter().filter(|c| found.containers.contains(&c.id)) {
+            let id = &container.id;
+            if let Err(error) = self.remove_dead(container).await {
                 tracing::warn!(pod = %self.full_name, %id, "cannot remove a dead container: {error}");
                 return;
             }
-            if let Some(container) = seen.containers.iter().find(|c| &c.id == id).cloned() {
-                let (env, name) = (Arc::clone(&self.env), self.full_name.clone());
-                let removed = tokio::task::spawn_blocking(move || {
-                    logs::remove(&name, &container, &env.paths)
-                        .and(termination::remove(&container, &env.paths))
-                });
-                if let Ok(Err(error)) = removed.await {
-                    tracing::warn!(pod = %self.full_name, %id, "cannot remove a dead container's files: {error}");
-                }
+            let (env, name, container) = (Arc::clone(&self.env), self.full_name.clone(), container.clone());
+            let removed = tokio::task::spawn_blocking(move || {
+                logs::remove(&name, &container, &env.paths).and(termination::remove(&container, &env.paths))
+            });
+            if let Ok(Err(error)) = removed.await {
+                tracing::warn!(pod = %self.full_name, %id, "cannot remove a dead container's files: {error}");
             }
         }
         for id in &found.sandboxes {
@@ -223,5 +231,12 @@ impl PodWorker {
         if let Err(error) = self.inspect().await {
             tracing::debug!(pod = %self.full_name, "{}", error.message);
         }
+    }
+    /// Removes a container that does not run. One that the runtime lost track of may be alive all the same.
+    async fn remove_dead(&self, container: &ObservedContainer) -> Result<(), CriError> {
+        if container.state == ContainerState::Unknown {
+            self.env.cri.stop_container(container.id.as_str(), UNKNOWN_SECONDS).await?;
+        }
+        self.env.cri.remove_container(container.id.as_str()).await
     }
 }

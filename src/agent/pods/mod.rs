@@ -6,6 +6,7 @@ pub mod env;
 mod executor;
 pub mod failures;
 pub mod mailbox;
+pub mod pace;
 pub mod paths;
 mod prepare;
 mod start;

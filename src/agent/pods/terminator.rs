@@ -6,6 +6,7 @@ use std::{io, sync::Arc, time::Duration};
 use super::{
     env::PodEnv,
     failures::StepError,
+    pace::Pace,
     worker::{Next, PodWorker},
 };
 use crate::{
@@ -48,10 +49,19 @@ impl PodWorker {
     /// Answers whether nothing runs any more; false if it was interrupted.
     async fn stop_everything(&mut self) -> Result<bool, StepError> {
         let seen = self.inspect().await?;
-        for (turn, group) in stop_order(self.pod.as_deref(), &seen).into_iter().enumerate() {
-            if !self.stop_group(&group, turn > 0).await? {
+        let mut turns = stop_order(self.pod.as_deref(), &seen).into_iter();
+        let mut late = false;
+        while let Some(mut group) = turns.next() {
+            // Once the pod's time is over none waits for another any more, as with kubelet: the least that
+            // each still has would add up.
+            if self.past_stop_deadline() {
+                group.extend(turns.by_ref().flatten());
+                late = true;
+            }
+            if !self.stop_group(&group, late).await? {
                 return Ok(false);
             }
+            late = true;
         }
         for (place, sandbox) in seen.sandboxes.iter().enumerate() {
             if place == 0 || sandbox.state == SandboxState::Ready {
@@ -69,6 +79,10 @@ impl PodWorker {
             ));
         }
         Ok(true)
+    }
+
+    fn past_stop_deadline(&self) -> bool {
+        matches!(self.lifecycle, PodLifecycle::Terminating { deadline, .. } if deadline <= self.now())
     }
 
     /// Stops containers at once. When the deadline moves nearer they are told again with the time left; the
@@ -124,11 +138,15 @@ impl PodWorker {
         // when the pod's time may be over, whatever it was.
         let own = self.pod.as_deref().map_or(MIN_SECONDS, |pod| whole_seconds(pod_grace(pod)));
         let least = if late { MIN_SECONDS } else { own.min(MIN_SECONDS) };
-        let seconds = remaining_seconds(deadline, self.now()).max(least);
+        let pace = Pace::default();
         for id in containers {
-            let (cri, id) = (Arc::clone(&self.env.cri), id.clone());
+            let (env, pace, id) = (Arc::clone(&self.env), pace.clone(), id.clone());
             calls.spawn(async move {
-                let stopped = cri.stop_container(id.as_str(), seconds).await;
+                let stop = || {
+                    let seconds = remaining_seconds(deadline, env.clock.now()).max(least);
+                    env.cri.stop_container(id.as_str(), seconds)
+                };
+                let stopped = pace.run(stop).await;
                 (id, stopped)
             });
         }

@@ -88,7 +88,7 @@ fn nothing_configured_is_kubelets_defaults() {
     assert_eq!(agent.operator_socket, Path::new("/run/nodectl/nodectl.sock"));
     assert_eq!(agent.image_pulls, ImagePulls::Serial);
     assert_eq!(agent.max_container_restart_period, Duration::from_secs(300));
-    assert_eq!(agent.container_log_max_size, 10 * 1024 * 1024);
+    assert_eq!(agent.container_log_max_size, Some(10 * 1024 * 1024));
     assert_eq!(agent.max_pods, 110);
     assert_eq!(agent.pods_per_core, None);
     assert_eq!(agent.resolv_conf.as_deref(), Some(Path::new("/etc/resolv.conf")));
@@ -240,9 +240,12 @@ fn removed_and_old_things_are_accepted_with_a_warning() {
 #[test]
 fn a_key_set_to_its_default_is_not_warned_of() {
     let (_, warnings) =
-        load_body("maxPods: 110\nimageMinimumGCAge: 120s\ncontainerLogMaxSize: 10240Ki\n", &[]).unwrap();
+        load_body("maxPods: 110\nimageMinimumGCAge: 120s\nevictionPressureTransitionPeriod: 300s\n", &[])
+            .unwrap();
     assert_eq!(warnings, []);
-    let (_, warnings) = load_body("containerLogMaxSize: 11Mi\n", &[]).unwrap();
+    let (_, warnings) = load_body("logging: {options: {text: {infoBufferSize: 0Ki}}}\n", &[]).unwrap();
+    assert_eq!(warnings, []);
+    let (_, warnings) = load_body("maxPods: 111\n", &[]).unwrap();
     assert_eq!(warnings.len(), 1);
 }
 
@@ -252,4 +255,34 @@ fn the_host_name_must_be_usable() {
         let error = load_on(&[], &|| Ok(name.to_owned())).unwrap_err();
         assert!(matches!(error, ConfigError::Hostname { .. }), "{name}: {error}");
     }
+}
+
+#[test]
+fn dead_containers_are_kept_as_kubelets_old_flags_say() {
+    let (agent, _) = load_body("", &[]).unwrap();
+    let kubelets =
+        ContainerGcSettings { min_age: Duration::ZERO, max_per_container: Some(1), max_total: None };
+    assert_eq!(agent.container_gc, kubelets);
+    let flags = [
+        ("minimum-container-ttl-duration", "1m"),
+        ("maximum-dead-containers-per-container", "-1"),
+        ("maximum-dead-containers", "100"),
+    ];
+    let (agent, warnings) = load_body("", &flags).unwrap();
+    let wanted = ContainerGcSettings {
+        min_age: Duration::from_secs(60),
+        max_per_container: None,
+        max_total: Some(100),
+    };
+    assert_eq!(agent.container_gc, wanted);
+    assert!(warnings.iter().all(|warning| warning.kind == WarningKind::Deprecated), "{warnings:?}");
+    assert_eq!(warnings.len(), 3);
+    assert!(load_body("", &[("maximum-dead-containers", "many")]).is_err());
+    assert!(load_body("", &[("maximum-dead-containers", "99999999999")]).is_err());
+}
+
+#[test]
+fn a_negative_log_size_turns_rotation_off() {
+    let (agent, _) = load_body("containerLogMaxSize: \"-1\"\n", &[]).unwrap();
+    assert_eq!(agent.container_log_max_size, None);
 }
