@@ -7,5 +7,6 @@ pub mod instance;
 pub mod memory;
 pub mod mounts;
 mod port_owner;
+pub mod read;
 pub mod remove;
 pub mod sd;

@@ -11,6 +11,12 @@ pub struct NodeSettings {
     pub name: String,
     /// The node's addresses, the primary one first.
     pub host_ips: Vec<IpAddr>,
+    /// `clusterDNS`: the cluster's name servers.
+    pub cluster_dns: Vec<IpAddr>,
+    /// `clusterDomain`; empty for none.
+    pub cluster_domain: String,
+    /// Whether the feature gate HostnameOverride is on.
+    pub hostname_override: bool,
     /// What resources depend on.
     pub resources: ResourceSettings,
 }

@@ -50,9 +50,10 @@ impl PodWorker {
     ) -> Result<String, StepError> {
         let image = container.image.clone().unwrap_or_default();
         let image = self.ensure_image(container, &image, sandbox).await?;
-        let mounts = volumes::mounts(pod, container, &self.env.paths)
+        let mut mounts = volumes::mounts(pod, container, &self.env.paths)
             .map_err(|error| StepError::new("CreateContainerConfigError", error.to_string()))?;
         let pod_ips = self.pod_ips(pod);
+        mounts.extend(self.hosts_mount(pod, container, &pod_ips).await?);
         let config = container_config(&ContainerInput {
             pod,
             container,
