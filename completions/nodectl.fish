@@ -69,6 +69,7 @@ complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l hostname-overrid
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l node-ip -d 'Addresses of the node: one, or one of each family' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l operator-socket -d 'Local socket for nodectl pods and explain' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l container-log-dir -d 'Folder of links to container logs by name' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l runtime-class-path -d 'Folder of runtime class manifests' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -s v -l v -d 'Verbosity of the log, 0 to 10' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l pod-manifest-path -d 'Folder or file of static pod manifests [key: staticPodPath]' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l manifest-url -d 'URL of static pod manifests [key: staticPodURL]' -r
@@ -89,8 +90,11 @@ complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l healthz-port -d 
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l healthz-bind-address -d 'Address of the health endpoint [key: healthzBindAddress]' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l feature-gates -d 'Feature gates, Name=true or false [key: featureGates]' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l logging-format -d 'text or json [key: logging.format]' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l cluster-dns -d 'DNS servers of the cluster [key: clusterDNS]' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l cluster-domain -d 'DNS domain of the cluster [key: clusterDomain]' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l registry-burst -d 'Burst over --registry-qps [key: registryBurst]' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l registry-qps -d 'Image pulls per second [key: registryPullQPS]' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l resolv-conf -d 'Resolver file for pods [key: resolvConf]' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -s V -l version -d 'Print version'
 complete -c nodectl -n "__fish_nodectl_using_subcommand help; and not __fish_seen_subcommand_from pods explain config completions run help" -f -a "pods" -d 'List the pods of the agent on this node'
