@@ -27,7 +27,7 @@ crun_handler() {
 [plugins."$1".containerd.runtimes.crun]
   runtime_type = "io.containerd.runc.v2"
 [plugins."$1".containerd.runtimes.crun.options]
-  BinaryName = "$crun"
+  BinaryName = "$here/crun.sh"
   Root = "$dir/crun"
   SystemdCgroup = false
 CRUN
