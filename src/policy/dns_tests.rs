@@ -150,13 +150,12 @@ proptest! {
         options in prop::collection::hash_set("[a-z]{1,9}", 0..4),
     ) {
         let options: Vec<String> = options.into_iter().collect();
-        let mut text = String::new();
-        if !searches.is_empty() {
-            text += &format!("search {}\n", searches.join(" "));
-        }
-        servers.iter().for_each(|server| text += &format!("nameserver {server}\n"));
-        if !options.is_empty() {
-            text += &format!("options {}\n", options.join(" "));
+        let line = |what: &str, words: &[String]| {
+            if words.is_empty() { String::new() } else { format!("{what} {}\n", words.join(" ")) }
+        };
+        let mut text = line("search", &searches) + &line("options", &options);
+        for server in &servers {
+            text += &line("nameserver", std::slice::from_ref(server));
         }
         prop_assert_eq!(Resolver::parse(&text), Ok(Resolver { servers, searches, options }));
     }
@@ -170,8 +169,8 @@ proptest! {
     ) {
         let mut pod = pod(policy);
         pod.spec.as_mut().unwrap().dns_config = Some(PodDNSConfig {
-            nameservers: Some(servers.clone()),
-            searches: Some(searches.clone()),
+            nameservers: Some(servers),
+            searches: Some(searches),
             options: None,
         });
         let made = pod_dns(&pod, &node(), Some(&host()));

@@ -19,11 +19,11 @@ fn builder(name: &str, release: Release) -> NodeBuilder {
 }
 
 /// A pod of one container that stays, with these fields in its specification.
-fn staying(name: &str, spec: Value) -> Value {
+fn staying(name: &str, spec: &Value) -> Value {
     with(pod(name, STAY), spec)
 }
 
-fn with(mut pod: Value, spec: Value) -> Value {
+fn with(mut pod: Value, spec: &Value) -> Value {
     let fields = spec.as_object().unwrap().clone();
     pod["spec"].as_object_mut().unwrap().extend(fields);
     pod
@@ -101,7 +101,7 @@ fn names_and_namespaces(name: &str, release: Release) {
     let named = pod_of("named", &[container("main", STAY), own, dies]);
     node.put(&with(
         named,
-        json!({
+        &json!({
             "hostname": "h", "subdomain": "sub", "setHostnameAsFQDN": true, "hostAliases": aliases,
             "volumes": [{"name": "hosts", "hostPath": {"path": own_hosts, "type": "File"}}],
         }),
@@ -111,17 +111,17 @@ fn names_and_namespaces(name: &str, release: Release) {
         "options": [{"name": "ndots", "value": "2"}, {"name": "edns0"}],
     });
     let over = json!({"hostnameOverride": "any.name.example", "subdomain": "sub", "dnsPolicy": "None", "dnsConfig": dns});
-    node.put(&staying("over", over));
+    node.put(&staying("over", &over));
     let long = format!("long-{}", "x".repeat(70));
     let merged = json!({"nameservers": ["192.0.2.9"], "searches": ["own.example"], "options": [{"name": "timeout", "value": "7"}]});
-    node.put(&staying(&long, json!({"dnsPolicy": "Default", "dnsConfig": merged})));
-    node.put(&staying("host", json!({
+    node.put(&staying(&long, &json!({"dnsPolicy": "Default", "dnsConfig": merged})));
+    node.put(&staying("host", &json!({
         "hostNetwork": true, "hostPID": true, "hostIPC": true, "hostAliases": aliases, "hostname": "unused",
     })));
-    node.put(&staying("hostdns", json!({"hostNetwork": true, "dnsPolicy": "ClusterFirstWithHostNet"})));
+    node.put(&staying("hostdns", &json!({"hostNetwork": true, "dnsPolicy": "ClusterFirstWithHostNet"})));
     let shared = pod_of("shared", &[container("a", STAY), container("b", STAY)]);
-    node.put(&with(shared, json!({"shareProcessNamespace": true})));
-    node.put(&staying("toolong", json!({"subdomain": "s".repeat(60), "setHostnameAsFQDN": true})));
+    node.put(&with(shared, &json!({"shareProcessNamespace": true})));
+    node.put(&staying("toolong", &json!({"subdomain": "s".repeat(60), "setHostnameAsFQDN": true})));
 
     // The names of a pod's host, and its /etc/hosts, which all containers share but the one with its own.
     let view = node.wait_ready("named");
@@ -262,7 +262,7 @@ fn serving(name: &str, port: &Value) -> Value {
 }
 
 fn host_ports(name: &str, release: Release) {
-    let node = builder(name, release).start();
+    let mut node = builder(name, release).start();
     let before = node.leaks();
     let gateway = node.containerd.fact("GATEWAY").to_owned();
     let (everywhere, at_one) = (free_port(), free_port());
@@ -288,7 +288,7 @@ fn host_ports(name: &str, release: Release) {
     }
 
     // The same one is refused for good, also on one address, and by a pod on the host's network.
-    let refused = |name: &str, taken_by: &str| {
+    let refused = |node: &Node, name: &str, taken_by: &str| {
         let view = node.wait_view(name, "refused", |view| view.phase() == "Failed");
         assert_eq!(view.0["status"]["reason"], "NodePorts");
         let message = view.0["status"]["message"].as_str().unwrap();
@@ -300,13 +300,19 @@ fn host_ports(name: &str, release: Release) {
         assert!(node.containerd.sandboxes_of(view.uid()).is_empty());
     };
     node.put(&serving("second", &json!({"containerPort": 8080, "hostPort": everywhere})));
-    refused("second", "tcp");
+    refused(&node, "second", "tcp");
     node.put(&serving("address", &json!({"containerPort": 8080, "hostPort": everywhere, "hostIP": gateway})));
-    refused("address", "tcp");
+    refused(&node, "address", "tcp");
     let on_the_host =
-        with(serving("onhost", &json!({"containerPort": everywhere})), json!({"hostNetwork": true}));
+        with(serving("onhost", &json!({"containerPort": everywhere})), &json!({"hostNetwork": true}));
     node.put(&on_the_host);
-    refused("onhost", "tcp");
+    refused(&node, "onhost", "tcp");
+
+    // Also by an agent that finds the others running.
+    node.kill9();
+    node.put(&serving("meanwhile", &json!({"containerPort": 8080, "hostPort": everywhere})));
+    node.start_agent();
+    refused(&node, "meanwhile", "tcp");
 
     // A port on one address is on that one only, and another address has the port free.
     node.put(&serving("one", &json!({"containerPort": 8080, "hostPort": at_one, "hostIP": gateway})));
@@ -327,7 +333,7 @@ fn host_ports(name: &str, release: Release) {
     node.wait_ready("second");
     assert!(answers(&gateway, everywhere, "second"));
 
-    for pod in ["udp", "second", "address", "onhost", "one", "two"] {
+    for pod in ["udp", "second", "address", "onhost", "meanwhile", "one", "two"] {
         node.take_away(pod);
     }
     node.wait_no_pods();
@@ -375,16 +381,16 @@ fn runtime_classes(name: &str, release: Release) {
     let mut node =
         builder(name, release).argument("--runtime-class-path").argument(classes.to_str().unwrap()).start();
     let before = node.leaks();
-    node.put(&staying("light", json!({"runtimeClassName": "light"})));
+    node.put(&staying("light", &json!({"runtimeClassName": "light"})));
     node.put(&staying(
         "given",
-        json!({"runtimeClassName": "light", "overhead": {"cpu": "0.25", "memory": "32Mi"}}),
+        &json!({"runtimeClassName": "light", "overhead": {"cpu": "0.25", "memory": "32Mi"}}),
     ));
-    node.put(&staying("plain", json!({})));
-    node.put(&staying("wrong", json!({"runtimeClassName": "light", "overhead": {"cpu": "1"}})));
-    node.put(&staying("late", json!({"runtimeClassName": "late"})));
-    node.put(&staying("nowhere", json!({"runtimeClassName": "nowhere"})));
-    node.put(&staying("none", json!({"overhead": {"cpu": "1"}})));
+    node.put(&staying("plain", &json!({})));
+    node.put(&staying("wrong", &json!({"runtimeClassName": "light", "overhead": {"cpu": "1"}})));
+    node.put(&staying("late", &json!({"runtimeClassName": "late"})));
+    node.put(&staying("nowhere", &json!({"runtimeClassName": "nowhere"})));
+    node.put(&staying("none", &json!({"overhead": {"cpu": "1"}})));
 
     // Which program runs them is asked of the programs.
     let (crun, runc) = (node.containerd.fact("CRUN_ROOT"), node.containerd.fact("RUNC_ROOT"));

@@ -99,6 +99,11 @@ impl PodWorker {
             (pod, taken) => pod.or_else(|| taken.clone()),
         };
         let classed = lifecycle == PodLifecycle::Syncing && same_class(taken.as_deref(), pod.as_deref());
+        // What an earlier agent took is not judged again, and has its place before anything new.
+        let admitted = lifecycle == PodLifecycle::Syncing;
+        if let Some(pod) = pod.as_ref().filter(|_| admitted) {
+            env.admitted.keep(&start.uid, pod);
+        }
         Self {
             uid: start.uid,
             full_name: start.full_name,
@@ -110,8 +115,7 @@ impl PodWorker {
             failures: Failures::default(),
             prepared: false,
             unseen: false,
-            // What an earlier agent took is not judged again.
-            admitted: lifecycle == PodLifecycle::Syncing,
+            admitted,
             classed,
             start_time: record.as_ref().map_or(now, |record| record.start_time),
             failure: record.and_then(|record| record.failure),
