@@ -411,7 +411,7 @@ _nodectl() {
             return 0
             ;;
         nodectl__subcmd__run)
-            opts="-v -h -V --config --config-dir --root-dir --hostname-override --node-ip --operator-socket --container-log-dir --v --pod-manifest-path --manifest-url --manifest-url-header --sync-frequency --file-check-frequency --http-check-frequency --container-runtime-endpoint --image-service-endpoint --runtime-request-timeout --cgroup-driver --cgroup-root --cgroups-per-qos --cpu-cfs-quota --cpu-cfs-quota-period --serialize-image-pulls --healthz-port --healthz-bind-address --feature-gates --logging-format --container-log-max-files --container-log-max-size --registry-burst --registry-qps --minimum-container-ttl-duration --maximum-dead-containers --maximum-dead-containers-per-container --help --version"
+            opts="-v -h -V --config --config-dir --root-dir --hostname-override --node-ip --operator-socket --container-log-dir --runtime-class-path --v --pod-manifest-path --manifest-url --manifest-url-header --sync-frequency --file-check-frequency --http-check-frequency --container-runtime-endpoint --image-service-endpoint --runtime-request-timeout --cgroup-driver --cgroup-root --cgroups-per-qos --cpu-cfs-quota --cpu-cfs-quota-period --serialize-image-pulls --healthz-port --healthz-bind-address --feature-gates --logging-format --cluster-dns --cluster-domain --container-log-max-files --container-log-max-size --registry-burst --registry-qps --resolv-conf --minimum-container-ttl-duration --maximum-dead-containers --maximum-dead-containers-per-container --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -442,6 +442,10 @@ _nodectl() {
                     return 0
                     ;;
                 --container-log-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --runtime-class-path)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -529,6 +533,14 @@ _nodectl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --cluster-dns)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cluster-domain)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --container-log-max-files)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -542,6 +554,10 @@ _nodectl() {
                     return 0
                     ;;
                 --registry-qps)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --resolv-conf)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

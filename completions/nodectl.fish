@@ -69,6 +69,7 @@ complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l hostname-overrid
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l node-ip -d 'Addresses of the node: one, or one of each family' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l operator-socket -d 'Local socket for nodectl pods and explain' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l container-log-dir -d 'Folder of links to container logs by name' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l runtime-class-path -d 'Folder of runtime class manifests' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -s v -l v -d 'Verbosity of the log, 0 to 10' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l pod-manifest-path -d 'Folder or file of static pod manifests [key: staticPodPath]' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l manifest-url -d 'URL of static pod manifests [key: staticPodURL]' -r
@@ -89,10 +90,13 @@ complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l healthz-port -d 
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l healthz-bind-address -d 'Address of the health endpoint [key: healthzBindAddress]' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l feature-gates -d 'Feature gates, Name=true or false [key: featureGates]' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l logging-format -d 'text or json [key: logging.format]' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l cluster-dns -d 'DNS servers of the cluster [key: clusterDNS]' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l cluster-domain -d 'DNS domain of the cluster [key: clusterDomain]' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l container-log-max-files -d 'Most log files of a container [key: containerLogMaxFiles]' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l container-log-max-size -d 'Size at which a container log is rotated [key: containerLogMaxSize]' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l registry-burst -d 'Burst over --registry-qps [key: registryBurst]' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l registry-qps -d 'Image pulls per second [key: registryPullQPS]' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l resolv-conf -d 'Resolver file for pods [key: resolvConf]' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l minimum-container-ttl-duration -d 'Least age of a dead container that is removed' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l maximum-dead-containers -d 'Most dead containers on the node; negative is no limit' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l maximum-dead-containers-per-container -d 'Most dead instances kept of each container' -r

@@ -21,12 +21,27 @@ lacks_sys_resource() {
     [ $((16#$effective >> 24 & 1)) -eq 0 ]
 }
 
+# crun_handler PLUGIN: the handler "crun": the shim of runc with another program.
+crun_handler() {
+    cat <<CRUN
+[plugins."$1".containerd.runtimes.crun]
+  runtime_type = "io.containerd.runc.v2"
+[plugins."$1".containerd.runtimes.crun.options]
+  BinaryName = "$here/crun.sh"
+  Root = "$dir/crun"
+  SystemdCgroup = false
+CRUN
+}
+
 configure() {
-    local version=$1 restrict=false defaults bins net
+    local version=$1 restrict=false defaults bins net crun
     net=$(cat "$dir/net")
     if lacks_sys_resource; then restrict=true; fi
     snapshotter=$(pick_snapshotter)
     mkdir -p "$dir/cni/net.d" "$dir/cni/ipam" "$dir/root" "$dir/state" "$dir/runc"
+    # A second handler, where there is one: what a runtime class names.
+    crun=$(find_tool crun || true)
+    [ -z "$crun" ] || mkdir -p "$dir/crun"
     cat >"$dir/cni/net.d/10-nodectl.conflist" <<CNI
 {
   "cniVersion": "0.4.0",
@@ -100,6 +115,7 @@ COMMON
   Root = "$dir/runc"
   SystemdCgroup = false
 TWO
+            [ -z "$crun" ] || crun_handler io.containerd.cri.v1.runtime
         else
             cat <<ONE
 [plugins."io.containerd.grpc.v1.cri"]
@@ -121,6 +137,7 @@ TWO
   Root = "$dir/runc"
   SystemdCgroup = false
 ONE
+            [ -z "$crun" ] || crun_handler io.containerd.grpc.v1.cri
         fi
     } >"$dir/config.toml"
     cat >"$dir/env" <<ENV
@@ -132,6 +149,7 @@ CTR=$(command -v ctr)
 SNAPSHOTTER=$snapshotter
 CGROUP_ROOT=$cgroup_root
 RUNC_ROOT=$dir/runc
+CRUN_ROOT=${crun:+$dir/crun}
 BRIDGE=$bridge
 SUBNET=$net.0/22
 GATEWAY=$net.1

@@ -178,10 +178,10 @@ end_companions() {
     done
 }
 
-# Ends containers by runc's own list and shims by the socket that they were started for: that also
+# Ends containers by the own lists of runc and crun and shims by the socket that they were started for: that also
 # works when containerd has crashed or hangs, and can only ever meet what was started from this folder.
 end_processes() {
-    local pid space container link
+    local pid program tool container link
     if alive; then
         pid=$(pid_of)
         kill -TERM "$pid" 2>/dev/null || true
@@ -193,11 +193,12 @@ end_processes() {
         done
         if alive; then kill -KILL "$pid" 2>/dev/null || true; fi
     fi
-    for space in "$dir"/runc/*/; do
-        [ -d "$space" ] || continue
-        for container in "$space"*/; do
+    for program in runc crun; do
+        tool=$program
+        [ "$program" = runc ] || tool=$here/crun.sh
+        for container in "$dir/$program"/*/*/; do
             [ -d "$container" ] || continue
-            runc --root "$space" delete --force "$(basename "$container")" >>"$dir/containerd.log" 2>&1 || true
+            "$tool" --root "$(dirname "$container")" delete --force "$(basename "$container")" >>"$dir/containerd.log" 2>&1 || true
         done
     done
     for link in /proc/[0-9]*; do

@@ -62,6 +62,8 @@ look() {
     *) die "unknown purpose '$purpose': demo, test or check" ;;
     esac
     if [ "$purpose" = test ]; then
+        # The second handler that runtime classes are tested with.
+        need crun crun
         # For hack/containerd2.sh, on Ubuntu.
         [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || [ -e /usr/share/keyrings/debian-archive-keyring.pgp ] ||
             missing+=(debian-archive-keyring)

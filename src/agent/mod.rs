@@ -11,6 +11,8 @@ pub mod log_rotation;
 pub mod logs;
 pub mod pleg;
 pub mod pods;
+pub mod resolver;
+pub mod runtime_classes;
 pub mod sources;
 pub mod sync_loop;
 pub mod termination;
@@ -39,6 +41,8 @@ use self::{
         env::{POD_RECORD, PodEnv, PodRecord, PodRecords},
         paths::NodePaths,
     },
+    resolver::HostNames,
+    runtime_classes::RuntimeClasses,
     sources::{
         PodSource, SourceSnapshot,
         file::{FileSource, FileSourceConfig},
@@ -88,7 +92,10 @@ pub async fn run(mut config: AgentConfig, stop: CancellationToken) -> Result<(),
     let _lock = RootLock::acquire(&config.root_dir)?;
     // The runtime has another working folder, and the kernel tells mounts by paths without links.
     config.root_dir = config.root_dir.canonicalize().map_err(CommandError::failed)?;
-    for folder in [&mut config.pod_logs_dir, &mut config.container_log_dir] {
+    for folder in [&mut config.pod_logs_dir, &mut config.container_log_dir]
+        .into_iter()
+        .chain(&mut config.runtime_class_path)
+    {
         *folder = std::path::absolute(&*folder).map_err(CommandError::failed)?;
     }
     let healthz = config.healthz.map(|addr| bind(proc_root, addr)).transpose()?;
@@ -190,6 +197,8 @@ impl Parts {
                 .map_err(CommandError::failed)?,
             mountinfo: "/proc/self/mountinfo".into(),
             node: node_settings(config),
+            host_names: HostNames::of(config),
+            runtime_classes: RuntimeClasses::new(config.runtime_class_path.clone()),
             admitted: Admitted::default(),
             backoff: RestartBackoff::with_max(config.max_container_restart_period),
             board: board::Board::default(),
@@ -227,6 +236,9 @@ fn node_settings(config: &AgentConfig) -> NodeSettings {
         name: config.node_name.clone(),
         host_ips: host_ips(config),
         container_gc: config.container_gc,
+        cluster_dns: config.cluster_dns.clone(),
+        cluster_domain: config.cluster_domain.clone(),
+        hostname_override: config.feature_gates.enabled("HostnameOverride"),
         resources: ResourceSettings {
             node_memory_bytes: memory_bytes(),
             cpu_cfs_quota: config.cpu_cfs_quota,

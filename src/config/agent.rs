@@ -132,6 +132,8 @@ pub struct AgentConfig {
     /// Folder of the links to container logs by pod and container name (`--container-log-dir`,
     /// nodectl's own; kubelet always uses this default).
     pub container_log_dir: PathBuf,
+    /// Folder of runtime class manifests (`--runtime-class-path`, nodectl's own); `None` is no classes.
+    pub runtime_class_path: Option<PathBuf>,
     /// Size at which a container log is rotated, bytes; `None` (a negative size) is never.
     pub container_log_max_size: Option<u64>,
     /// Most log files of one container.
@@ -152,6 +154,8 @@ pub struct AgentConfig {
     pub cluster_domain: String,
     /// Resolver file that pods' DNS settings start from; `None` is no DNS from the host.
     pub resolv_conf: Option<PathBuf>,
+    /// Whether [`AgentConfig::resolv_conf`] was configured, and is not just the default.
+    pub resolv_conf_given: bool,
     /// Whether containers without a seccomp profile get the runtime's default.
     pub seccomp_default: bool,
     /// Time that a node shutdown waits for all pods.

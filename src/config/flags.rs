@@ -143,7 +143,7 @@ impl FlagSpec {
 
     /// Whether it is nodectl's own: kubelet has no such flag.
     pub fn is_own(&self) -> bool {
-        matches!(self.name, "operator-socket" | "container-log-dir")
+        matches!(self.name, "operator-socket" | "container-log-dir" | "runtime-class-path")
     }
 }
 

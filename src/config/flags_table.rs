@@ -28,6 +28,7 @@ pub(super) const FLAGS: &[FlagSpec] = &[
     flag("node-labels", Map, Agent, NotYet, "Labels for the registration of the node"),
     flag("operator-socket", Str, Agent, Acts, "Local socket for nodectl pods and explain"),
     flag("container-log-dir", Str, Agent, Acts, "Folder of links to container logs by name"),
+    flag("runtime-class-path", Str, Agent, Acts, "Folder of runtime class manifests"),
     flag("cloud-provider", Str, Agent, NotYet, "Cloud provider: empty or external"),
     flag(
         "image-credential-provider-config",

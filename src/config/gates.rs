@@ -22,7 +22,8 @@ pub enum GateState {
 }
 
 /// Gates whose change nodectl acts on.
-const ACTED_ON: &[&str] = &["CustomCPUCFSQuotaPeriod", "EnvFiles", "KubeletCrashLoopBackOffMax"];
+const ACTED_ON: &[&str] =
+    &["CustomCPUCFSQuotaPeriod", "EnvFiles", "HostnameOverride", "KubeletCrashLoopBackOffMax"];
 
 /// Whether nodectl acts on a change of the gate `name`.
 pub(super) fn acts(name: &str) -> bool {

@@ -68,7 +68,7 @@ pub fn load_on(
     let checked = complete(tree, &flags.keys).map_err(ConfigError::Invalid)?;
     let mut warnings = flags.warnings.clone();
     warnings.extend(checked.warnings);
-    let config = resolve(checked.config, checked.gates, &flags, files, hostname)?;
+    let config = resolve(checked.config, checked.gates, &flags, checked.resolv_conf_given, files, hostname)?;
     Ok((config, warnings))
 }
 
@@ -85,6 +85,8 @@ pub fn validate_file(path: &Path) -> Result<Vec<ConfigWarning>, ConfigError> {
 struct Checked {
     config: KubeletConfiguration,
     gates: FeatureGates,
+    /// Whether a file or flag says which resolver file to take.
+    resolv_conf_given: bool,
     warnings: Vec<ConfigWarning>,
 }
 
@@ -117,7 +119,8 @@ fn complete(mut tree: Node, flags: &[(&'static str, Node)]) -> Result<Checked, V
         return Err(problems);
     }
     warnings.extend(unacted::warnings(&tree, &effective));
-    Ok(Checked { config, gates, warnings })
+    let resolv_conf_given = tree.at("resolvConf").is_some();
+    Ok(Checked { config, gates, resolv_conf_given, warnings })
 }
 
 fn decode(json: Json) -> Result<KubeletConfiguration, String> {

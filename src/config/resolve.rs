@@ -26,6 +26,7 @@ pub(super) fn resolve(
     kubelet: KubeletConfiguration,
     feature_gates: FeatureGates,
     flags: &Flags,
+    resolv_conf_given: bool,
     config_files: Vec<PathBuf>,
     hostname: &dyn Fn() -> Result<String, String>,
 ) -> Result<AgentConfig, ConfigError> {
@@ -89,6 +90,7 @@ pub(super) fn resolve(
             .to_std(),
         pod_logs_dir: PathBuf::from(text(&config.pod_logs_dir)),
         container_log_dir: path("container-log-dir", CONTAINER_LOG_DIR),
+        runtime_class_path: optional("runtime-class-path"),
         container_log_max_size: log_size(config)?,
         container_log_max_files: number(config.container_log_max_files),
         container_log_max_workers: number(config.container_log_max_workers),
@@ -99,6 +101,7 @@ pub(super) fn resolve(
         cluster_dns: config.cluster_dns.iter().flatten().filter_map(|server| server.parse().ok()).collect(),
         cluster_domain: text(&config.cluster_domain),
         resolv_conf: config.resolv_conf.clone().filter(|path| !path.is_empty()).map(PathBuf::from),
+        resolv_conf_given,
         seccomp_default: config.seccomp_default.unwrap_or(false),
         shutdown_grace_period: duration(config.shutdown_grace_period),
         shutdown_grace_period_critical_pods: duration(config.shutdown_grace_period_critical_pods),

@@ -10,6 +10,7 @@ pub mod log_file;
 pub mod memory;
 pub mod mounts;
 mod port_owner;
+pub mod read;
 pub mod regular;
 pub mod remove;
 pub mod sd;

@@ -12,13 +12,19 @@ use crate::api::{
 pub fn sandbox_fingerprint(pod: &Pod) -> Fingerprint {
     let spec = pod.spec();
     Fingerprint::new()
+        .with("dnsConfig", &spec.dns_config)
+        .with("dnsPolicy", &spec.dns_policy)
+        .with("hostAliases", &spec.host_aliases)
         .with("hostIPC", &spec.host_ipc.unwrap_or(false))
         .with("hostNetwork", &pod.host_network())
         .with("hostPID", &spec.host_pid.unwrap_or(false))
         .with("hostname", &spec.hostname)
+        .with("hostnameOverride", &spec.hostname_override)
         .with("runtimeClassName", &spec.runtime_class_name)
         .with("securityContext", &spec.security_context)
+        .with("setHostnameAsFQDN", &spec.set_hostname_as_fqdn.unwrap_or(false))
         .with("shareProcessNamespace", &spec.share_process_namespace.unwrap_or(false))
+        .with("subdomain", &spec.subdomain)
 }
 
 /// The fields of a container, its image aside, which kubelet's hash covers.

@@ -14,6 +14,12 @@ pub struct NodeSettings {
     pub host_ips: Vec<IpAddr>,
     /// Which dead containers are kept.
     pub container_gc: ContainerGcSettings,
+    /// `clusterDNS`: the cluster's name servers.
+    pub cluster_dns: Vec<IpAddr>,
+    /// `clusterDomain`; empty for none.
+    pub cluster_domain: String,
+    /// Whether the feature gate HostnameOverride is on.
+    pub hostname_override: bool,
     /// What resources depend on.
     pub resources: ResourceSettings,
     /// What of the node is for pods.

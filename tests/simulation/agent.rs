@@ -23,6 +23,8 @@ use nodectl::{
             env::{POD_RECORD, PodEnv, PodRecord, PodRecords},
             paths::NodePaths,
         },
+        resolver::HostNames,
+        runtime_classes::RuntimeClasses,
         sources::{PodSource, SourceSnapshot},
         sync_loop::{LoopState, SyncLoop},
     },
@@ -70,6 +72,7 @@ impl Node {
             if Path::new("/dev/shm").is_dir() { PathBuf::from("/dev/shm") } else { std::env::temp_dir() };
         let folder = tempfile::Builder::new().prefix("nodectl-simulation-").tempdir_in(base).unwrap();
         fs::write(folder.path().join("mountinfo"), "").unwrap();
+        fs::write(folder.path().join("hosts"), "127.0.0.1 localhost\n").unwrap();
         Self { world: World::new(seed), folder, sources: sources.to_vec() }
     }
 
@@ -158,6 +161,8 @@ impl Node {
                 },
                 ..NodeSettings::default()
             },
+            host_names: HostNames::new(None, None, self.folder.path().join("hosts")),
+            runtime_classes: RuntimeClasses::default(),
             admitted: Admitted::default(),
             backoff: RestartBackoff::default(),
             board: Board::default(),

@@ -8,7 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{admission::Admitted, paths::NodePaths};
 use crate::{
-    agent::{board::Board, clock::Clock, health::HealthMonitor, images::Images, pleg::Pleg},
+    agent::{
+        board::Board, clock::Clock, health::HealthMonitor, images::Images, pleg::Pleg, resolver::HostNames,
+        runtime_classes::RuntimeClasses,
+    },
     cri::Cri,
     host::cgroup::CgroupMounts,
     policy::{
@@ -82,6 +85,10 @@ pub struct PodEnv {
     pub mountinfo: std::path::PathBuf,
     /// The node's settings.
     pub node: NodeSettings,
+    /// The host's files that pods' name resolution starts from.
+    pub host_names: HostNames,
+    /// Runtime classes.
+    pub runtime_classes: RuntimeClasses,
     /// The pods that the node has taken.
     pub admitted: Admitted,
     /// Crash-loop delays.

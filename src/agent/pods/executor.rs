@@ -16,8 +16,9 @@ use crate::{
     },
     cri::CriError,
     policy::{
-        container_config::{SandboxInput, sandbox_config},
+        container_config::{PodHostname, SandboxInput, sandbox_config},
         container_gc::removable,
+        dns::PodDns,
         grace::pod_grace,
         pod_actions::{CreateSandbox, PodActions},
         runtime,
@@ -108,13 +109,21 @@ impl PodWorker {
         Ok(())
     }
 
-    fn sandbox_config(&self, pod: &Pod, attempt: u32) -> PodSandboxConfig {
+    fn sandbox_config(
+        &self,
+        pod: &Pod,
+        attempt: u32,
+        hostname: &PodHostname,
+        dns: Option<&PodDns>,
+    ) -> PodSandboxConfig {
         let logs = self.env.paths.pod_log(pod);
         sandbox_config(&SandboxInput {
             pod,
             attempt,
             log_directory: &logs.to_string_lossy(),
             cgroup_parent: &self.env.cgroups.pod_parent(pod),
+            hostname: &hostname.kernel,
+            dns: dns.map(|dns| &dns.config),
             node: &self.env.node,
         })
     }
@@ -131,11 +140,14 @@ impl PodWorker {
             let message = format!("{}: {}", unmet.field, unmet.message);
             return Err(StepError::new("RuntimeUnsupported", message));
         }
+        let (hostname, handler) = (self.hostname(pod)?, self.handler(pod).await?);
+        let dns = self.dns(pod).await?;
+        self.tell_dns_notes(&dns);
         self.prepare(pod).await?;
         self.show(PodStep::CreatingSandbox, format!("make sandbox {}: {}", create.attempt, create.reason));
-        let config = self.sandbox_config(pod, create.attempt);
+        let config = self.sandbox_config(pod, create.attempt, &hostname, Some(&dns));
         self.unseen = true;
-        let made = self.env.cri.run_pod_sandbox(config, "").await;
+        let made = self.env.cri.run_pod_sandbox(config, &handler).await;
         if let Err(error) = made {
             // It may be there all the same: after a time-out, or made by a call before this one.
             self.inspect().await?;
@@ -162,7 +174,16 @@ impl PodWorker {
         plan: &PodActions,
     ) -> Option<Next> {
         let attempt = seen.newest_sandbox().map_or(0, |sandbox| sandbox.attempt);
-        let sandbox = self.sandbox_config(pod, attempt);
+        if plan.start.is_empty() {
+            return None;
+        }
+        let hostname = match self.hostname(pod) {
+            Ok(hostname) => hostname,
+            Err(error) => return Some(self.pod_failed(error)),
+        };
+        // The sandbox has its resolver: that the host's cannot be read now keeps no container from starting.
+        let dns = self.dns(pod).await.ok();
+        let sandbox = self.sandbox_config(pod, attempt, &hostname, dns.as_ref());
         let mut due = None;
         for start in &plan.start {
             if self.interrupted() {

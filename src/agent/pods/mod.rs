@@ -1,11 +1,14 @@
 //! Pods: what is wanted, a worker for each, and what the workers do.
 
 pub mod admission;
+mod classes;
 pub mod desired;
 pub mod env;
 mod executor;
 pub mod failures;
+mod hosts;
 pub mod mailbox;
+mod network;
 pub mod pace;
 pub mod paths;
 mod prepare;

@@ -60,6 +60,7 @@ impl PodWorker {
         let files = self.env_files(pod, container).await?;
         let mut mounts = volumes::mounts(pod, container, &self.env.paths)
             .map_err(|error| StepError::new("CreateContainerConfigError", error.to_string()))?;
+        mounts.extend(self.hosts_mount(pod, container, &pod_ips).await?);
         mounts.push(self.termination_mount(container, start).await?);
         let config = container_config(&ContainerInput {
             pod,

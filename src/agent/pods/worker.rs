@@ -30,6 +30,7 @@ use crate::{
         grace::pod_grace,
         lifecycle::{LifecycleEffect, LifecycleInput, PodLifecycle, StopReason},
         pod_actions::{PodActions, compute_pod_actions},
+        runtime_class::{keep_overhead, same_class},
         status::{PodFailure, StatusInput, WaitingReason, pod_status},
     },
 };
@@ -63,6 +64,8 @@ pub struct PodWorker {
     pub(super) prepared: bool,
     /// Whether something was done that no observation is newer than.
     pub(super) unseen: bool,
+    /// Whether the pod has the overhead of its runtime class.
+    pub(super) classed: bool,
     /// Whether the node has taken the pod.
     admitted: bool,
     start_time: Timestamp,
@@ -90,19 +93,30 @@ impl PodWorker {
         let now = env.clock.now();
         let record = start.record;
         let lifecycle = record.as_ref().map_or(PodLifecycle::Pending, |record| record.lifecycle);
+        let taken = record.as_ref().and_then(|record| record.pod.clone());
+        let pod = match (start.pod, &taken) {
+            (Some(pod), Some(taken)) => Some(keep_overhead(taken, pod)),
+            (pod, taken) => pod.or_else(|| taken.clone()),
+        };
+        let classed = lifecycle == PodLifecycle::Syncing && same_class(taken.as_deref(), pod.as_deref());
+        // What an earlier agent took is not judged again, and has its place before anything new.
+        let admitted = lifecycle == PodLifecycle::Syncing;
+        if let Some(pod) = pod.as_ref().filter(|_| admitted) {
+            env.admitted.keep(&start.uid, pod);
+        }
         Self {
             uid: start.uid,
             full_name: start.full_name,
             mailbox,
             stop,
-            pod: start.pod.or_else(|| record.as_ref().and_then(|record| record.pod.clone())),
+            pod,
             // What was running is compared anew before anything is done about it.
             lifecycle: if lifecycle == PodLifecycle::Syncing { PodLifecycle::Pending } else { lifecycle },
             failures: Failures::default(),
             prepared: false,
             unseen: false,
-            // What an earlier agent took is not judged again.
-            admitted: lifecycle == PodLifecycle::Syncing,
+            admitted,
+            classed,
             start_time: record.as_ref().map_or(now, |record| record.start_time),
             failure: record.and_then(|record| record.failure),
             crash_loops: BTreeMap::new(),
@@ -246,6 +260,11 @@ impl PodWorker {
         }
         let mail = self.mailbox.take();
         if let Some(pod) = mail.pod {
+            let pod = match &self.pod {
+                Some(taken) => keep_overhead(taken, pod),
+                None => pod,
+            };
+            self.classed &= same_class(self.pod.as_deref(), Some(&pod));
             let changed = self.pod.as_ref().is_none_or(|old| old.spec != pod.spec);
             if changed && !self.lifecycle.is_stopping() {
                 self.failures.clear();
@@ -339,6 +358,10 @@ impl PodWorker {
             self.at(PodStep::WaitingForRuntime, why);
             return Next::Told;
         }
+        let pod = match self.classify(pod).await {
+            Ok(pod) => pod,
+            Err(next) => return next,
+        };
         if let Err(refused) = self.admit(&pod) {
             return self.rejected(refused);
         }
@@ -426,7 +449,15 @@ impl PodWorker {
         Ok(())
     }
 
-    fn rejected(&mut self, refused: PodFailure) -> Next {
+    /// Takes the pod as it is now for the one to run.
+    pub(super) fn keep(&mut self, pod: &Arc<Pod>) {
+        if self.pod.as_ref() != Some(pod) {
+            self.pod = Some(Arc::clone(pod));
+            self.save();
+        }
+    }
+
+    pub(super) fn rejected(&mut self, refused: PodFailure) -> Next {
         tracing::warn!(pod = %self.full_name, uid = %self.uid, reason = refused.reason, "the node does not take the pod: {}", refused.message);
         self.failure = Some(refused.into());
         self.step(LifecycleInput::Stop { reason: StopReason::Rejected, grace: Duration::ZERO });
@@ -436,6 +467,15 @@ impl PodWorker {
     fn active_deadline(&self, pod: &Pod) -> Option<Timestamp> {
         let seconds = pod.spec().active_deadline_seconds?;
         self.start_time.checked_add(SignedDuration::from_secs(seconds)).ok()
+    }
+
+    /// When to look again at a pod that cannot be begun, which may come to its deadline meanwhile.
+    pub(super) fn no_later_than_deadline(&mut self, pod: &Pod, next: Next) -> Next {
+        match (self.active_deadline(pod), next) {
+            (Some(deadline), _) if deadline <= self.now() => self.past_deadline(pod),
+            (Some(deadline), Next::At(at)) => Next::At(at.min(deadline)),
+            (_, next) => next,
+        }
     }
 
     fn past_deadline(&mut self, pod: &Pod) -> Next {

@@ -195,6 +195,12 @@ impl PodWorkers {
             return;
         }
         let running = self.env.pleg.all();
+        // What runs is taken before anything new is judged, whoever started it.
+        for seen in running.iter().filter(|seen| seen.has_live_parts()) {
+            if let Some(pod) = state.workers.get(&seen.uid).and_then(|handle| handle.pod.as_ref()) {
+                self.env.admitted.keep(&seen.uid, pod);
+            }
+        }
         for name in free {
             let predecessor = running
                 .iter()

@@ -9,10 +9,12 @@
 mod de;
 mod error;
 mod identity;
+mod runtime_class;
 pub mod unsupported;
 
 pub use error::{FieldProblem, ManifestError};
 pub use identity::{Identity, StaticPod, make_static_pod};
+pub use runtime_class::{MAX_RUNTIME_CLASS_BYTES, parse_runtime_class};
 
 use k8s_openapi::api::core::v1::Pod;
 

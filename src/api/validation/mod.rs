@@ -10,6 +10,7 @@
 mod containers;
 mod downward;
 pub mod names;
+mod network;
 mod probes;
 mod resources;
 mod static_pod;
@@ -149,11 +150,7 @@ fn check_spec(spec: &PodSpec, problems: &mut Problems) {
     {
         problems.invalid("spec.activeDeadlineSeconds", deadline, "must be between 1 and 2147483647");
     }
-    for (path, value) in [("spec.hostname", &spec.hostname), ("spec.subdomain", &spec.subdomain)] {
-        if let Some(value) = value.as_deref().filter(|v| !v.is_empty()) {
-            problems.name(path, value, names::dns1123_label);
-        }
-    }
+    network::check(spec, problems);
     if spec.share_process_namespace == Some(true) && spec.host_pid == Some(true) {
         problems.forbidden("spec.shareProcessNamespace", "may not be set together with hostPID");
     }
@@ -166,15 +163,6 @@ fn check_spec(spec: &PodSpec, problems: &mut Problems) {
     for (key, value) in spec.node_selector.iter().flatten() {
         problems.name(format!("spec.nodeSelector[{key}]"), key, names::qualified_name);
         problems.name(format!("spec.nodeSelector[{key}]"), value, names::label_value);
-    }
-    for (index, alias) in spec.host_aliases.iter().flatten().enumerate() {
-        let path = format!("spec.hostAliases[{index}]");
-        if alias.ip.parse::<std::net::IpAddr>().is_err() {
-            problems.invalid(format!("{path}.ip"), &alias.ip, "must be a valid IP address");
-        }
-        for (i, name) in alias.hostnames.iter().flatten().enumerate() {
-            problems.name(format!("{path}.hostnames[{i}]"), name, names::dns1123_subdomain);
-        }
     }
     let volumes = volumes::check(spec, problems);
     containers::check(spec, &volumes, problems);

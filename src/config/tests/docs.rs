@@ -25,6 +25,7 @@ fn kind_name(kind: KeyKind) -> String {
         KeyKind::Duration => "duration".to_owned(),
         KeyKind::Ip => "IP address".to_owned(),
         KeyKind::BoolMap => "booleans by name".to_owned(),
+        KeyKind::StrList => "list".to_owned(),
         KeyKind::MultiMap => "lists by name".to_owned(),
         _ => "string".to_owned(),
     }

@@ -96,6 +96,15 @@ fn nothing_configured_is_kubelets_defaults() {
 }
 
 #[test]
+fn whether_the_resolver_file_was_chosen_is_known() {
+    let given = |body: &str, flags: &[(&str, &str)]| load_body(body, flags).unwrap().0.resolv_conf_given;
+    assert!(!given("", &[]));
+    assert!(given("resolvConf: /etc/resolv.conf\n", &[]), "also the default's path");
+    assert!(given("resolvConf: \"\"\n", &[]));
+    assert!(given("", &[("resolv-conf", "/etc/resolv.conf")]));
+}
+
+#[test]
 fn json_files_are_read() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("config.json");

@@ -3,6 +3,7 @@
 //! kuberuntime_container.go).
 
 mod container;
+mod ephemeral;
 mod hostname;
 mod sandbox;
 mod security;
@@ -15,7 +16,8 @@ use k8s_openapi::api::core::v1::Pod;
 
 pub use self::{
     container::{ContainerInput, ImageFacts, container_config},
-    hostname::pod_hostname,
+    ephemeral::{ephemeral_target, target_namespaces},
+    hostname::{PodHostname, pod_hostname},
     sandbox::{SandboxInput, sandbox_config},
 };
 use crate::api::{PodExt as _, PodFullName, PodUid, labels};

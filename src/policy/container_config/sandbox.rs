@@ -2,11 +2,13 @@
 
 use k8s_openapi::api::core::v1::Pod;
 
-use super::{hostname::pod_hostname, pod_labels, security::sandbox_security};
+use super::{pod_labels, security::sandbox_security};
 use crate::{
     api::{
         ContainerKind, PodExt as _,
-        cri::{LinuxPodSandboxConfig, PodSandboxConfig, PodSandboxMetadata, PortMapping, Protocol},
+        cri::{
+            DnsConfig, LinuxPodSandboxConfig, PodSandboxConfig, PodSandboxMetadata, PortMapping, Protocol,
+        },
         labels,
         pod::init_kind,
     },
@@ -24,13 +26,17 @@ pub struct SandboxInput<'a> {
     pub log_directory: &'a str,
     /// The cgroup to make it under; empty for the runtime's own.
     pub cgroup_parent: &'a str,
+    /// The name that the kernel is to have for its host; empty to keep the host's.
+    pub hostname: &'a str,
+    /// How it resolves names; nothing to leave that to the runtime.
+    pub dns: Option<&'a DnsConfig>,
     /// The node.
     pub node: &'a NodeSettings,
 }
 
 /// The sandbox's configuration. It is also handed over with each of its containers.
 pub fn sandbox_config(input: &SandboxInput<'_>) -> PodSandboxConfig {
-    let SandboxInput { pod, attempt, log_directory, cgroup_parent, node } = *input;
+    let SandboxInput { pod, attempt, log_directory, cgroup_parent, node, .. } = *input;
     let name = pod.full_name();
     let mut annotations = pod.metadata.annotations.clone().unwrap_or_default();
     annotations.insert(labels::SANDBOX_FINGERPRINT.to_owned(), sandbox_fingerprint(pod).to_string());
@@ -44,7 +50,8 @@ pub fn sandbox_config(input: &SandboxInput<'_>) -> PodSandboxConfig {
             attempt,
         }),
         // On the host's network the host's name stays.
-        hostname: if pod.host_network() { String::new() } else { pod_hostname(pod) },
+        hostname: if pod.host_network() { String::new() } else { input.hostname.to_owned() },
+        dns_config: input.dns.cloned(),
         log_directory: log_directory.to_owned(),
         port_mappings: port_mappings(pod),
         labels: all_labels,

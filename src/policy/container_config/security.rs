@@ -56,9 +56,11 @@ pub(super) fn container_security(input: &ContainerInput<'_>) -> LinuxContainerSe
 fn namespaces(pod: &Pod, _container: Option<&Container>) -> NamespaceOption {
     let spec = pod.spec();
     let node_if = |on: bool, otherwise: NamespaceMode| if on { NamespaceMode::Node } else { otherwise };
+    let shared = spec.share_process_namespace.unwrap_or(false);
+    let pid = if shared { NamespaceMode::Pod } else { NamespaceMode::Container };
     NamespaceOption {
         network: node_if(pod.host_network(), NamespaceMode::Pod).into(),
-        pid: node_if(spec.host_pid.unwrap_or(false), NamespaceMode::Container).into(),
+        pid: node_if(spec.host_pid.unwrap_or(false), pid).into(),
         ipc: node_if(spec.host_ipc.unwrap_or(false), NamespaceMode::Pod).into(),
         ..NamespaceOption::default()
     }

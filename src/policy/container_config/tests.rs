@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::EnvVar;
 
 use super::*;
 use crate::{
-    api::ContainerKind,
+    api::{ContainerKind, cri::NamespaceMode},
     policy::{fingerprints::container_fingerprint, testing},
 };
 
@@ -14,6 +14,8 @@ fn sandbox(pod: &Pod) -> crate::api::cri::PodSandboxConfig {
         attempt: 2,
         log_directory: "/logs",
         cgroup_parent: "/kubepods/x",
+        hostname: "named",
+        dns: Some(&crate::api::cri::DnsConfig { servers: vec!["192.0.2.1".into()], ..Default::default() }),
         node: &testing::node(),
     })
 }
@@ -27,7 +29,8 @@ fn labels_are_kubelets_and_win_over_the_pods_own() {
     assert_eq!(config.labels[labels::POD_UID], "u");
     assert_eq!(config.labels["app"], "x");
     assert_eq!(config.metadata.as_ref().map(|m| m.attempt), Some(2));
-    assert_eq!(config.hostname, "p");
+    assert_eq!(config.hostname, "named");
+    assert_eq!(config.dns_config.map(|dns| dns.servers), Some(vec!["192.0.2.1".to_owned()]));
     let container = testing::ContainerParts::of(&pod).with(container_config).unwrap();
     // Of the pod's labels none stands on its containers.
     assert_eq!(
@@ -69,12 +72,28 @@ fn commands_and_arguments_are_expanded() {
 }
 
 #[test]
-fn host_names_fit_the_kernel() {
+fn on_the_hosts_network_the_hosts_name_stays() {
     let mut pod = testing::pod(&["a"]);
-    pod.metadata.name = Some(format!("{}-.x", "a".repeat(61)));
-    assert_eq!(pod_hostname(&pod), "a".repeat(61));
-    pod.spec.as_mut().unwrap().hostname = Some("given".into());
-    assert_eq!(pod_hostname(&pod), "given");
     pod.spec.as_mut().unwrap().host_network = Some(true);
     assert_eq!(sandbox(&pod).hostname, "");
+}
+
+#[test]
+fn namespaces_are_the_hosts_the_pods_or_the_containers() {
+    let options = |change: fn(&mut k8s_openapi::api::core::v1::PodSpec)| {
+        let mut pod = testing::pod(&["a"]);
+        change(pod.spec.as_mut().unwrap());
+        let of_sandbox = sandbox(&pod).linux.and_then(|l| l.security_context?.namespace_options).unwrap();
+        let config = testing::ContainerParts::of(&pod).with(container_config).unwrap();
+        let of_container = config.linux.and_then(|l| l.security_context?.namespace_options).unwrap();
+        assert_eq!(of_sandbox, of_container);
+        [of_container.network(), of_container.pid(), of_container.ipc()]
+    };
+    let (node, pod, container) = (NamespaceMode::Node, NamespaceMode::Pod, NamespaceMode::Container);
+    assert_eq!(options(|_| {}), [pod, container, pod]);
+    assert_eq!(options(|s| s.host_network = Some(true)), [node, container, pod]);
+    assert_eq!(options(|s| s.host_pid = Some(true)), [pod, node, pod]);
+    assert_eq!(options(|s| s.host_ipc = Some(true)), [pod, container, node]);
+    assert_eq!(options(|s| s.share_process_namespace = Some(true)), [pod, pod, pod]);
+    assert_eq!(options(|s| s.share_process_namespace = Some(false)), [pod, container, pod]);
 }
