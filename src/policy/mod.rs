@@ -20,3 +20,4 @@ pub mod runtime;
 pub mod status;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod volumes;

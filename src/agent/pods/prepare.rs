@@ -8,7 +8,7 @@ use super::{failures::StepError, worker::PodWorker};
 use crate::{
     agent::{
         logs,
-        volumes::{self, make_agent_dir},
+        volumes::{self, VolumeContext, make_agent_dir},
     },
     api::{PodExt as _, view::PodStep},
 };
@@ -28,8 +28,13 @@ impl PodWorker {
             make_agent_dir(&folder).map_err(|error| {
                 StepError::new("FailedMount", format!("cannot make folder {}: {error}", folder.display()))
             })?;
-            volumes::set_up(&pod, &env.paths)
-                .map_err(|error| StepError::new("FailedMount", error.to_string()))?;
+            volumes::set_up(&VolumeContext {
+                pod: &pod,
+                paths: &env.paths,
+                mountinfo: &env.mountinfo,
+                node: &env.node,
+            })
+            .map_err(|error| StepError::new("FailedMount", error.to_string()))?;
             let names = pod.all_containers();
             logs::set_up(&pod, names.iter().map(|(_, c)| c.name.as_str()), &env.paths).map_err(|error| {
                 let folder = env.paths.pod_log(&pod);

@@ -31,6 +31,7 @@ use crate::{
         lifecycle::{LifecycleEffect, LifecycleInput, PodLifecycle, StopReason},
         pod_actions::{PodActions, compute_pod_actions},
         status::{PodFailure, StatusInput, WaitingReason, pod_status},
+        volumes::can_recursive_read_only,
     },
 };
 
@@ -510,7 +511,7 @@ impl PodWorker {
             host_ips: &self.env.node.host_ips,
             started_at: Some(self.start_time),
             runtime_name: &health.runtime_name,
-            recursive_read_only: false,
+            recursive_read_only: can_recursive_read_only(&pod, &health.handlers),
             now: self.now(),
         });
         if self.status.as_deref() != Some(&status) {
