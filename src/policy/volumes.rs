@@ -186,6 +186,27 @@ pub(super) fn needs_image_volumes(pod: &Pod, runtime: &RuntimeFacts, _: &NodeSet
     })
 }
 
+/// A part of such a volume takes one that mounts parts: containerd 2.1 ignores which part is asked for.
+pub(super) fn needs_image_sub_paths(pod: &Pod, runtime: &RuntimeFacts, _: &NodeSettings) -> Option<Unmet> {
+    if runtime.at_least_containerd(2, 2) {
+        return None;
+    }
+    let of_image = |name: &str| {
+        pod.spec().volumes.iter().flatten().any(|volume| volume.name == name && volume.image.is_some())
+    };
+    let given = |text: &Option<String>| text.as_deref().is_some_and(|text| !text.is_empty());
+    let field = mount_field(pod, |mount| {
+        of_image(&mount.name) && (given(&mount.sub_path) || given(&mount.sub_path_expr))
+    })?;
+    Some(Unmet {
+        field: format!("{field}.subPath"),
+        message: format!(
+            "{} {} cannot mount a part of an image; it takes containerd 2.2 or later",
+            runtime.name, runtime.version
+        ),
+    })
+}
+
 /// `recursiveReadOnly: Enabled` takes a runtime, and a kernel below it, that can do so.
 pub(super) fn needs_recursive_read_only(
     pod: &Pod,
@@ -195,20 +216,25 @@ pub(super) fn needs_recursive_read_only(
     if can_recursive_read_only(pod, &runtime.handlers) {
         return None;
     }
+    let field = mount_field(pod, |mount| mount.recursive_read_only.as_deref() == Some("Enabled"))?;
+    Some(Unmet {
+        field: format!("{field}.recursiveReadOnly"),
+        message: format!(
+            "{} {} does not support recursive read-only mounts; it takes containerd 2.0 or later, runc 1.1 \
+             and Linux 5.12",
+            runtime.name, runtime.version
+        ),
+    })
+}
+
+/// The path of the first mount that is so.
+fn mount_field(pod: &Pod, wanted: impl Fn(&VolumeMount) -> bool) -> Option<String> {
     let spec = pod.spec();
     let init = spec.init_containers.as_deref().unwrap_or_default();
     [("initContainers", init), ("containers", &spec.containers)].into_iter().find_map(|(list, containers)| {
         containers.iter().enumerate().find_map(|(index, container)| {
-            let enabled = |mount: &VolumeMount| mount.recursive_read_only.as_deref() == Some("Enabled");
-            let mount = container.volume_mounts.iter().flatten().position(enabled)?;
-            Some(Unmet {
-                field: format!("spec.{list}[{index}].volumeMounts[{mount}].recursiveReadOnly"),
-                message: format!(
-                    "{} {} does not support recursive read-only mounts; it takes containerd 2.0 or later, \
-                     runc 1.1 and Linux 5.12",
-                    runtime.name, runtime.version
-                ),
-            })
+            let mount = container.volume_mounts.iter().flatten().position(&wanted)?;
+            Some(format!("spec.{list}[{index}].volumeMounts[{mount}]"))
         })
     })
 }
@@ -367,5 +393,13 @@ mod tests {
             assert_eq!(field(pod, &new), None);
         }
         assert_eq!(field(&mounts("IfPossible"), &old), None);
+
+        let part = pod(json!({"containers": [{"name": "a", "volumeMounts": [
+            {"name": "i", "mountPath": "/v", "subPath": "etc"}]}],
+            "volumes": [{"name": "i", "image": {"reference": "x"}}]}));
+        let newest = RuntimeFacts { version: "2.2.0".into(), ..new.clone() };
+        assert_eq!(field(&part, &old).as_deref(), Some("spec.volumes[0].image"));
+        assert_eq!(field(&part, &new).as_deref(), Some("spec.containers[0].volumeMounts[0].subPath"));
+        assert_eq!(field(&part, &newest), None);
     }
 }

@@ -32,7 +32,6 @@ fn node(name: &str, release: Release) -> Node {
 struct Seen {
     /// What of its file system is mounted.
     root: String,
-    options: String,
     fs_type: String,
     super_options: String,
 }
@@ -46,7 +45,6 @@ fn mounts(process: Process) -> BTreeMap<String, Seen> {
         let right: Vec<&str> = right.split(' ').collect();
         let seen = Seen {
             root: left[3].to_owned(),
-            options: left[5].to_owned(),
             fs_type: right[0].to_owned(),
             super_options: right[2].to_owned(),
         };
@@ -221,16 +219,14 @@ fn mounts_show_as_asked(node: &Node, shared: &Path, release: Release) {
 }
 
 fn what_takes_a_newer_runtime(node: &Node, shared: &Path, release: Release) {
-    let mut image = pod_of(
-        "image",
-        &[mounting(
-            "main",
-            &json!([
-                {"name": "i", "mountPath": "/i"}, {"name": "i", "mountPath": "/b", "subPath": "bin"}
-            ]),
-        )],
-    );
-    image["spec"]["volumes"] = json!([{"name": "i", "image": {"reference": IMAGE, "pullPolicy": "Never"}}]);
+    let of_image = |name: &str, mount: Value| {
+        let mut pod = pod_of(name, &[mounting("main", &json!([mount]))]);
+        pod["spec"]["volumes"] = json!([{"name": "i", "image": {"reference": IMAGE, "pullPolicy": "Never"}}]);
+        pod
+    };
+    let image = of_image("image", json!({"name": "i", "mountPath": "/i"}));
+    // Neither of these releases can do this; containerd 2.1 would mount the whole image.
+    let part = of_image("part", json!({"name": "i", "mountPath": "/i", "subPath": "bin"}));
     let mut deep = pod_of(
         "deep",
         &[mounting(
@@ -241,8 +237,9 @@ fn what_takes_a_newer_runtime(node: &Node, shared: &Path, release: Release) {
         )],
     );
     deep["spec"]["volumes"] = json!([{"name": "v", "hostPath": {"path": shared}}]);
-    node.put(&image);
-    node.put(&deep);
+    for pod in [&image, &part, &deep] {
+        node.put(pod);
+    }
     match release {
         Release::Machine => {
             wait_error(node, "image", &["spec.volumes[0].image", "containerd 1.", "takes containerd 2.1"]);
@@ -255,14 +252,17 @@ fn what_takes_a_newer_runtime(node: &Node, shared: &Path, release: Release) {
         Release::Two => {
             let view = node.wait_ready("image");
             let main = node.process(&view, "main");
-            assert!(main.path("/i/bin/busybox").exists() && main.path("/b/busybox").exists());
-            assert!(main.is_read_only("/i") && main.is_read_only("/b"));
+            assert!(main.path("/i/bin/busybox").exists() && main.is_read_only("/i"));
+            wait_error(node, "part", &["volumeMounts[0].subPath", "containerd 2.1", "takes containerd 2.2"]);
+            let part = node.view("part").unwrap();
+            assert!(node.containerd.sandboxes_of(part.uid()).is_empty(), "part was begun");
             let view = node.wait_ready("deep");
             assert!(node.process(&view, "main").is_read_only("/v/early"));
         }
     }
-    node.take_away("image");
-    node.take_away("deep");
+    for pod in ["image", "part", "deep"] {
+        node.take_away(pod);
+    }
 }
 
 fn what_cannot_be_had_is_told(node: &Node, host: &Path) {
@@ -319,7 +319,11 @@ fn a_link_in_its_place_leads_nowhere(node: &Node) {
         let root = line.split(' ').nth(3).unwrap();
         assert!(root.contains("/kubernetes.io~empty-dir/v/a"), "{line}");
     }
-    assert_eq!(files, "", "the victim saw other files than the volume's");
+    // `mv` puts it there when the agent has made the folder in between.
+    assert!(
+        files.lines().all(|file| file == "aside"),
+        "the victim saw other files than the volume's: {files}"
+    );
     node.take_away("attack");
     node.wait_gone("attack");
 }
@@ -367,6 +371,23 @@ fn somebody_elses_mount_is_named_and_kept(node: &Node) {
     node.wait_gone("kept");
 }
 
+fn memory_is_given_back_at_the_end(node: &Node) {
+    let mut main = container("main", "echo x > /v/file; cat /v/file");
+    main["volumeMounts"] = json!([{"name": "v", "mountPath": "/v", "subPath": "a"}]);
+    let mut pod = pod_of("ended", &[main]);
+    pod["spec"]["restartPolicy"] = json!("Never");
+    pod["spec"]["volumes"] = json!([{"name": "v", "emptyDir": {"medium": "Memory"}}]);
+    node.put(&pod);
+    let view = node.wait_view("ended", "succeeded", |view| view.phase() == "Succeeded");
+    let folder = format!("/pods/{}/", view.uid());
+    wait_until(super::support::SOON, "the ended pod's memory is given back", || {
+        !node.leaks().machine.iter().any(|name| name.starts_with("mount ") && name.contains(&folder))
+    });
+    assert!(node.view("ended").is_some());
+    node.take_away("ended");
+    node.wait_gone("ended");
+}
+
 fn volumes(name: &str, release: fn() -> Release) {
     let mut node = node(name, release());
     let before = node.leaks();
@@ -378,6 +399,7 @@ fn volumes(name: &str, release: fn() -> Release) {
     what_cannot_be_had_is_told(&node, &host);
     a_link_in_its_place_leads_nowhere(&node);
     somebody_elses_mount_is_named_and_kept(&node);
+    memory_is_given_back_at_the_end(&node);
     survives(&mut node, &shared);
     node.wait_leak_free(&before);
     let page =

@@ -49,4 +49,23 @@ impl PodWorker {
         self.prepared = true;
         Ok(())
     }
+    /// Unmounts the volumes of a pod that has come to its end, so that those in memory take none any more;
+    /// kubelet too keeps no volume of such a pod. Tried again at the next look if it fails.
+    pub(super) async fn release_volumes(&mut self) {
+        if self.released {
+            return;
+        }
+        let (env, uid) = (Arc::clone(&self.env), self.uid.clone());
+        let unmounted = tokio::task::spawn_blocking(move || {
+            let folder = env.paths.pod(&uid);
+            folder.map_or(Ok(()), |folder| volumes::unmount_all(&folder, &env.mountinfo))
+        });
+        match unmounted.await {
+            Ok(Ok(())) => self.released = true,
+            Ok(Err((path, error))) => {
+                tracing::warn!(pod = %self.full_name, "cannot unmount {}: {error}", path.display());
+            }
+            Err(error) => tracing::warn!(pod = %self.full_name, "cannot unmount volumes: {error}"),
+        }
+    }
 }

@@ -62,6 +62,8 @@ pub struct PodWorker {
     pub(super) failures: Failures,
     /// Whether folders and volumes of the present specification are made.
     pub(super) prepared: bool,
+    /// Whether the volumes of the pod, which has come to its end, are unmounted.
+    pub(super) released: bool,
     /// Whether something was done that no observation is newer than.
     pub(super) unseen: bool,
     /// Whether the node has taken the pod.
@@ -101,6 +103,7 @@ impl PodWorker {
             lifecycle: if lifecycle == PodLifecycle::Syncing { PodLifecycle::Pending } else { lifecycle },
             failures: Failures::default(),
             prepared: false,
+            released: false,
             unseen: false,
             // What an earlier agent took is not judged again.
             admitted: lifecycle == PodLifecycle::Syncing,
@@ -147,6 +150,7 @@ impl PodWorker {
                     self.at(PodStep::Finished, "all containers ended; status and logs are kept");
                     // A pod that never came to rest before its end left more than is kept.
                     self.publish(&Next::Told);
+                    self.release_volumes().await;
                     let seen = self.observation();
                     self.collect_garbage(&seen).await;
                     Next::Told
