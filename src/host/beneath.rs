@@ -61,8 +61,11 @@ pub fn make_beneath(folder: &Path, path: &Path) -> io::Result<OwnedFd> {
                 // Not left to the umask.
                 fchmod(&at, mode)?;
             }
-            // Somebody else made it meanwhile: it is a folder, or an error.
-            Err(Errno::EEXIST) => at = step(at.as_fd(), &name).map_err(|_| io::Error::from(Errno::EEXIST))?,
+            // Somebody else made it meanwhile: it is a folder, or in the way.
+            Err(Errno::EEXIST) => match step(at.as_fd(), &name) {
+                Ok(folder) => at = folder,
+                Err(_) => return Err(Errno::EEXIST.into()),
+            },
             Err(error) => return Err(error.into()),
         }
     }
@@ -105,7 +108,7 @@ fn step(at: BorrowedFd<'_>, name: &Path) -> nix::Result<OwnedFd> {
 
 fn open_below(top: BorrowedFd<'_>, folder: &Path, path: &Path) -> io::Result<OwnedFd> {
     if path.as_os_str().is_empty() {
-        return Ok(top.try_clone_to_owned()?);
+        return top.try_clone_to_owned();
     }
     let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS;
     match persistently(|| openat2(top, path, how(REFERENCE, resolve))) {
@@ -113,14 +116,15 @@ fn open_below(top: BorrowedFd<'_>, folder: &Path, path: &Path) -> io::Result<Own
         result => return Ok(result?),
     }
     // What is found here may be another thing at once: it only says which path without links to try.
-    let out = || io::Error::from(Errno::EXDEV);
-    let real = fs::canonicalize(folder.join(path)).map_err(|_| out())?;
-    let inner = real.strip_prefix(fs::canonicalize(folder)?).map_err(|_| out())?.to_owned();
+    let (Ok(real), whole) = (fs::canonicalize(folder.join(path)), fs::canonicalize(folder)?) else {
+        return Err(Errno::EXDEV.into());
+    };
+    let Ok(inner) = real.strip_prefix(whole) else { return Err(Errno::EXDEV.into()) };
     if inner.as_os_str().is_empty() {
-        return Ok(top.try_clone_to_owned()?);
+        return top.try_clone_to_owned();
     }
     let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS;
-    Ok(persistently(|| openat2(top, &inner, how(REFERENCE, resolve)))?)
+    Ok(persistently(|| openat2(top, inner, how(REFERENCE, resolve)))?)
 }
 
 /// A path that goes up is refused by the kernel while something is renamed at the same time.
@@ -333,11 +337,10 @@ mod tests {
             let before: Vec<PathBuf> = outside(root.path(), &volume);
             for path in &asked {
                 let path = joined(path);
-                for result in [open_beneath(&volume, &path), make_beneath(&volume, &path)] {
-                    if let Ok(file) = result {
-                        let place = place(&file);
-                        prop_assert!(place.starts_with(&volume), "{} is {}", path.display(), place.display());
-                    }
+                let results = [open_beneath(&volume, &path), make_beneath(&volume, &path)];
+                for file in results.into_iter().flatten() {
+                    let place = place(&file);
+                    prop_assert!(place.starts_with(&volume), "{} is {}", path.display(), place.display());
                 }
             }
             prop_assert_eq!(outside(root.path(), &volume), before);

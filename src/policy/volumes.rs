@@ -240,6 +240,7 @@ fn mount_field(pod: &Pod, wanted: impl Fn(&VolumeMount) -> bool) -> Option<Strin
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value, reason = "values are written where they are passed")]
 mod tests {
     use serde_json::json;
 

@@ -1,5 +1,7 @@
 //! Mounts of containers, and what is left of them.
 
+#![allow(clippy::needless_pass_by_value, reason = "values are written where they are passed")]
+
 use std::os::unix::fs::symlink;
 
 use k8s_openapi::api::core::v1::PodSpec;
