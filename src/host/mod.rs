@@ -2,6 +2,7 @@
 //! notifications, the CNI configuration. Paths are arguments, so that all of it runs over a temporary folder.
 
 pub mod atomic_dir;
+pub mod beneath;
 pub mod capacity;
 pub mod cgroup;
 pub mod cni;
@@ -9,6 +10,7 @@ pub mod instance;
 pub mod log_file;
 pub mod memory;
 pub mod mounts;
+pub mod ownership;
 mod port_owner;
 pub mod read;
 pub mod regular;

@@ -1,10 +1,18 @@
-//! What is mounted where, from `mountinfo` (proc_pid_mountinfo(5)).
+//! What is mounted where, from `mountinfo` (proc_pid_mountinfo(5)), and the mounts that volumes need.
 
 use std::{
     ffi::OsString,
     fs, io,
-    os::unix::ffi::OsStringExt as _,
+    os::{
+        fd::{AsFd, AsRawFd as _},
+        unix::ffi::OsStringExt as _,
+    },
     path::{Path, PathBuf},
+};
+
+use nix::{
+    errno::Errno,
+    mount::{MntFlags, MsFlags, mount, umount2},
 };
 
 /// A mount.
@@ -39,6 +47,102 @@ pub fn below(mountinfo: &Path, folder: &Path) -> io::Result<Vec<PathBuf>> {
         read(mountinfo)?.into_iter().map(|mount| mount.point).filter(|p| p.starts_with(&folder)).collect();
     points.sort_by_key(|point| std::cmp::Reverse(point.components().count()));
     Ok(points)
+}
+
+/// What is mounted right at a folder, the last one on top; nothing if it is no mount point.
+///
+/// # Errors
+/// When `mountinfo` cannot be read.
+pub fn at(mountinfo: &Path, folder: &Path) -> io::Result<Vec<MountInfo>> {
+    let folder = match fs::canonicalize(folder) {
+        Ok(folder) => folder,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    Ok(read(mountinfo)?.into_iter().filter(|mount| mount.point == folder).collect())
+}
+
+/// Mounts a `tmpfs` of at most so many bytes, 0 for the kernel's own limit, which is not swapped out where
+/// the kernel (6.3) can be told so.
+///
+/// # Errors
+/// As `mount`.
+pub fn mount_tmpfs(folder: &Path, bytes: u64) -> io::Result<()> {
+    let size = (bytes > 0).then(|| format!("size={bytes}"));
+    let options = |more: Option<&str>| {
+        let all: Vec<&str> = size.as_deref().into_iter().chain(more).collect();
+        all.join(",")
+    };
+    match mount_fs("tmpfs", folder, &options(Some("noswap"))) {
+        Err(Errno::EINVAL) => Ok(mount_fs("tmpfs", folder, &options(None))?),
+        result => Ok(result?),
+    }
+}
+
+/// Mounts a `hugetlbfs` with pages of so many bytes.
+///
+/// # Errors
+/// As `mount`; `EINVAL` for a size of page that the kernel has not.
+pub fn mount_huge_pages(folder: &Path, page_bytes: u64) -> io::Result<()> {
+    Ok(mount_fs("hugetlbfs", folder, &format!("pagesize={page_bytes}"))?)
+}
+
+fn mount_fs(fs_type: &str, folder: &Path, options: &str) -> nix::Result<()> {
+    mount(Some(fs_type), folder, Some(fs_type), MsFlags::empty(), Some(options))
+}
+
+/// Which mounts show on the other side of a bind mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sharing {
+    /// None that are made later.
+    Private,
+    /// Those of the original.
+    Slave,
+    /// Those of either, if the original's are shared.
+    Shared,
+}
+
+/// Mounts what is open at a folder or file. What is mounted below it is left out, as kubelet has it.
+///
+/// # Errors
+/// As `mount`.
+pub fn bind(source: impl AsFd, target: &Path, sharing: Sharing) -> io::Result<()> {
+    // The kernel follows this to the open file itself, whatever is at its path by now.
+    let source = format!("/proc/self/fd/{}", source.as_fd().as_raw_fd());
+    mount(Some(source.as_str()), target, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+    let flags = match sharing {
+        Sharing::Private => MsFlags::MS_PRIVATE,
+        Sharing::Slave => MsFlags::MS_SLAVE,
+        Sharing::Shared => return Ok(()),
+    };
+    Ok(mount(None::<&str>, target, None::<&str>, flags, None::<&str>)?)
+}
+
+/// Unmounts what is mounted at a mount point, and all that is mounted below it, without touching the
+/// originals of what was propagated there. What is no mount point is fine.
+///
+/// # Errors
+/// As `umount`; `EBUSY` while a process uses it.
+pub fn unmount_with_all_below(mountinfo: &Path, folder: &Path) -> io::Result<()> {
+    let points = below(mountinfo, folder)?;
+    // From a mount that shares with others, a mount would vanish for those too.
+    let alone = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
+    match mount(None::<&str>, folder, None::<&str>, alone, None::<&str>) {
+        Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
+        Err(error) => return Err(error.into()),
+    }
+    points.iter().try_for_each(|point| unmount(point))
+}
+
+/// Unmounts the top mount of a mount point.
+///
+/// # Errors
+/// As `umount`; what is no mount point is fine.
+pub fn unmount(point: &Path) -> io::Result<()> {
+    match umount2(point, MntFlags::UMOUNT_NOFOLLOW) {
+        Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn parse(line: &[u8]) -> Option<MountInfo> {
@@ -93,6 +197,60 @@ mod tests {
         )
         .unwrap();
         assert_eq!(below(file.path(), Path::new("/a")).unwrap(), [Path::new("/a/b/c"), Path::new("/a")]);
+    }
+
+    #[test]
+    fn a_bind_mount_goes_and_the_original_stays() {
+        let info = Path::new("/proc/self/mountinfo");
+        let root = tempfile::tempdir().unwrap();
+        let path = |name: &str| root.path().join(name);
+        for name in ["shared", "bound"] {
+            fs::create_dir(path(name)).unwrap();
+        }
+        mount_tmpfs(&path("shared"), 1 << 20).expect("this test mounts, and needs root");
+        mount(None::<&str>, &path("shared"), None::<&str>, MsFlags::MS_SHARED, None::<&str>).unwrap();
+        fs::create_dir(path("shared/inner")).unwrap();
+        bind(fs::File::open(path("shared")).unwrap(), &path("bound"), Sharing::Shared).unwrap();
+        mount_tmpfs(&path("shared/inner"), 0).unwrap();
+        let points = |name: &str| below(info, &path(name)).unwrap().len();
+        // What is mounted in one shows in the other.
+        assert_eq!((points("shared"), points("bound")), (2, 2));
+        assert_eq!(at(info, &path("bound")).unwrap().len(), 1);
+        unmount_with_all_below(info, &path("bound")).unwrap();
+        assert_eq!((points("shared"), points("bound")), (2, 0));
+        unmount_with_all_below(info, &path("bound")).unwrap();
+        unmount_with_all_below(info, &path("absent")).unwrap();
+
+        unmount(&path("shared/inner")).unwrap();
+        bind(fs::File::open(path("shared")).unwrap(), &path("bound"), Sharing::Private).unwrap();
+        fs::create_dir(path("shared/news")).unwrap();
+        mount_tmpfs(&path("shared/news"), 0).unwrap();
+        assert_eq!((points("shared"), points("bound")), (2, 1));
+        unmount_with_all_below(info, &path("bound")).unwrap();
+        unmount_with_all_below(info, &path("shared")).unwrap();
+        assert_eq!((points("shared"), points("bound")), (0, 0));
+        assert_eq!(at(info, &path("bound")).unwrap(), []);
+    }
+
+    #[test]
+    fn huge_pages_are_mounted_with_their_size() {
+        let Some(page) = fs::read_dir("/sys/kernel/mm/hugepages").ok().and_then(|mut all| {
+            let name = all.next()?.ok()?.file_name().into_string().ok()?;
+            name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse::<u64>().ok()
+        }) else {
+            // A kernel without huge pages says so.
+            let root = tempfile::tempdir().unwrap();
+            assert!(mount_huge_pages(root.path(), 2 << 20).is_err());
+            return;
+        };
+        let root = tempfile::tempdir().unwrap();
+        mount_huge_pages(root.path(), page << 10).expect("this test mounts, and needs root");
+        let found = at(Path::new("/proc/self/mountinfo"), root.path()).unwrap();
+        let size = nix::sys::statfs::statfs(root.path()).map(|stat| stat.block_size());
+        unmount(root.path()).unwrap();
+        assert_eq!(found.iter().map(|mount| mount.fs_type.as_str()).collect::<Vec<_>>(), ["hugetlbfs"]);
+        assert_eq!(u64::try_from(size.unwrap()).unwrap(), page << 10);
+        assert!(mount_huge_pages(root.path(), 12_345).is_err());
     }
 
     #[test]

@@ -28,3 +28,4 @@ pub mod runtime_class;
 pub mod status;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod volumes;

@@ -49,6 +49,26 @@ impl NodePaths {
         is_safe_path_component(name).then(|| pod.join("containers").join(name))
     }
 
+    /// The mark beside an emptyDir volume that says that it is whole, where kubelet has it.
+    pub fn empty_dir_mark(&self, uid: &PodUid, volume: &str) -> Option<PathBuf> {
+        let pod = self.pod(uid)?;
+        let folder = pod.join("plugins/kubernetes.io~empty-dir").join(volume);
+        is_safe_path_component(volume).then(|| folder.join("ready"))
+    }
+
+    /// Where a part of a volume is mounted for a container's mount of that place in its list.
+    pub fn volume_sub_path(
+        &self,
+        uid: &PodUid,
+        volume: &str,
+        container: &str,
+        index: usize,
+    ) -> Option<PathBuf> {
+        let safe = is_safe_path_component(volume) && is_safe_path_component(container);
+        let folder = self.pod(uid)?.join("volume-subpaths").join(volume).join(container);
+        safe.then(|| folder.join(index.to_string()))
+    }
+
     /// A pod's log folder.
     pub fn pod_log(&self, pod: &Pod) -> PathBuf {
         self.pod_log_of(&pod.full_name(), &pod.uid())
@@ -97,6 +117,14 @@ mod tests {
             Path::new("/r/pods/u-1/volumes/kubernetes.io~empty-dir/data")
         );
         assert_eq!(paths().container(&uid, "c").unwrap(), Path::new("/r/pods/u-1/containers/c"));
+        assert_eq!(
+            paths().empty_dir_mark(&uid, "data").unwrap(),
+            Path::new("/r/pods/u-1/plugins/kubernetes.io~empty-dir/data/ready")
+        );
+        assert_eq!(
+            paths().volume_sub_path(&uid, "data", "c", 3).unwrap(),
+            Path::new("/r/pods/u-1/volume-subpaths/data/c/3")
+        );
         let link = paths().container_log_link(&PodFullName::new("ns", "pod"), "c", "0123");
         assert_eq!(link, Path::new("/var/log/containers/pod_ns_c-0123.log"));
         let long = paths().container_log_link(&PodFullName::new("ns", "p".repeat(300)), "c", &"0".repeat(64));
@@ -108,5 +136,7 @@ mod tests {
         assert_eq!(paths().pod(&"../etc".into()), None);
         assert_eq!(paths().empty_dir(&"u".into(), "../../x"), None);
         assert_eq!(paths().container(&"u".into(), ".."), None);
+        assert_eq!(paths().empty_dir_mark(&"u".into(), ".."), None);
+        assert_eq!(paths().volume_sub_path(&"u".into(), "v", "..", 0), None);
     }
 }

@@ -8,7 +8,7 @@ use super::{failures::StepError, worker::PodWorker};
 use crate::{
     agent::{
         logs,
-        volumes::{self, make_agent_dir},
+        volumes::{self, VolumeContext, make_agent_dir},
     },
     api::{PodExt as _, view::PodStep},
 };
@@ -28,10 +28,13 @@ impl PodWorker {
             make_agent_dir(&folder).map_err(|error| {
                 StepError::new("FailedMount", format!("cannot make folder {}: {error}", folder.display()))
             })?;
-            volumes::set_up(&pod, &env.paths)
-                .map_err(|error| StepError::new("FailedMount", error.to_string()))?;
-            volumes::downward::set_up(&pod, &env.paths, &env.node, |_, _, _| Ok(()))
-                .map_err(|error| StepError::new("FailedMount", error.to_string()))?;
+            volumes::set_up(&VolumeContext {
+                pod: &pod,
+                paths: &env.paths,
+                mountinfo: &env.mountinfo,
+                node: &env.node,
+            })
+            .map_err(|error| StepError::new("FailedMount", error.to_string()))?;
             let names = pod.all_containers();
             logs::set_up(&pod, names.iter().map(|(_, c)| c.name.as_str()), &env.paths).map_err(|error| {
                 let folder = env.paths.pod_log(&pod);
@@ -54,11 +57,30 @@ impl PodWorker {
             return Ok(());
         }
         let (env, pod) = (Arc::clone(&self.env), Arc::clone(pod));
-        let written = tokio::task::spawn_blocking(move || {
-            volumes::downward::set_up(&pod, &env.paths, &env.node, |_, _, _| Ok(()))
-        });
+        let written =
+            tokio::task::spawn_blocking(move || volumes::downward::refresh(&pod, &env.paths, &env.node));
         let written = written.await.map_err(|error| error.to_string());
         let written = written.and_then(|written| written.map_err(|error| error.to_string()));
         written.map_err(|why| StepError::new("FailedMount", why))
+    }
+
+    /// Unmounts the volumes of a pod that has come to its end, so that those in memory take none any more;
+    /// kubelet too keeps no volume of such a pod. Tried again at the next look if it fails.
+    pub(super) async fn release_volumes(&mut self) {
+        if self.released {
+            return;
+        }
+        let (env, uid) = (Arc::clone(&self.env), self.uid.clone());
+        let unmounted = tokio::task::spawn_blocking(move || {
+            let folder = env.paths.pod(&uid);
+            folder.map_or(Ok(()), |folder| volumes::unmount_all(&folder, &env.mountinfo))
+        });
+        match unmounted.await {
+            Ok(Ok(())) => self.released = true,
+            Ok(Err((path, error))) => {
+                tracing::warn!(pod = %self.full_name, "cannot unmount {}: {error}", path.display());
+            }
+            Err(error) => tracing::warn!(pod = %self.full_name, "cannot unmount volumes: {error}"),
+        }
     }
 }

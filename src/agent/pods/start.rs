@@ -1,6 +1,6 @@
 //! Starts one container: its image, its configuration, the calls to the runtime.
 
-use std::{net::IpAddr, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc};
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 
@@ -9,17 +9,19 @@ use crate::{
     agent::{
         env_files,
         images::{ImageError, PullPolicy},
-        logs, termination, volumes,
+        logs, termination,
+        volumes::{self, MountContext},
     },
     api::{
         ContainerKind, PodExt as _,
-        cri::{Mount, PodSandboxConfig},
+        cri::{ImageSpec, Mount, PodSandboxConfig},
         view::PodStep,
     },
     policy::{
         container_config::{ContainerInput, ImageFacts, container_config},
-        env::EnvFiles,
+        env::{ConfigError, EnvFiles, environment},
         pod_actions::StartContainer,
+        volumes::can_recursive_read_only,
     },
 };
 
@@ -55,27 +57,26 @@ impl PodWorker {
         start: &StartContainer,
     ) -> Result<String, StepError> {
         let image = container.image.clone().unwrap_or_default();
-        let image = self.ensure_image(container, &image, sandbox).await?;
+        let policy = PullPolicy::of(container.image_pull_policy.as_deref(), &image);
+        let image = self.ensure_image(&image, policy, sandbox).await?;
+        let images = self.ensure_volume_images(pod, container, sandbox).await?;
         let pod_ips = self.pod_ips(pod);
         let files = self.env_files(pod, container).await?;
-        let mut mounts = volumes::mounts(pod, container, &self.env.paths)
-            .map_err(|error| StepError::new("CreateContainerConfigError", error.to_string()))?;
-        mounts.extend(self.hosts_mount(pod, container, &pod_ips).await?);
-        mounts.push(self.termination_mount(container, start).await?);
-        let config = container_config(&ContainerInput {
+        let env = Arc::clone(&self.env);
+        let input = ContainerInput {
             pod,
             container,
             start,
             image: &image,
-            mounts: &mounts,
+            mounts: &Vec::new(),
             pod_ips: &pod_ips,
             files: &files,
-            node: &self.env.node,
-        })
-        .map_err(|error| StepError {
-            hints: error.hints,
-            ..StepError::new("CreateContainerConfigError", error.message)
-        })?;
+            node: &env.node,
+        };
+        let mut mounts = self.mounts(pod, &input, images).await?;
+        mounts.extend(self.hosts_mount(pod, container, &pod_ips).await?);
+        mounts.push(self.termination_mount(container, start).await?);
+        let config = container_config(&ContainerInput { mounts: &mounts, ..input }).map_err(config_error)?;
         self.at(PodStep::StartingContainer, format!("make container {:?}", start.name));
         let made = self.env.cri.create_container(start.sandbox_id.as_str(), config, sandbox.clone()).await;
         made.map_err(|error| {
@@ -115,13 +116,57 @@ impl PodWorker {
         })
     }
 
+    /// The images of the volumes that the container mounts, by the volumes' names.
+    async fn ensure_volume_images(
+        &mut self,
+        pod: &Pod,
+        container: &Container,
+        sandbox: &PodSandboxConfig,
+    ) -> Result<BTreeMap<String, ImageSpec>, StepError> {
+        let mut images = BTreeMap::new();
+        for (volume, source) in volumes::image_volumes(pod, container) {
+            let reference = source.reference.clone().unwrap_or_default();
+            let policy = PullPolicy::of(source.pull_policy.as_deref(), &reference);
+            let facts = self.ensure_image(&reference, policy, sandbox).await?;
+            let spec =
+                ImageSpec { image: facts.reference, user_specified_image: reference, ..ImageSpec::default() };
+            images.insert(volume.to_owned(), spec);
+        }
+        Ok(images)
+    }
+
+    /// Mounts for the container what is to be mounted on the host.
+    async fn mounts(
+        &self,
+        pod: &Arc<Pod>,
+        input: &ContainerInput<'_>,
+        images: BTreeMap<String, ImageSpec>,
+    ) -> Result<Vec<Mount>, StepError> {
+        let variables = environment(input).map_err(config_error)?;
+        let (env, pod, container) = (Arc::clone(&self.env), Arc::clone(pod), input.container.clone());
+        let can_recursive_read_only = can_recursive_read_only(&pod, &self.env.health.current().handlers);
+        let made = tokio::task::spawn_blocking(move || {
+            volumes::mounts(&MountContext {
+                pod: &pod,
+                container: &container,
+                env: &variables,
+                images: &images,
+                can_recursive_read_only,
+                paths: &env.paths,
+                mountinfo: &env.mountinfo,
+            })
+            .map_err(|error| StepError::new("CreateContainerConfigError", error.to_string()))
+        });
+        made.await
+            .unwrap_or_else(|error| Err(StepError::new("CreateContainerConfigError", error.to_string())))
+    }
+
     async fn ensure_image(
         &mut self,
-        container: &Container,
         image: &str,
+        policy: PullPolicy,
         sandbox: &PodSandboxConfig,
     ) -> Result<ImageFacts, StepError> {
-        let policy = PullPolicy::of(container.image_pull_policy.as_deref(), image);
         let (env, mailbox, stop) = (Arc::clone(&self.env), Arc::clone(&self.mailbox), self.stop.clone());
         let ensured = tokio::select! {
             ensured = env.images.ensure(image, policy, sandbox, || {
@@ -166,6 +211,10 @@ fn spec_of<'a>(pod: &'a Pod, start: &StartContainer) -> Option<&'a Container> {
         ContainerKind::Init | ContainerKind::Sidecar => spec.init_containers.as_ref(),
     };
     list?.get(start.index).filter(|container| container.name == start.name)
+}
+
+fn config_error(error: ConfigError) -> StepError {
+    StepError { hints: error.hints, ..StepError::new("CreateContainerConfigError", error.message) }
 }
 
 fn image_hints(error: &ImageError) -> Vec<String> {

@@ -10,7 +10,7 @@ use super::{
     worker::{Next, PodWorker},
 };
 use crate::{
-    agent::logs,
+    agent::{logs, volumes},
     api::{ContainerId, PodFullName, PodObservation, PodUid, SandboxState, view::PodStep},
     error::chain,
     host::{mounts, remove::remove_tree},
@@ -235,7 +235,7 @@ fn whole_seconds(time: Duration) -> i64 {
 }
 
 /// Removes a pod's folders, logs and checkpoint. Nothing is removed through a mount: what is mounted below
-/// the pod's folder is not the pod's.
+/// the pod's folder when its volumes are unmounted is not the pod's.
 fn remove_files(
     env: &PodEnv,
     uid: &PodUid,
@@ -250,6 +250,9 @@ fn remove_files(
         logs::remove(name, container, &env.paths).map_err(|error| failed(&link, &error))?;
     }
     if let Some(folder) = env.paths.pod(uid) {
+        volumes::unmount_all(&folder, &env.mountinfo).map_err(|(path, error)| {
+            StepError::new("FailedUnmount", format!("cannot unmount {}: {error}", path.display()))
+        })?;
         let mounted = mounts::below(&env.mountinfo, &folder).map_err(|e| failed(&env.mountinfo, &e))?;
         if let Some(mount) = mounted.first() {
             return Err(StepError::new(

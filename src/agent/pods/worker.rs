@@ -32,6 +32,7 @@ use crate::{
         pod_actions::{PodActions, compute_pod_actions},
         runtime_class::{keep_overhead, same_class},
         status::{PodFailure, StatusInput, WaitingReason, pod_status},
+        volumes::can_recursive_read_only,
     },
 };
 
@@ -62,6 +63,8 @@ pub struct PodWorker {
     pub(super) failures: Failures,
     /// Whether folders and volumes of the present specification are made.
     pub(super) prepared: bool,
+    /// Whether the volumes of the pod, which has come to its end, are unmounted.
+    pub(super) released: bool,
     /// Whether something was done that no observation is newer than.
     pub(super) unseen: bool,
     /// Whether the pod has the overhead of its runtime class.
@@ -114,6 +117,7 @@ impl PodWorker {
             lifecycle: if lifecycle == PodLifecycle::Syncing { PodLifecycle::Pending } else { lifecycle },
             failures: Failures::default(),
             prepared: false,
+            released: false,
             unseen: false,
             admitted,
             classed,
@@ -160,6 +164,7 @@ impl PodWorker {
                     self.at(PodStep::Finished, "all containers ended; status and logs are kept");
                     // A pod that never came to rest before its end left more than is kept.
                     self.publish(&Next::Told);
+                    self.release_volumes().await;
                     let seen = self.observation();
                     self.collect_garbage(&seen).await;
                     Next::Told
@@ -553,7 +558,7 @@ impl PodWorker {
             host_ips: &self.env.node.host_ips,
             started_at: Some(self.start_time),
             runtime_name: &health.runtime_name,
-            recursive_read_only: false,
+            recursive_read_only: can_recursive_read_only(&pod, &health.handlers),
             now: self.now(),
         });
         if self.status.as_deref() != Some(&status) {

@@ -17,7 +17,10 @@ use super::{VolumeError, make_agent_dir};
 use crate::{
     agent::pods::paths::NodePaths,
     api::PodExt as _,
-    host::atomic_dir::{self, NewFile},
+    host::{
+        atomic_dir::{self, NewFile},
+        ownership::give_to_group,
+    },
     policy::{
         downward::{Downward, VolumeFile},
         env::ConfigError,
@@ -49,34 +52,42 @@ pub fn folder(pod: &Pod, volume: &Volume, paths: &NodePaths) -> Option<PathBuf> 
     paths.volume(&pod.uid(), plugin, &volume.name)
 }
 
-/// Makes the files of all such volumes what they should be. Doing it twice writes nothing. `finish` is
-/// called with a volume, its folder, and that of its new files before these are seen. Blocks on the file
+/// Makes the files of all such volumes what they should be.
+///
+/// # Errors
+/// As [`set_up`].
+pub fn refresh(pod: &Pod, paths: &NodePaths, node: &NodeSettings) -> Result<(), VolumeError> {
+    let mut volumes = pod.spec().volumes.iter().flatten().filter(|volume| is_downward(volume));
+    volumes.try_for_each(|volume| set_up(pod, volume, paths, node))
+}
+
+/// Makes the files of a volume what they should be. Doing it twice writes nothing. Blocks on the file
 /// system.
 ///
 /// # Errors
 /// When a text cannot be had or a file not be written; the volume is then as it was.
-pub fn set_up(
+pub(super) fn set_up(
     pod: &Pod,
+    volume: &Volume,
     paths: &NodePaths,
     node: &NodeSettings,
-    finish: impl Fn(&Volume, &Path, &Path) -> io::Result<()>,
 ) -> Result<(), VolumeError> {
-    for volume in pod.spec().volumes.iter().flatten().filter(|volume| is_downward(volume)) {
-        let content = |why: String| VolumeError::Content { volume: volume.name.clone(), why };
-        let at = folder(pod, volume, paths)
-            .ok_or_else(|| VolumeError::Unsupported { volume: volume.name.clone() })?;
-        let files = files(pod, volume, node).map_err(|error| content(error.message))?;
-        let files = files
-            .into_iter()
-            .map(|(path, file)| (path, NewFile { content: file.content.into_bytes(), mode: file.mode }));
-        make_folder(&at).map_err(|source| VolumeError::Io {
-            volume: volume.name.clone(),
-            path: at.clone(),
-            source,
-        })?;
-        atomic_dir::write(&at, &files.collect(), |new| finish(volume, &at, new))
-            .map_err(|error| content(error.to_string()))?;
-    }
+    let content = |why: String| VolumeError::Content { volume: volume.name.clone(), why };
+    let at =
+        folder(pod, volume, paths).ok_or_else(|| VolumeError::Unsupported { volume: volume.name.clone() })?;
+    let group = pod.spec().security_context.as_ref().and_then(|security| security.fs_group);
+    let group = group.and_then(|gid| u32::try_from(gid).ok());
+    let give = |folder: &Path| group.map_or(Ok(()), |gid| give_to_group(folder, gid));
+    let files = files(pod, volume, node).map_err(|error| content(error.message))?;
+    let files = files
+        .into_iter()
+        .map(|(path, file)| (path, NewFile { content: file.content.into_bytes(), mode: file.mode }));
+    make_folder(&at, give).map_err(|source| VolumeError::Io {
+        volume: volume.name.clone(),
+        path: at.clone(),
+        source,
+    })?;
+    atomic_dir::write(&at, &files.collect(), give).map_err(|error| content(error.to_string()))?;
     Ok(())
 }
 
@@ -103,12 +114,15 @@ fn files(
     Ok(all)
 }
 
-fn make_folder(at: &Path) -> io::Result<()> {
+fn make_folder(at: &Path, give: impl Fn(&Path) -> io::Result<()>) -> io::Result<()> {
     if let Some(parent) = at.parent() {
         make_agent_dir(parent)?;
     }
     match fs::DirBuilder::new().mode(FOLDER_MODE).create(at) {
-        Ok(()) => fs::set_permissions(at, fs::Permissions::from_mode(FOLDER_MODE)),
+        Ok(()) => {
+            fs::set_permissions(at, fs::Permissions::from_mode(FOLDER_MODE))?;
+            give(at)
+        }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && at.is_dir() => Ok(()),
         Err(error) => Err(error),
     }
@@ -116,8 +130,9 @@ fn make_folder(at: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
+    use std::os::unix::fs::MetadataExt as _;
 
+    use k8s_openapi::api::core::v1::PodSecurityContext;
     use serde_json::json;
 
     use super::*;
@@ -138,31 +153,33 @@ mod tests {
     }
 
     #[test]
-    fn files_follow_the_pod_and_are_handed_over_before_they_are_seen() {
+    fn files_follow_the_pod_and_are_its_groups() {
         let root = tempfile::tempdir().unwrap();
         let mut pod = pod(&json!({"name": "v", "downwardAPI": {"defaultMode": 0o440, "items": [
             {"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}},
             {"path": "d/cpu", "mode": 0o400, "resourceFieldRef": {"containerName": "c", "resource": "limits.cpu"}},
         ]}}));
-        let finished = RefCell::new(0);
-        let write = |pod: &Pod| {
-            set_up(pod, &paths(root.path()), &NodeSettings::default(), |volume, at, new| {
-                assert!(volume.name == "v" && new.starts_with(at) && new.join("labels").is_file());
-                *finished.borrow_mut() += 1;
-                Ok(())
-            })
-        };
+        let write = |pod: &Pod| refresh(pod, &paths(root.path()), &NodeSettings::default());
         write(&pod).unwrap();
         let at = root.path().join("pods/u/volumes/kubernetes.io~downward-api/v");
         let read = |path: &str| fs::read_to_string(at.join(path)).unwrap();
         assert_eq!((read("labels"), read("d/cpu")), ("app=\"web\"".to_owned(), "2".to_owned()));
         let mode = |path: &str| fs::metadata(at.join(path)).unwrap().permissions().mode() & 0o7777;
         assert_eq!((mode(""), mode("labels"), mode("d/cpu")), (0o755, 0o440, 0o400));
+        let data = || fs::read_link(at.join("..data")).unwrap();
+        let before = data();
         write(&pod).unwrap();
-        assert_eq!(*finished.borrow(), 1);
+        assert_eq!(data(), before);
         pod.metadata.labels = Some([("app".to_owned(), "db".to_owned())].into());
+        pod.spec.as_mut().unwrap().security_context =
+            Some(PodSecurityContext { fs_group: Some(4321), ..PodSecurityContext::default() });
         write(&pod).unwrap();
-        assert_eq!((read("labels"), *finished.borrow()), ("app=\"db\"".to_owned(), 2));
+        assert_eq!(read("labels"), "app=\"db\"");
+        assert_ne!(data(), before);
+        assert_eq!(fs::metadata(at.join("labels")).unwrap().gid(), 4321);
+        let given = data();
+        write(&pod).unwrap();
+        assert_eq!(data(), given);
     }
 
     #[test]
@@ -171,7 +188,7 @@ mod tests {
         let part = |path: &str, field: &str| json!({"downwardAPI": {"items": [{"path": path, "fieldRef": {"fieldPath": field}}]}});
         let volume =
             |parts: &[serde_json::Value]| pod(&json!({"name": "v", "projected": {"sources": parts}}));
-        let write = |pod: &Pod| set_up(pod, &paths(root.path()), &NodeSettings::default(), |_, _, _| Ok(()));
+        let write = |pod: &Pod| refresh(pod, &paths(root.path()), &NodeSettings::default());
         write(&volume(&[part("name", "metadata.name"), part("uid", "metadata.uid")])).unwrap();
         let at = root.path().join("pods/u/volumes/kubernetes.io~projected/v");
         assert_eq!(fs::read_to_string(at.join("name")).unwrap(), "p");

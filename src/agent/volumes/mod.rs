@@ -1,29 +1,48 @@
-//! Volumes: made before a pod's containers, removed after its last one. So far `emptyDir` on disk,
-//! `hostPath`, and what a pod is told of itself; a pod that asks for another kind is refused before it comes here.
+//! Volumes: made before a pod's containers, removed after its last one. A file for each kind; a pod that
+//! asks for a kind that is not here is refused before it comes here.
 
+mod clean_up;
 pub mod downward;
+mod empty_dir;
+mod host_path;
+mod sub_path;
+#[cfg(test)]
+mod tests;
 
 use std::{
+    collections::BTreeMap,
     fs, io,
-    os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _},
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
 
-use k8s_openapi::api::core::v1::{Container, HostPathVolumeSource, Pod, Volume};
+use k8s_openapi::api::core::v1::{
+    Container, EmptyDirVolumeSource, HostPathVolumeSource, ImageVolumeSource, Pod, Volume, VolumeMount,
+};
 use thiserror::Error;
 
+pub use self::clean_up::unmount_all;
 use super::pods::paths::NodePaths;
-use crate::api::{PodExt, cri::Mount};
+use crate::{
+    api::{
+        PodExt,
+        cri::{ImageSpec, Mount, MountPropagation},
+    },
+    host::mounts::Sharing,
+    policy::{
+        env::ConfigError,
+        node::NodeSettings,
+        volumes::{propagation, recursive_read_only, sub_path as sub_path_of},
+    },
+};
 
 /// Folders of the agent: for root and its group.
 const AGENT_DIR_MODE: u32 = 0o750;
-/// An emptyDir is for whatever user the container runs as.
-const EMPTY_DIR_MODE: u32 = 0o777;
 
 /// Why a volume cannot be had.
 #[derive(Debug, Error)]
 pub enum VolumeError {
-    /// A folder or file could not be made or looked at.
+    /// A folder or file could not be made, mounted or looked at.
     #[error("volume {volume:?}: {path}: {source}", path = path.display())]
     Io {
         /// The volume's name.
@@ -33,8 +52,21 @@ pub enum VolumeError {
         /// The system's words.
         source: io::Error,
     },
-    /// A hostPath of a type finds something else, or nothing.
-    #[error("volume {volume:?}: hostPath type check failed: {path} is not a {wanted}", path = path.display())]
+    /// A part of a volume could not be mounted.
+    #[error("volume {volume:?}: cannot mount subPath {path:?}: {source}")]
+    SubPath {
+        /// The volume's name.
+        volume: String,
+        /// The part.
+        path: String,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// A hostPath of a type finds something else.
+    #[error(
+        "volume {volume:?}: hostPath type check failed: {path} is not a {wanted}, it is a {found}",
+        path = path.display()
+    )]
     WrongType {
         /// The volume's name.
         volume: String,
@@ -42,6 +74,37 @@ pub enum VolumeError {
         path: PathBuf,
         /// What the specification says that it is.
         wanted: &'static str,
+        /// What it is.
+        found: &'static str,
+    },
+    /// A hostPath of a type finds nothing.
+    #[error(
+        "volume {volume:?}: hostPath type check failed: {wanted} {path} does not exist",
+        path = path.display()
+    )]
+    NotThere {
+        /// The volume's name.
+        volume: String,
+        /// The path concerned.
+        path: PathBuf,
+        /// What the specification says that it is.
+        wanted: &'static str,
+    },
+    /// What the specification says cannot be had.
+    #[error("volume {volume:?}: {source}")]
+    Config {
+        /// The volume's name.
+        volume: String,
+        /// What is wrong.
+        source: ConfigError,
+    },
+    /// The same of a mount.
+    #[error("container {container:?}: {source}")]
+    MountConfig {
+        /// The container's name.
+        container: String,
+        /// What is wrong.
+        source: ConfigError,
     },
     /// What is to be in it cannot be had or written.
     #[error("volume {volume:?}: {why}")]
@@ -67,64 +130,155 @@ pub enum VolumeError {
     },
 }
 
+/// What the making of a pod's volumes depends on.
+#[derive(Debug, Clone, Copy)]
+pub struct VolumeContext<'a> {
+    /// The pod.
+    pub pod: &'a Pod,
+    /// The node's folders.
+    pub paths: &'a NodePaths,
+    /// Where to look for mounts.
+    pub mountinfo: &'a Path,
+    /// The node.
+    pub node: &'a NodeSettings,
+}
+
+/// What a container's mounts depend on besides.
+#[derive(Debug, Clone, Copy)]
+pub struct MountContext<'a> {
+    /// The pod.
+    pub pod: &'a Pod,
+    /// The container.
+    pub container: &'a Container,
+    /// Its environment.
+    pub env: &'a [(String, String)],
+    /// The images of its image volumes by the volumes' names.
+    pub images: &'a BTreeMap<String, ImageSpec>,
+    /// Whether the runtime can make a mount read-only with all below it.
+    pub can_recursive_read_only: bool,
+    /// The node's folders.
+    pub paths: &'a NodePaths,
+    /// Where to look for mounts.
+    pub mountinfo: &'a Path,
+}
+
+/// A volume by its kind.
+#[derive(Debug, Clone, Copy)]
+enum Kind<'a> {
+    EmptyDir(&'a EmptyDirVolumeSource),
+    HostPath(&'a HostPathVolumeSource),
+    /// What the pod is told of itself: `downwardAPI`, `projected`.
+    Downward,
+    /// The runtime mounts it.
+    Image,
+}
+
+impl<'a> Kind<'a> {
+    fn of(volume: &'a Volume) -> Result<Self, VolumeError> {
+        if let Some(source) = &volume.empty_dir {
+            Ok(Self::EmptyDir(source))
+        } else if let Some(source) = &volume.host_path {
+            Ok(Self::HostPath(source))
+        } else if downward::is_downward(volume) {
+            Ok(Self::Downward)
+        } else if volume.image.is_some() {
+            Ok(Self::Image)
+        } else {
+            Err(VolumeError::Unsupported { volume: volume.name.clone() })
+        }
+    }
+}
+
 /// Makes what a pod's volumes need. Doing it twice does no harm. Blocks on the file system.
 ///
 /// # Errors
 /// When a volume cannot be made; what was made before stays and is made use of by the next try.
-pub fn set_up(pod: &Pod, paths: &NodePaths) -> Result<(), VolumeError> {
-    for volume in pod.spec().volumes.iter().flatten() {
-        let at = source_path(pod, volume, paths)?;
-        let io_error = |source| VolumeError::Io { volume: volume.name.clone(), path: at.clone(), source };
-        if volume.empty_dir.is_some() {
-            if let Some(parent) = at.parent() {
-                make_agent_dir(parent).map_err(io_error)?;
-            }
-            make_dir(&at, EMPTY_DIR_MODE).map_err(io_error)?;
-        } else if let Some(host_path) = &volume.host_path {
-            check_host_path(&volume.name, host_path)?;
+pub fn set_up(cx: &VolumeContext<'_>) -> Result<(), VolumeError> {
+    for volume in cx.pod.spec().volumes.iter().flatten() {
+        match Kind::of(volume)? {
+            Kind::EmptyDir(source) => empty_dir::set_up(cx, &volume.name, source)?,
+            Kind::HostPath(source) => host_path::set_up(&volume.name, source)?,
+            Kind::Downward => downward::set_up(cx.pod, volume, cx.paths, cx.node)?,
+            Kind::Image => {}
         }
     }
     Ok(())
 }
 
-/// The mounts of a container, as the runtime is asked for them.
+/// The image volumes that a container mounts, each once.
+pub fn image_volumes<'a>(pod: &'a Pod, container: &Container) -> BTreeMap<&'a str, &'a ImageVolumeSource> {
+    let mounted = |name: &str| container.volume_mounts.iter().flatten().any(|mount| mount.name == name);
+    let volumes = pod.spec().volumes.iter().flatten().filter(|volume| mounted(&volume.name));
+    volumes.filter_map(|volume| Some((volume.name.as_str(), volume.image.as_ref()?))).collect()
+}
+
+/// The mounts of a container, as the runtime is asked for them; parts of volumes are mounted for it. Blocks
+/// on the file system.
 ///
 /// # Errors
-/// When a mount names a volume that is not there or not supported.
-pub fn mounts(pod: &Pod, container: &Container, paths: &NodePaths) -> Result<Vec<Mount>, VolumeError> {
-    let volumes = pod.spec().volumes.as_deref().unwrap_or_default();
-    container
-        .volume_mounts
+/// When a mount names a volume that is not there or not supported, or a part of one that cannot be had.
+pub fn mounts(cx: &MountContext<'_>) -> Result<Vec<Mount>, VolumeError> {
+    let mounts = cx.container.volume_mounts.iter().flatten().enumerate();
+    mounts.map(|(index, mount)| one_mount(cx, index, mount)).collect()
+}
+
+fn one_mount(cx: &MountContext<'_>, index: usize, mount: &VolumeMount) -> Result<Mount, VolumeError> {
+    let volumes = cx.pod.spec().volumes.as_deref().unwrap_or_default();
+    let container = &cx.container.name;
+    let volume = volumes
         .iter()
-        .flatten()
-        .map(|mount| {
-            let volume = volumes.iter().find(|volume| volume.name == mount.name).ok_or_else(|| {
-                VolumeError::Missing { container: container.name.clone(), volume: mount.name.clone() }
-            })?;
-            // A relative path is taken from the container's root.
-            let container_path = match mount.mount_path.strip_prefix('/') {
-                Some(_) => mount.mount_path.clone(),
-                None => format!("/{}", mount.mount_path),
+        .find(|volume| volume.name == mount.name)
+        .ok_or_else(|| VolumeError::Missing { container: container.clone(), volume: mount.name.clone() })?;
+    let config = |source| VolumeError::MountConfig { container: container.clone(), source };
+    let part = sub_path_of(mount, cx.env).map_err(config)?;
+    let recursive = recursive_read_only(mount, cx.can_recursive_read_only).map_err(config)?;
+    let mut made = Mount {
+        // A relative path is taken from the container's root.
+        container_path: match mount.mount_path.strip_prefix('/') {
+            Some(_) => mount.mount_path.clone(),
+            None => format!("/{}", mount.mount_path),
+        },
+        readonly: mount.read_only.unwrap_or(false) || downward::is_downward(volume),
+        recursive_read_only: recursive,
+        propagation: propagation(mount).into(),
+        ..Mount::default()
+    };
+    if let Kind::Image = Kind::of(volume)? {
+        let image = cx.images.get(&volume.name).cloned();
+        made.image = Some(image.ok_or_else(|| VolumeError::Unsupported { volume: volume.name.clone() })?);
+        made.image_sub_path = part.unwrap_or_default();
+        made.readonly = true;
+        return Ok(made);
+    }
+    let source = source_path(cx.pod, volume, cx.paths)?;
+    let source = match part {
+        None => source,
+        Some(part) => {
+            let place = cx.paths.volume_sub_path(&cx.pod.uid(), &volume.name, container, index);
+            let place = place.ok_or_else(|| VolumeError::Unsupported { volume: volume.name.clone() })?;
+            let sharing = match propagation(mount) {
+                MountPropagation::PropagationPrivate => Sharing::Private,
+                MountPropagation::PropagationHostToContainer => Sharing::Slave,
+                MountPropagation::PropagationBidirectional => Sharing::Shared,
             };
-            Ok(Mount {
-                container_path,
-                host_path: source_path(pod, volume, paths)?.to_string_lossy().into_owned(),
-                readonly: mount.read_only.unwrap_or(false) || downward::is_downward(volume),
-                ..Mount::default()
-            })
-        })
-        .collect()
+            sub_path::bind(&source, Path::new(&part), &place, sharing, cx.mountinfo).map_err(|source| {
+                VolumeError::SubPath { volume: volume.name.clone(), path: part.clone(), source }
+            })?;
+            place
+        }
+    };
+    made.host_path = source.to_string_lossy().into_owned();
+    Ok(made)
 }
 
 /// Where on the host a volume's content is.
 fn source_path(pod: &Pod, volume: &Volume, paths: &NodePaths) -> Result<PathBuf, VolumeError> {
     let unsupported = || VolumeError::Unsupported { volume: volume.name.clone() };
-    if volume.empty_dir.is_some() {
-        paths.empty_dir(&pod.uid(), &volume.name).ok_or_else(unsupported)
-    } else if let Some(host_path) = &volume.host_path {
-        Ok(PathBuf::from(&host_path.path))
-    } else {
-        downward::folder(pod, volume, paths).ok_or_else(unsupported)
+    match Kind::of(volume)? {
+        Kind::EmptyDir(_) => paths.empty_dir(&pod.uid(), &volume.name).ok_or_else(unsupported),
+        Kind::HostPath(source) => Ok(PathBuf::from(&source.path)),
+        Kind::Downward => downward::folder(pod, volume, paths).ok_or_else(unsupported),
+        Kind::Image => Err(unsupported()),
     }
 }
 
@@ -134,136 +288,4 @@ fn source_path(pod: &Pod, volume: &Volume, paths: &NodePaths) -> Result<PathBuf,
 /// As `mkdir`.
 pub fn make_agent_dir(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(AGENT_DIR_MODE).create(path)
-}
-
-/// Makes a folder with exactly the given mode, whatever the umask. One that is there keeps its mode: its
-/// pod may have changed it.
-fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
-    match fs::DirBuilder::new().mode(mode).create(path) {
-        Ok(()) => fs::set_permissions(path, fs::Permissions::from_mode(mode)),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
-/// Checks and makes as the type says (pkg/volume/hostpath/host_path.go).
-fn check_host_path(volume: &str, host_path: &HostPathVolumeSource) -> Result<(), VolumeError> {
-    let path = Path::new(&host_path.path);
-    let io_error = |source| VolumeError::Io { volume: volume.to_owned(), path: path.into(), source };
-    let found = match fs::metadata(path) {
-        Ok(metadata) => Some(metadata.file_type()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(io_error(error)),
-    };
-    let is = |wanted: &'static str, ok: bool| {
-        if ok {
-            Ok(())
-        } else {
-            Err(VolumeError::WrongType { volume: volume.to_owned(), path: path.into(), wanted })
-        }
-    };
-    match (host_path.type_.as_deref().unwrap_or_default(), found) {
-        ("", _) => Ok(()),
-        ("DirectoryOrCreate", None) => {
-            fs::DirBuilder::new().recursive(true).mode(0o755).create(path).map_err(io_error)
-        }
-        ("DirectoryOrCreate" | "Directory", found) => is("directory", found.is_some_and(|t| t.is_dir())),
-        ("FileOrCreate", None) => {
-            fs::OpenOptions::new().write(true).create_new(true).open(path).map_err(io_error)?;
-            fs::set_permissions(path, fs::Permissions::from_mode(0o644)).map_err(io_error)
-        }
-        ("FileOrCreate" | "File", found) => is("file", found.is_some_and(|t| t.is_file())),
-        ("Socket", found) => is("socket", found.is_some_and(|t| t.is_socket())),
-        ("CharDevice", found) => is("character device", found.is_some_and(|t| t.is_char_device())),
-        ("BlockDevice", found) => is("block device", found.is_some_and(|t| t.is_block_device())),
-        _ => Err(VolumeError::Unsupported { volume: volume.to_owned() }),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, PodSpec, VolumeMount};
-
-    use super::*;
-
-    fn paths(root: &Path) -> NodePaths {
-        NodePaths { root: root.into(), pod_logs: root.join("logs"), container_logs: root.join("links") }
-    }
-
-    fn pod(volume: Volume) -> Pod {
-        let mut pod = Pod { spec: Some(PodSpec::default()), ..Pod::default() };
-        pod.metadata.uid = Some("u".into());
-        pod.spec.as_mut().unwrap().volumes = Some(vec![volume]);
-        pod
-    }
-
-    fn host_path(path: &Path, type_: &str) -> Pod {
-        pod(Volume {
-            name: "v".into(),
-            host_path: Some(HostPathVolumeSource {
-                path: path.to_string_lossy().into_owned(),
-                type_: Some(type_.into()),
-            }),
-            ..Volume::default()
-        })
-    }
-
-    #[test]
-    fn an_empty_dir_is_open_to_every_user_and_made_once() {
-        let root = tempfile::tempdir().unwrap();
-        let p = pod(Volume {
-            name: "v".into(),
-            empty_dir: Some(EmptyDirVolumeSource::default()),
-            ..Volume::default()
-        });
-        set_up(&p, &paths(root.path())).unwrap();
-        let at = root.path().join("pods/u/volumes/kubernetes.io~empty-dir/v");
-        assert_eq!(fs::metadata(&at).unwrap().permissions().mode() & 0o7777, 0o777);
-        fs::set_permissions(&at, fs::Permissions::from_mode(0o700)).unwrap();
-        set_up(&p, &paths(root.path())).unwrap();
-        assert_eq!(fs::metadata(&at).unwrap().permissions().mode() & 0o7777, 0o700);
-
-        let container = Container {
-            name: "c".into(),
-            volume_mounts: Some(vec![VolumeMount {
-                name: "v".into(),
-                mount_path: "data".into(),
-                read_only: Some(true),
-                ..VolumeMount::default()
-            }]),
-            ..Container::default()
-        };
-        let mounts = mounts(&p, &container, &paths(root.path())).unwrap();
-        assert_eq!((mounts[0].container_path.as_str(), mounts[0].readonly), ("/data", true));
-        assert_eq!(Path::new(&mounts[0].host_path), at);
-    }
-
-    #[test]
-    fn host_paths_are_checked_and_made_by_their_type() {
-        let root = tempfile::tempdir().unwrap();
-        let file = root.path().join("file");
-        fs::write(&file, "").unwrap();
-        let check = |path: &Path, type_: &str| set_up(&host_path(path, type_), &paths(root.path()));
-        let new = |name: &str| root.path().join(name);
-        check(&new("d/e"), "DirectoryOrCreate").unwrap();
-        assert!(new("d/e").is_dir());
-        check(&new("f"), "FileOrCreate").unwrap();
-        assert!(new("f").is_file());
-        check(&new("absent"), "").unwrap();
-        check(&file, "File").unwrap();
-        check(Path::new("/dev/null"), "CharDevice").unwrap();
-        for (path, type_) in [
-            (file.as_path(), "Directory"),
-            (&file, "DirectoryOrCreate"),
-            (&new("absent"), "File"),
-            (&new("absent"), "Directory"),
-            (&file, "Socket"),
-            (&file, "BlockDevice"),
-            (root.path(), "FileOrCreate"),
-        ] {
-            let error = check(path, type_).unwrap_err().to_string();
-            assert!(error.contains("type check failed"), "{type_}: {error}");
-        }
-        assert!(check(&file, "Nonsense").is_err());
-    }
 }

@@ -50,7 +50,11 @@ pub struct Support {
 use Verdict::{Each, Honoured, Refuse, Unless, Warn};
 
 const API_ONLY: &str = "ignored: only an API server sets it";
-const VOLUME: &str = "this type of volume is not supported yet; emptyDir and hostPath are";
+const API_VOLUME: &str = "needs the API server, which a static pod does not ask";
+const REMOVED: &str = "Kubernetes itself has removed this type of volume";
+const MIGRATED: &str = "Kubernetes has left this type of volume to CSI drivers, which need the API server";
+const NETWORK: &str =
+    "nodectl mounts no network storage: mount it on the host and name its folder in a hostPath volume";
 const SECURITY: &str = "not supported yet, and the pod must not run without it";
 const PROBE: &str = "probes are not supported yet, and the pod would never be found unhealthy";
 
@@ -145,8 +149,9 @@ pub static POD_SECURITY: Table = Table {
     kind: "PodSecurityContext",
     fields: &[
         ("appArmorProfile", Refuse(SECURITY)),
-        ("fsGroup", Refuse(SECURITY)),
-        ("fsGroupChangePolicy", Refuse(SECURITY)),
+        ("fsGroup", Honoured),
+        // It is for volumes that outlive the pod, which a static pod has not.
+        ("fsGroupChangePolicy", Honoured),
         ("runAsGroup", Refuse(SECURITY)),
         ("runAsNonRoot", Unless(&["false"], SECURITY)),
         ("runAsUser", Refuse(SECURITY)),
@@ -186,7 +191,7 @@ pub static CONTAINER: Table = Table {
         ("terminationMessagePath", Honoured),
         ("terminationMessagePolicy", Honoured),
         ("tty", Honoured),
-        ("volumeDevices", Refuse("block devices are not supported yet")),
+        ("volumeDevices", Refuse("a block device is a persistent volume, which needs the API server")),
         ("volumeMounts", Each(&VOLUME_MOUNT)),
         ("workingDir", Honoured),
     ],
@@ -254,12 +259,12 @@ pub static VOLUME_MOUNT: Table = Table {
     kind: "VolumeMount",
     fields: &[
         ("mountPath", Honoured),
-        ("mountPropagation", Unless(&["None"], "not supported yet: mounts would not show on the other side")),
+        ("mountPropagation", Honoured),
         ("name", Honoured),
         ("readOnly", Honoured),
-        ("recursiveReadOnly", Unless(&["Disabled", "IfPossible"], SECURITY)),
-        ("subPath", Refuse("not supported yet: another folder would be mounted")),
-        ("subPathExpr", Refuse("not supported yet: another folder would be mounted")),
+        ("recursiveReadOnly", Honoured),
+        ("subPath", Honoured),
+        ("subPathExpr", Honoured),
     ],
 };
 
@@ -267,37 +272,37 @@ pub static VOLUME_MOUNT: Table = Table {
 pub static VOLUME_TABLE: Table = Table {
     kind: "Volume",
     fields: &[
-        ("awsElasticBlockStore", Refuse(VOLUME)),
-        ("azureDisk", Refuse(VOLUME)),
-        ("azureFile", Refuse(VOLUME)),
-        ("cephfs", Refuse(VOLUME)),
-        ("cinder", Refuse(VOLUME)),
-        ("configMap", Refuse(VOLUME)),
-        ("csi", Refuse(VOLUME)),
+        ("awsElasticBlockStore", Refuse(MIGRATED)),
+        ("azureDisk", Refuse(MIGRATED)),
+        ("azureFile", Refuse(MIGRATED)),
+        ("cephfs", Refuse(REMOVED)),
+        ("cinder", Refuse(MIGRATED)),
+        ("configMap", Refuse(API_VOLUME)),
+        ("csi", Refuse(API_VOLUME)),
         ("downwardAPI", Honoured),
         ("emptyDir", Each(&EMPTY_DIR)),
-        ("ephemeral", Refuse(VOLUME)),
-        ("fc", Refuse(VOLUME)),
-        ("flexVolume", Refuse(VOLUME)),
-        ("flocker", Refuse(VOLUME)),
-        ("gcePersistentDisk", Refuse(VOLUME)),
-        ("gitRepo", Refuse(VOLUME)),
-        ("glusterfs", Refuse(VOLUME)),
+        ("ephemeral", Refuse(API_VOLUME)),
+        ("fc", Refuse(NETWORK)),
+        ("flexVolume", Refuse("drivers that are programs on the node are not run; CSI has replaced them")),
+        ("flocker", Refuse(REMOVED)),
+        ("gcePersistentDisk", Refuse(MIGRATED)),
+        ("gitRepo", Refuse("cannot be had safely: clone into an emptyDir volume from an init container")),
+        ("glusterfs", Refuse(REMOVED)),
         ("hostPath", Honoured),
-        ("image", Refuse(VOLUME)),
-        ("iscsi", Refuse(VOLUME)),
+        ("image", Honoured),
+        ("iscsi", Refuse(NETWORK)),
         ("name", Honoured),
-        ("nfs", Refuse(VOLUME)),
-        ("persistentVolumeClaim", Refuse(VOLUME)),
-        ("photonPersistentDisk", Refuse(VOLUME)),
-        ("portworxVolume", Refuse(VOLUME)),
+        ("nfs", Refuse(NETWORK)),
+        ("persistentVolumeClaim", Refuse(API_VOLUME)),
+        ("photonPersistentDisk", Refuse(REMOVED)),
+        ("portworxVolume", Refuse(MIGRATED)),
         ("projected", Each(&PROJECTED)),
-        ("quobyte", Refuse(VOLUME)),
-        ("rbd", Refuse(VOLUME)),
-        ("scaleIO", Refuse(VOLUME)),
-        ("secret", Refuse(VOLUME)),
-        ("storageos", Refuse(VOLUME)),
-        ("vsphereVolume", Refuse(VOLUME)),
+        ("quobyte", Refuse(REMOVED)),
+        ("rbd", Refuse(REMOVED)),
+        ("scaleIO", Refuse(REMOVED)),
+        ("secret", Refuse(API_VOLUME)),
+        ("storageos", Refuse(REMOVED)),
+        ("vsphereVolume", Refuse(MIGRATED)),
     ],
 };
 
@@ -305,8 +310,8 @@ pub static VOLUME_TABLE: Table = Table {
 pub static EMPTY_DIR: Table = Table {
     kind: "EmptyDirVolumeSource",
     fields: &[
-        ("medium", Refuse("not supported yet: the volume would be on disk")),
-        ("sizeLimit", Warn("not enforced yet: the volume may grow beyond it")),
+        ("medium", Honoured),
+        ("sizeLimit", Warn("not enforced on disk yet: a volume there may grow beyond it")),
     ],
 };
 
@@ -503,10 +508,13 @@ mod tests {
               terminationMessagePath: /tmp/x, terminationMessagePolicy: FallbackToLogsOnError,
               ports: [{containerPort: 1}], resources: {limits: {cpu: 1}}, restartPolicy: Never,
               restartPolicyRules: [{action: Restart, exitCodes: {operator: In, values: [1]}}],
-              securityContext: {}, volumeMounts: [{name: v, mountPath: /v, readOnly: true}]}],
+              securityContext: {}, volumeMounts: [{name: v, mountPath: /v, readOnly: true,
+                recursiveReadOnly: Enabled, subPath: a, mountPropagation: None}]}],
+            securityContext: {fsGroup: 5, fsGroupChangePolicy: OnRootMismatch},
             volumes: [{name: v}, {name: h, hostPath: {path: /}}, {name: e, emptyDir: {}},
               {name: d, downwardAPI: {items: [{path: name, fieldRef: {fieldPath: metadata.name}}]}},
-              {name: p, projected: {sources: [{downwardAPI: {}}]}}]}";
+              {name: p, projected: {sources: [{downwardAPI: {}}]}},
+              {name: m, emptyDir: {medium: Memory}}, {name: i, image: {reference: x}}]}";
         assert_eq!(support(spec), Support::default());
     }
 
@@ -519,9 +527,10 @@ mod tests {
               env: [{name: A, valueFrom: {secretKeyRef: {name: s, key: k, optional: true}}}],
               envFrom: [{prefix: P_, configMapRef: {name: m, optional: true}}],
               securityContext: {allowPrivilegeEscalation: false, privileged: true, runAsUser: 0},
-              volumeMounts: [{name: v, mountPath: /v, subPath: x}]}],
-            volumes: [{name: v, emptyDir: {medium: Memory, sizeLimit: 1Mi}}, {name: s, secret: {}},
-              {name: p, projected: {sources: [{downwardAPI: {}}, {serviceAccountToken: {path: t}}]}}]}",
+              volumeMounts: [{name: v, mountPath: /v}]}],
+            volumes: [{name: v, emptyDir: {sizeLimit: 1Mi}}, {name: s, secret: {}},
+              {name: p, projected: {sources: [{downwardAPI: {}}, {serviceAccountToken: {path: t}}]}},
+              {name: share, nfs: {server: a, path: /}}]}",
         );
         let mut refused = paths(&found.refused);
         refused.sort_unstable();
@@ -535,12 +544,11 @@ mod tests {
                 "spec.containers[0].securityContext.allowPrivilegeEscalation",
                 "spec.containers[0].securityContext.privileged",
                 "spec.containers[0].securityContext.runAsUser",
-                "spec.containers[0].volumeMounts[0].subPath",
                 "spec.hostUsers",
                 "spec.securityContext.runAsUser",
-                "spec.volumes[0].emptyDir.medium",
                 "spec.volumes[1].secret",
                 "spec.volumes[2].projected.sources[1].serviceAccountToken",
+                "spec.volumes[3].nfs",
             ]
         );
         assert_eq!(paths(&found.warnings), ["spec.volumes[0].emptyDir.sizeLimit"]);

@@ -375,6 +375,17 @@ fn each_rule_is_told_by_path() {
             "spec.volumes[0].emptyDir.medium: Unsupported value",
         ),
         (
+            "/spec/volumes/0",
+            json!({"name": "v", "image": {"pullPolicy": "Never"}}),
+            "spec.volumes[0].image.reference: Required value",
+        ),
+        ("/spec/securityContext", json!({"fsGroup": -1}), "spec.securityContext.fsGroup: Invalid value"),
+        (
+            "/spec/securityContext",
+            json!({"fsGroupChangePolicy": "Never"}),
+            "spec.securityContext.fsGroupChangePolicy: Unsupported value",
+        ),
+        (
             "/spec/volumes/0/emptyDir",
             json!({"sizeLimit": "x"}),
             "spec.volumes[0].emptyDir.sizeLimit: Invalid value",

@@ -11,6 +11,14 @@ const HOST_PATH_TYPES: [&str; 8] =
 
 /// Checks the volumes, and gives their names for the mounts.
 pub(super) fn check<'p>(spec: &'p PodSpec, problems: &mut Problems) -> VolumeNames<'p> {
+    if let Some(security) = &spec.security_context {
+        let path = "spec.securityContext.fsGroup";
+        if let Some(gid) = security.fs_group.filter(|gid| !(0..=i64::from(i32::MAX)).contains(gid)) {
+            problems.invalid(path, gid, "must be between 0 and 2147483647");
+        }
+        let policy = security.fs_group_change_policy.as_deref();
+        problems.one_of(format!("{path}ChangePolicy"), policy, &["OnRootMismatch", "Always"]);
+    }
     let mut all = VolumeNames::new();
     let mut unique = Unique::default();
     for (index, volume) in spec.volumes.iter().flatten().enumerate() {
@@ -51,6 +59,16 @@ fn check_source(volume: &Volume, path: &str, problems: &mut Problems) {
             problems.invalid(format!("{path}.hostPath.path"), &host_path.path, "must be an absolute path");
         }
         problems.one_of(format!("{path}.hostPath.type"), host_path.type_.as_deref(), &HOST_PATH_TYPES);
+    }
+    if let Some(image) = &volume.image {
+        if image.reference.as_deref().unwrap_or_default().is_empty() {
+            problems.required(format!("{path}.image.reference"), "");
+        }
+        problems.one_of(
+            format!("{path}.image.pullPolicy"),
+            image.pull_policy.as_deref(),
+            &["", "Always", "Never", "IfNotPresent"],
+        );
     }
     if let Some(empty_dir) = &volume.empty_dir {
         let medium = empty_dir.medium.as_deref().unwrap_or_default();

@@ -37,6 +37,7 @@ const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/
 pub(super) fn sandbox_security(pod: &Pod, _node: &NodeSettings) -> LinuxSandboxSecurityContext {
     LinuxSandboxSecurityContext {
         namespace_options: Some(namespaces(pod, None)),
+        supplemental_groups: volume_group(pod),
         seccomp: Some(unconfined()),
         ..LinuxSandboxSecurityContext::default()
     }
@@ -48,9 +49,15 @@ pub(super) fn container_security(input: &ContainerInput<'_>) -> LinuxContainerSe
         namespace_options: Some(namespaces(input.pod, Some(input.container))),
         masked_paths: MASKED_PATHS.map(str::to_owned).to_vec(),
         readonly_paths: READONLY_PATHS.map(str::to_owned).to_vec(),
+        supplemental_groups: volume_group(input.pod),
         seccomp: Some(unconfined()),
         ..LinuxContainerSecurityContext::default()
     }
+}
+
+/// The group that the pod's volumes belong to (`fsGroup`): all its processes are in it.
+fn volume_group(pod: &Pod) -> Vec<i64> {
+    pod.spec().security_context.iter().filter_map(|security| security.fs_group).collect()
 }
 
 fn namespaces(pod: &Pod, _container: Option<&Container>) -> NamespaceOption {
