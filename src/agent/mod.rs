@@ -34,6 +34,7 @@ use self::{
         admission::Admitted,
         env::{POD_RECORD, PodEnv, PodRecord, PodRecords},
         paths::NodePaths,
+        userns::UserNamespaces,
     },
     sources::{
         PodSource, SourceSnapshot,
@@ -55,6 +56,7 @@ use crate::{
     },
     policy::{
         backoff::RestartBackoff, cgroup::CgroupLayout, node::NodeSettings, resources::ResourceSettings,
+        security::SecuritySettings, sysctls::AllowedSysctls,
     },
     server::{healthz, local::OperatorSocket},
 };
@@ -176,6 +178,7 @@ impl Parts {
             mountinfo: "/proc/self/mountinfo".into(),
             node: node_settings(config),
             admitted: Admitted::default(),
+            user_namespaces: UserNamespaces::of_node(Path::new("/etc"), config.ids_per_pod),
             backoff: RestartBackoff::with_max(config.max_container_restart_period),
             board: board::Board::default(),
             records: store,
@@ -204,7 +207,37 @@ fn node_settings(config: &AgentConfig) -> NodeSettings {
             cpu_cfs_quota: config.cpu_cfs_quota,
             cpu_cfs_period_micros: i64::try_from(config.cpu_cfs_quota_period.as_micros()).unwrap_or(i64::MAX),
         },
+        security: security_settings(config),
     }
+}
+
+fn security_settings(config: &AgentConfig) -> SecuritySettings {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    SecuritySettings {
+        seccomp_default: config.seccomp_default,
+        seccomp_root: config.root_dir.join("seccomp").to_string_lossy().into_owned(),
+        sysctls: AllowedSysctls {
+            kernel: AllowedSysctls::kernel_version(&read("/proc/sys/kernel/osrelease")),
+            unsafe_patterns: config.allowed_unsafe_sysctls.clone(),
+        },
+        // As the runtimes find it out.
+        app_armor: Path::new("/sys/kernel/security/apparmor").exists()
+            && read("/sys/module/apparmor/parameters/enabled").starts_with('Y'),
+        user_namespaces: config.feature_gates.enabled("UserNamespacesSupport"),
+        masked_paths: throttling_counters(Path::new("/sys/devices/system/cpu")),
+    }
+}
+
+/// The folder of each CPU that has counters of its thermal throttling.
+fn throttling_counters(cpus: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(cpus).into_iter().flatten().flatten();
+    let mut found: Vec<String> = entries
+        .map(|entry| entry.path().join("thermal_throttle"))
+        .filter(|path| path.is_dir())
+        .map(|path| path.to_string_lossy().into_owned())
+        .collect();
+    found.sort_unstable();
+    found
 }
 
 fn client(config: &AgentConfig) -> Result<CriClient, CommandError> {

@@ -22,7 +22,7 @@ pub enum GateState {
 }
 
 /// Gates whose change nodectl acts on.
-const ACTED_ON: &[&str] = &["CustomCPUCFSQuotaPeriod", "KubeletCrashLoopBackOffMax"];
+const ACTED_ON: &[&str] = &["CustomCPUCFSQuotaPeriod", "KubeletCrashLoopBackOffMax", "UserNamespacesSupport"];
 
 /// Whether nodectl acts on a change of the gate `name`.
 pub(super) fn acts(name: &str) -> bool {

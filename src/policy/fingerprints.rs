@@ -15,6 +15,7 @@ pub fn sandbox_fingerprint(pod: &Pod) -> Fingerprint {
         .with("hostIPC", &spec.host_ipc.unwrap_or(false))
         .with("hostNetwork", &pod.host_network())
         .with("hostPID", &spec.host_pid.unwrap_or(false))
+        .with("hostUsers", &spec.host_users.unwrap_or(true))
         .with("hostname", &spec.hostname)
         .with("runtimeClassName", &spec.runtime_class_name)
         .with("securityContext", &spec.security_context)

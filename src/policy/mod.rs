@@ -17,6 +17,9 @@ pub mod qos;
 pub mod resources;
 pub mod restart;
 pub mod runtime;
+pub mod security;
 pub mod status;
+pub mod sysctls;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod userns;

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::resources::ResourceSettings;
+use super::{resources::ResourceSettings, security::SecuritySettings};
 
 /// See the module. The defaults are those of nothing configured.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -13,4 +13,6 @@ pub struct NodeSettings {
     pub host_ips: Vec<IpAddr>,
     /// What resources depend on.
     pub resources: ResourceSettings,
+    /// What pods' security depends on.
+    pub security: SecuritySettings,
 }

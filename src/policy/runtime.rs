@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 
-use super::node::NodeSettings;
+use super::{node::NodeSettings, security};
 use crate::api::cri::{RuntimeFeatures, RuntimeHandler};
 
 /// What a runtime says of itself.
@@ -56,7 +56,7 @@ impl RuntimeFacts {
 type Need = fn(&Pod, &RuntimeFacts, &NodeSettings) -> Option<Unmet>;
 
 /// All needs that a runtime may not meet.
-const NEEDS: &[Need] = &[];
+const NEEDS: &[Need] = &[security::needs_groups_policy, security::needs_user_namespaces];
 
 /// The first thing that the pod needs and the runtime lacks.
 pub fn unmet(pod: &Pod, runtime: &RuntimeFacts, node: &NodeSettings) -> Option<Unmet> {

@@ -11,6 +11,7 @@ use super::{
     node::NodeSettings,
     pod_actions::StartContainer,
     resources::ResourceSettings,
+    userns::PodIds,
 };
 use crate::api::{
     ContainerKind, ContainerState, ObservedContainer, ObservedSandbox, PodFullName, PodObservation,
@@ -138,6 +139,7 @@ pub(crate) struct ContainerParts {
     pub(crate) start: StartContainer,
     pub(crate) image: ImageFacts,
     pub(crate) node: NodeSettings,
+    pub(crate) user_namespace: Option<PodIds>,
 }
 
 impl ContainerParts {
@@ -148,6 +150,7 @@ impl ContainerParts {
             start: start(ContainerKind::Regular),
             image: ImageFacts { reference: "sha256:1".into(), ..ImageFacts::default() },
             node: node(),
+            user_namespace: None,
         }
     }
 
@@ -160,6 +163,7 @@ impl ContainerParts {
             image: &self.image,
             mounts: &Vec::new(),
             pod_ips: &[],
+            user_namespace: self.user_namespace,
             node: &self.node,
         })
     }

@@ -22,6 +22,7 @@ use nodectl::{
             admission::Admitted,
             env::{POD_RECORD, PodEnv, PodRecord, PodRecords},
             paths::NodePaths,
+            userns::UserNamespaces,
         },
         sources::{PodSource, SourceSnapshot},
         sync_loop::{LoopState, SyncLoop},
@@ -159,6 +160,7 @@ impl Node {
                 ..NodeSettings::default()
             },
             admitted: Admitted::default(),
+            user_namespaces: UserNamespaces::of_node(self.folder.path(), 65536),
             backoff: RestartBackoff::default(),
             board: Board::default(),
             records: store,

@@ -106,6 +106,7 @@ impl PodWorker {
             attempt,
             log_directory: &logs.to_string_lossy(),
             cgroup_parent: &self.env.cgroups.pod_parent(pod),
+            user_namespace: self.user_namespace,
             node: &self.env.node,
         })
     }

@@ -50,8 +50,11 @@ impl PodWorker {
     ) -> Result<String, StepError> {
         let image = container.image.clone().unwrap_or_default();
         let image = self.ensure_image(container, &image, sandbox).await?;
-        let mounts = volumes::mounts(pod, container, &self.env.paths)
+        let mut mounts = volumes::mounts(pod, container, &self.env.paths)
             .map_err(|error| StepError::new("CreateContainerConfigError", error.to_string()))?;
+        if let Some(ids) = self.user_namespace {
+            ids.map_mounts(&mut mounts);
+        }
         let pod_ips = self.pod_ips(pod);
         let config = container_config(&ContainerInput {
             pod,
@@ -60,6 +63,7 @@ impl PodWorker {
             image: &image,
             mounts: &mounts,
             pod_ips: &pod_ips,
+            user_namespace: self.user_namespace,
             node: &self.env.node,
         })
         .map_err(|error| StepError {

@@ -31,6 +31,7 @@ use crate::{
         lifecycle::{LifecycleEffect, LifecycleInput, PodLifecycle, StopReason},
         pod_actions::{PodActions, compute_pod_actions},
         status::{PodFailure, StatusInput, WaitingReason, pod_status},
+        userns::PodIds,
     },
 };
 
@@ -61,6 +62,8 @@ pub struct PodWorker {
     pub(super) failures: Failures,
     /// Whether folders and volumes of the present specification are made.
     pub(super) prepared: bool,
+    /// The host's users and groups behind the pod's own; told by preparing.
+    pub(super) user_namespace: Option<PodIds>,
     /// Whether something was done that no observation is newer than.
     pub(super) unseen: bool,
     /// Whether the node has taken the pod.
@@ -100,6 +103,7 @@ impl PodWorker {
             lifecycle: if lifecycle == PodLifecycle::Syncing { PodLifecycle::Pending } else { lifecycle },
             failures: Failures::default(),
             prepared: false,
+            user_namespace: None,
             unseen: false,
             // What an earlier agent took is not judged again.
             admitted: lifecycle == PodLifecycle::Syncing,

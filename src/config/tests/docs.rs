@@ -26,6 +26,7 @@ fn kind_name(kind: KeyKind) -> String {
         KeyKind::Ip => "IP address".to_owned(),
         KeyKind::BoolMap => "booleans by name".to_owned(),
         KeyKind::MultiMap => "lists by name".to_owned(),
+        KeyKind::StrList => "list of strings".to_owned(),
         _ => "string".to_owned(),
     }
 }

@@ -19,6 +19,7 @@ use crate::{
         node::NodeSettings,
         pod_actions::StartContainer,
         resources::linux_resources,
+        userns::PodIds,
     },
 };
 
@@ -48,6 +49,8 @@ pub struct ContainerInput<'a> {
     pub mounts: &'a Vec<Mount>,
     /// The pod's addresses, the primary one first; the node's for a pod on the host's network.
     pub pod_ips: &'a [std::net::IpAddr],
+    /// The host's users and groups behind the pod's own, if it has its own.
+    pub user_namespace: Option<PodIds>,
     /// The node.
     pub node: &'a NodeSettings,
 }
@@ -82,7 +85,7 @@ pub fn container_config(input: &ContainerInput<'_>) -> Result<ContainerConfig, C
         log_path: format!("{}/{}.log", container.name, start.attempt),
         linux: Some(LinuxContainerConfig {
             resources: Some(linux_resources(pod, container, &input.node.resources)),
-            security_context: Some(container_security(input)),
+            security_context: Some(container_security(input)?),
         }),
         ..ContainerConfig::default()
     })

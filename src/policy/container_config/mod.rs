@@ -3,9 +3,13 @@
 //! kuberuntime_container.go).
 
 mod container;
+mod effective;
 mod hostname;
+mod profiles;
 mod sandbox;
 mod security;
+#[cfg(test)]
+mod security_tests;
 #[cfg(test)]
 mod tests;
 

@@ -14,6 +14,7 @@ fn sandbox(pod: &Pod) -> crate::api::cri::PodSandboxConfig {
         attempt: 2,
         log_directory: "/logs",
         cgroup_parent: "/kubepods/x",
+        user_namespace: None,
         node: &testing::node(),
     })
 }
