@@ -411,7 +411,7 @@ _nodectl() {
             return 0
             ;;
         nodectl__subcmd__run)
-            opts="-v -h -V --config --config-dir --root-dir --hostname-override --node-ip --operator-socket --container-log-dir --v --pod-manifest-path --manifest-url --manifest-url-header --sync-frequency --file-check-frequency --http-check-frequency --container-runtime-endpoint --image-service-endpoint --runtime-request-timeout --cgroup-driver --cgroup-root --cgroups-per-qos --cpu-cfs-quota --cpu-cfs-quota-period --serialize-image-pulls --healthz-port --healthz-bind-address --feature-gates --logging-format --registry-burst --registry-qps --help --version"
+            opts="-v -h -V --config --config-dir --root-dir --hostname-override --node-ip --operator-socket --container-log-dir --v --seccomp-default --pod-manifest-path --manifest-url --manifest-url-header --sync-frequency --file-check-frequency --http-check-frequency --container-runtime-endpoint --image-service-endpoint --runtime-request-timeout --cgroup-driver --cgroup-root --cgroups-per-qos --cpu-cfs-quota --cpu-cfs-quota-period --serialize-image-pulls --healthz-port --healthz-bind-address --feature-gates --logging-format --allowed-unsafe-sysctls --registry-burst --registry-qps --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -450,6 +450,10 @@ _nodectl() {
                     return 0
                     ;;
                 -v)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --seccomp-default)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -526,6 +530,10 @@ _nodectl() {
                     return 0
                     ;;
                 --logging-format)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --allowed-unsafe-sysctls)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -70,6 +70,7 @@ complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l node-ip -d 'Addr
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l operator-socket -d 'Local socket for nodectl pods and explain' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l container-log-dir -d 'Folder of links to container logs by name' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -s v -l v -d 'Verbosity of the log, 0 to 10' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l seccomp-default -d 'RuntimeDefault where no seccomp profile is named' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l pod-manifest-path -d 'Folder or file of static pod manifests [key: staticPodPath]' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l manifest-url -d 'URL of static pod manifests [key: staticPodURL]' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l manifest-url-header -d 'Headers for --manifest-url, name:value [key: staticPodURLHeader]' -r
@@ -89,6 +90,7 @@ complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l healthz-port -d 
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l healthz-bind-address -d 'Address of the health endpoint [key: healthzBindAddress]' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l feature-gates -d 'Feature gates, Name=true or false [key: featureGates]' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l logging-format -d 'text or json [key: logging.format]' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l allowed-unsafe-sysctls -d 'Unsafe sysctls that pods may set [key: allowedUnsafeSysctls]' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l registry-burst -d 'Burst over --registry-qps [key: registryBurst]' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l registry-qps -d 'Image pulls per second [key: registryPullQPS]' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
