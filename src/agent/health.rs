@@ -48,12 +48,13 @@ impl RuntimeHealth {
         self.asked && self.runtime_error.is_none()
     }
 
-    /// What the runtime says of itself, as decisions depend on it.
-    pub fn facts(&self) -> RuntimeFacts {
+    /// What the runtime says of itself, as decisions about a pod of that handler depend on it.
+    pub fn facts(&self, handler: &str) -> RuntimeFacts {
         RuntimeFacts {
             name: Arc::clone(&self.runtime_name),
             version: Arc::clone(&self.runtime_version),
             handlers: self.handlers.clone(),
+            handler: handler.into(),
             features: self.features,
         }
     }

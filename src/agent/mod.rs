@@ -40,6 +40,7 @@ use self::{
         admission::Admitted,
         env::{POD_RECORD, PodEnv, PodRecord, PodRecords},
         paths::NodePaths,
+        userns::UserNamespaces,
     },
     resolver::HostNames,
     runtime_classes::RuntimeClasses,
@@ -68,6 +69,8 @@ use crate::{
         cgroup::CgroupLayout,
         node::NodeSettings,
         resources::ResourceSettings,
+        security::SecuritySettings,
+        sysctls::AllowedSysctls,
     },
     server::{healthz, local::OperatorSocket},
 };
@@ -200,6 +203,7 @@ impl Parts {
             host_names: HostNames::of(config),
             runtime_classes: RuntimeClasses::new(config.runtime_class_path.clone()),
             admitted: Admitted::default(),
+            user_namespaces: UserNamespaces::of_node(Path::new("/etc"), config.ids_per_pod),
             backoff: RestartBackoff::with_max(config.max_container_restart_period),
             board: board::Board::default(),
             records: store,
@@ -259,6 +263,7 @@ fn node_settings(config: &AgentConfig) -> NodeSettings {
             },
         ),
         env_files: config.feature_gates.enabled("EnvFiles"),
+        security: security_settings(config),
     }
 }
 
@@ -268,6 +273,35 @@ fn told(what: &str, answer: std::io::Result<i64>) -> i64 {
         tracing::warn!("cannot find out {what}, which containers without a limit are told: {error}");
         0
     })
+}
+
+fn security_settings(config: &AgentConfig) -> SecuritySettings {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    SecuritySettings {
+        seccomp_default: config.seccomp_default,
+        seccomp_root: config.root_dir.join("seccomp").to_string_lossy().into_owned(),
+        sysctls: AllowedSysctls {
+            kernel: AllowedSysctls::kernel_version(&read("/proc/sys/kernel/osrelease")),
+            unsafe_patterns: config.allowed_unsafe_sysctls.clone(),
+        },
+        // As the runtimes find it out.
+        app_armor: Path::new("/sys/kernel/security/apparmor").exists()
+            && read("/sys/module/apparmor/parameters/enabled").starts_with('Y'),
+        user_namespaces: config.feature_gates.enabled("UserNamespacesSupport"),
+        masked_paths: throttling_counters(Path::new("/sys/devices/system/cpu")),
+    }
+}
+
+/// The folder of each CPU that has counters of its thermal throttling.
+fn throttling_counters(cpus: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(cpus).into_iter().flatten().flatten();
+    let mut found: Vec<String> = entries
+        .map(|entry| entry.path().join("thermal_throttle"))
+        .filter(|path| path.is_dir())
+        .map(|path| path.to_string_lossy().into_owned())
+        .collect();
+    found.sort_unstable();
+    found
 }
 
 fn client(config: &AgentConfig) -> Result<CriClient, CommandError> {

@@ -14,6 +14,7 @@ pub mod observation;
 pub mod pod;
 pub mod quantity;
 pub mod suggest;
+pub mod sysctl;
 pub mod uid_hash;
 pub mod validation;
 pub mod view;

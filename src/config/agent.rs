@@ -158,6 +158,10 @@ pub struct AgentConfig {
     pub resolv_conf_given: bool,
     /// Whether containers without a seccomp profile get the runtime's default.
     pub seccomp_default: bool,
+    /// Kernel settings beyond the safe ones that pods may have: names, or beginnings that end in `*`.
+    pub allowed_unsafe_sysctls: Vec<String>,
+    /// How many user and group numbers a pod's own user namespace holds.
+    pub ids_per_pod: u32,
     /// Time that a node shutdown waits for all pods.
     pub shutdown_grace_period: Duration,
     /// The part of [`AgentConfig::shutdown_grace_period`] kept for critical pods.

@@ -22,8 +22,13 @@ pub enum GateState {
 }
 
 /// Gates whose change nodectl acts on.
-const ACTED_ON: &[&str] =
-    &["CustomCPUCFSQuotaPeriod", "EnvFiles", "HostnameOverride", "KubeletCrashLoopBackOffMax"];
+const ACTED_ON: &[&str] = &[
+    "CustomCPUCFSQuotaPeriod",
+    "EnvFiles",
+    "HostnameOverride",
+    "KubeletCrashLoopBackOffMax",
+    "UserNamespacesSupport",
+];
 
 /// Whether nodectl acts on a change of the gate `name`.
 pub(super) fn acts(name: &str) -> bool {

@@ -17,6 +17,8 @@ use super::gates::FeatureGates;
 use super::node::Value;
 use super::types::KubeletConfiguration;
 
+/// Kubelet's `DefaultKubeletUserNamespacesIDsPerPod`.
+const DEFAULT_IDS_PER_POD: u32 = 65536;
 const ROOT_DIR: &str = "/var/lib/kubelet";
 const CERT_DIR: &str = "/var/lib/kubelet/pki";
 const CONTAINER_LOG_DIR: &str = "/var/log/containers";
@@ -103,6 +105,12 @@ pub(super) fn resolve(
         resolv_conf: config.resolv_conf.clone().filter(|path| !path.is_empty()).map(PathBuf::from),
         resolv_conf_given,
         seccomp_default: config.seccomp_default.unwrap_or(false),
+        allowed_unsafe_sysctls: config.allowed_unsafe_sysctls.clone().unwrap_or_default(),
+        ids_per_pod: config
+            .user_namespaces
+            .as_ref()
+            .and_then(|namespaces| u32::try_from(namespaces.ids_per_pod?).ok())
+            .unwrap_or(DEFAULT_IDS_PER_POD),
         shutdown_grace_period: duration(config.shutdown_grace_period),
         shutdown_grace_period_critical_pods: duration(config.shutdown_grace_period_critical_pods),
         event_record_qps: limit(config.event_record_qps),

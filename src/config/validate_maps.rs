@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::api::quantity::Quantity;
 use crate::api::suggest::nearest;
+use crate::api::sysctl;
 
 use super::duration::GoDuration;
 use super::keys::quoted;
@@ -32,6 +33,25 @@ pub(super) fn validate(config: &KubeletConfiguration, out: &mut Findings) {
     reservations(config, out);
     eviction(config, out);
     reserved_memory(config, out);
+    sysctls(config, out);
+}
+
+/// Only what a namespace of the pod holds may be allowed: anything else is the host's.
+fn sysctls(config: &KubeletConfiguration, out: &mut Findings) {
+    const KEY: &str = "allowedUnsafeSysctls";
+    for pattern in config.allowed_unsafe_sysctls.iter().flatten() {
+        if !sysctl::is_pattern(pattern) {
+            out.add(
+                KEY,
+                format!("{pattern:?} is no name of a kernel setting, nor a beginning with * behind"),
+            );
+            continue;
+        }
+        let dotted = sysctl::dotted(pattern);
+        if sysctl::namespace(dotted.trim_end_matches('*')).is_none() {
+            out.add(KEY, format!("{pattern:?} is not known to be namespaced: pods would change the host"));
+        }
+    }
 }
 
 fn enforcement(config: &KubeletConfiguration, out: &mut Findings) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 
-use super::{host_ports, node::NodeSettings, status::PodFailure};
+use super::{host_ports, node::NodeSettings, security, status::PodFailure, sysctls};
 
 /// What the answer depends on.
 #[derive(Debug, Clone, Copy)]
@@ -21,7 +21,7 @@ pub struct AdmissionInput<'a> {
 type Check = fn(&AdmissionInput<'_>) -> Result<(), PodFailure>;
 
 /// All checks, in the order in which they are made.
-const CHECKS: &[Check] = &[host_ports::check];
+const CHECKS: &[Check] = &[host_ports::check, sysctls::admit, security::admit_app_armor];
 
 /// Makes all checks.
 ///

@@ -18,6 +18,7 @@ pub fn sandbox_fingerprint(pod: &Pod) -> Fingerprint {
         .with("hostIPC", &spec.host_ipc.unwrap_or(false))
         .with("hostNetwork", &pod.host_network())
         .with("hostPID", &spec.host_pid.unwrap_or(false))
+        .with("hostUsers", &spec.host_users.unwrap_or(true))
         .with("hostname", &spec.hostname)
         .with("hostnameOverride", &spec.hostname_override)
         .with("runtimeClassName", &spec.runtime_class_name)

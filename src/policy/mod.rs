@@ -25,7 +25,10 @@ pub mod resources;
 pub mod restart;
 pub mod runtime;
 pub mod runtime_class;
+pub mod security;
 pub mod status;
+pub mod sysctls;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod userns;
 pub mod volumes;

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{allocatable::NodeResources, resources::ResourceSettings};
+use super::{allocatable::NodeResources, resources::ResourceSettings, security::SecuritySettings};
 use crate::config::ContainerGcSettings;
 
 /// See the module. The defaults are those of nothing configured.
@@ -26,4 +26,6 @@ pub struct NodeSettings {
     pub allocatable: NodeResources,
     /// Whether variables may come from files of a volume (gate `EnvFiles`).
     pub env_files: bool,
+    /// What pods' security depends on.
+    pub security: SecuritySettings,
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 
-use super::{node::NodeSettings, volumes};
+use super::{node::NodeSettings, security, volumes};
 use crate::api::cri::{RuntimeFeatures, RuntimeHandler};
 
 /// What a runtime says of itself.
@@ -19,6 +19,8 @@ pub struct RuntimeFacts {
     pub version: Arc<str>,
     /// Its handlers and what each can do; empty of a runtime that does not tell (containerd before 2.0).
     pub handlers: Vec<RuntimeHandler>,
+    /// The name of the handler that is to run the pod; empty for the default one.
+    pub handler: Arc<str>,
     /// What it can do whatever the handler; `None` of a runtime that does not tell.
     pub features: Option<RuntimeFeatures>,
 }
@@ -47,17 +49,28 @@ impl RuntimeFacts {
         (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (major, minor)
     }
 
-    /// Its handler of that name, if it tells of it; the empty name is the default handler's.
-    pub fn handler(&self, name: &str) -> Option<&RuntimeHandler> {
-        self.handlers.iter().find(|handler| handler.name == name)
+    /// What it tells of the pod's handler, if it does.
+    pub fn pod_handler(&self) -> Option<&RuntimeHandler> {
+        self.handlers.iter().find(|handler| handler.name == *self.handler)
+    }
+
+    /// Whether the pod's handler can make a mount read-only with all that is mounted below it.
+    pub fn can_recursive_read_only(&self) -> bool {
+        let features = self.pod_handler().and_then(|handler| handler.features);
+        features.is_some_and(|features| features.recursive_read_only_mounts)
     }
 }
 
 type Need = fn(&Pod, &RuntimeFacts, &NodeSettings) -> Option<Unmet>;
 
 /// All needs that a runtime may not meet.
-const NEEDS: &[Need] =
-    &[volumes::needs_image_volumes, volumes::needs_image_sub_paths, volumes::needs_recursive_read_only];
+const NEEDS: &[Need] = &[
+    volumes::needs_image_volumes,
+    volumes::needs_image_sub_paths,
+    volumes::needs_recursive_read_only,
+    security::needs_groups_policy,
+    security::needs_user_namespaces,
+];
 
 /// The first thing that the pod needs and the runtime lacks.
 pub fn unmet(pod: &Pod, runtime: &RuntimeFacts, node: &NodeSettings) -> Option<Unmet> {

@@ -13,6 +13,7 @@ use super::{
     node::NodeSettings,
     pod_actions::StartContainer,
     resources::ResourceSettings,
+    userns::PodIds,
 };
 use crate::api::{
     ContainerKind, ContainerState, ObservedContainer, ObservedSandbox, PodFullName, PodObservation,
@@ -149,6 +150,7 @@ pub(crate) struct ContainerParts {
     pub(crate) node: NodeSettings,
     pub(crate) pod_ips: Vec<std::net::IpAddr>,
     pub(crate) files: EnvFiles,
+    pub(crate) user_namespace: Option<PodIds>,
 }
 
 impl ContainerParts {
@@ -161,6 +163,7 @@ impl ContainerParts {
             node: node(),
             pod_ips: Vec::new(),
             files: EnvFiles::new(),
+            user_namespace: None,
         }
     }
 
@@ -174,6 +177,7 @@ impl ContainerParts {
             mounts: &Vec::new(),
             pod_ips: &self.pod_ips,
             files: &self.files,
+            user_namespace: self.user_namespace,
             node: &self.node,
         })
     }

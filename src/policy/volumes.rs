@@ -14,11 +14,7 @@ use super::{
     node::NodeSettings,
     runtime::{RuntimeFacts, Unmet},
 };
-use crate::api::{
-    PodExt,
-    cri::{MountPropagation, RuntimeHandler},
-    quantity::Quantity,
-};
+use crate::api::{PodExt, cri::MountPropagation, quantity::Quantity};
 
 const HUGE_PAGES: &str = "hugepages-";
 const HUGE_PAGES_MEDIUM: &str = "HugePages-";
@@ -142,13 +138,6 @@ fn expanded(mount: &VolumeMount, expression: &str, env: &[(String, String)]) -> 
     )))
 }
 
-/// Whether the handler that runs the pod can make a mount read-only with all that is mounted below it.
-pub fn can_recursive_read_only(pod: &Pod, handlers: &[RuntimeHandler]) -> bool {
-    let name = pod.spec().runtime_class_name.as_deref().unwrap_or_default();
-    let features = handlers.iter().find(|handler| handler.name == name).and_then(|h| h.features.as_ref());
-    features.is_some_and(|features| features.recursive_read_only_mounts)
-}
-
 /// Whether a mount is to be read-only with all that is mounted below it, on a runtime that can do so or not.
 ///
 /// # Errors
@@ -213,7 +202,7 @@ pub(super) fn needs_recursive_read_only(
     runtime: &RuntimeFacts,
     _: &NodeSettings,
 ) -> Option<Unmet> {
-    if can_recursive_read_only(pod, &runtime.handlers) {
+    if runtime.can_recursive_read_only() {
         return None;
     }
     let field = mount_field(pod, |mount| mount.recursive_read_only.as_deref() == Some("Enabled"))?;

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use serde::{Deserialize, Serialize};
 
-use super::{admission::Admitted, paths::NodePaths};
+use super::{admission::Admitted, paths::NodePaths, userns::UserNamespaces};
 use crate::{
     agent::{
         board::Board, clock::Clock, health::HealthMonitor, images::Images, pleg::Pleg, resolver::HostNames,
@@ -91,6 +91,8 @@ pub struct PodEnv {
     pub runtime_classes: RuntimeClasses,
     /// The pods that the node has taken.
     pub admitted: Admitted,
+    /// The host's users and groups that pods may have for their own.
+    pub user_namespaces: UserNamespaces,
     /// Crash-loop delays.
     pub backoff: RestartBackoff,
     /// What is shown of pods.

@@ -124,6 +124,7 @@ impl PodWorker {
             cgroup_parent: &self.env.cgroups.pod_parent(pod),
             hostname: &hostname.kernel,
             dns: dns.map(|dns| &dns.config),
+            user_namespace: self.user_namespace,
             node: &self.env.node,
         })
     }
@@ -136,11 +137,11 @@ impl PodWorker {
         if self.waits_for_network(pod) {
             return Ok(Done::Wait(Next::Told));
         }
-        if let Some(unmet) = runtime::unmet(pod, &self.env.health.current().facts(), &self.env.node) {
+        let (hostname, handler) = (self.hostname(pod)?, self.handler(pod).await?);
+        if let Some(unmet) = runtime::unmet(pod, &self.env.health.current().facts(&handler), &self.env.node) {
             let message = format!("{}: {}", unmet.field, unmet.message);
             return Err(StepError::new("RuntimeUnsupported", message));
         }
-        let (hostname, handler) = (self.hostname(pod)?, self.handler(pod).await?);
         let dns = self.dns(pod).await?;
         self.tell_dns_notes(&dns);
         self.prepare(pod).await?;

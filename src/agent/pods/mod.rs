@@ -14,5 +14,6 @@ pub mod paths;
 mod prepare;
 mod start;
 mod terminator;
+pub mod userns;
 pub mod worker;
 pub mod workers;

@@ -11,6 +11,7 @@ use crate::{
         volumes::{self, VolumeContext, make_agent_dir},
     },
     api::{PodExt as _, view::PodStep},
+    policy::security::has_user_namespace,
 };
 
 impl PodWorker {
@@ -35,6 +36,10 @@ impl PodWorker {
                 node: &env.node,
             })
             .map_err(|error| StepError::new("FailedMount", error.to_string()))?;
+            let user_namespace = has_user_namespace(&pod)
+                .then(|| env.user_namespaces.of_pod(&env.paths, &folder))
+                .transpose()
+                .map_err(|why| StepError::new("FailedCreatePodSandBox", why))?;
             let names = pod.all_containers();
             logs::set_up(&pod, names.iter().map(|(_, c)| c.name.as_str()), &env.paths).map_err(|error| {
                 let folder = env.paths.pod_log(&pod);
@@ -42,10 +47,12 @@ impl PodWorker {
                     "FailedCreateLogDirectory",
                     format!("cannot make log folder {}: {error}", folder.display()),
                 )
-            })
+            })?;
+            Ok(user_namespace)
         })
         .await;
-        made.unwrap_or_else(|error| Err(StepError::new("FailedMount", error.to_string())))?;
+        self.user_namespace =
+            made.unwrap_or_else(|error| Err(StepError::new("FailedMount", error.to_string())))?;
         self.prepared = true;
         Ok(())
     }

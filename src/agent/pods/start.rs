@@ -21,7 +21,6 @@ use crate::{
         container_config::{ContainerInput, ImageFacts, container_config},
         env::{ConfigError, EnvFiles, environment},
         pod_actions::StartContainer,
-        volumes::can_recursive_read_only,
     },
 };
 
@@ -71,11 +70,15 @@ impl PodWorker {
             mounts: &Vec::new(),
             pod_ips: &pod_ips,
             files: &files,
+            user_namespace: self.user_namespace,
             node: &env.node,
         };
         let mut mounts = self.mounts(pod, &input, images).await?;
         mounts.extend(self.hosts_mount(pod, container, &pod_ips).await?);
         mounts.push(self.termination_mount(container, start).await?);
+        if let Some(ids) = self.user_namespace {
+            ids.map_mounts(&mut mounts);
+        }
         let config = container_config(&ContainerInput { mounts: &mounts, ..input }).map_err(config_error)?;
         self.at(PodStep::StartingContainer, format!("make container {:?}", start.name));
         let made = self.env.cri.create_container(start.sandbox_id.as_str(), config, sandbox.clone()).await;
@@ -144,7 +147,9 @@ impl PodWorker {
     ) -> Result<Vec<Mount>, StepError> {
         let variables = environment(input).map_err(config_error)?;
         let (env, pod, container) = (Arc::clone(&self.env), Arc::clone(pod), input.container.clone());
-        let can_recursive_read_only = can_recursive_read_only(&pod, &self.env.health.current().handlers);
+        let seen = self.observation();
+        let handler = seen.newest_sandbox().map_or("", |sandbox| &sandbox.runtime_handler);
+        let can_recursive_read_only = self.env.health.current().facts(handler).can_recursive_read_only();
         let made = tokio::task::spawn_blocking(move || {
             volumes::mounts(&MountContext {
                 pod: &pod,

@@ -32,7 +32,7 @@ use crate::{
         pod_actions::{PodActions, compute_pod_actions},
         runtime_class::{keep_overhead, same_class},
         status::{PodFailure, StatusInput, WaitingReason, pod_status},
-        volumes::can_recursive_read_only,
+        userns::PodIds,
     },
 };
 
@@ -65,6 +65,8 @@ pub struct PodWorker {
     pub(super) prepared: bool,
     /// Whether the volumes of the pod, which has come to its end, are unmounted.
     pub(super) released: bool,
+    /// The host's users and groups behind the pod's own; told by preparing.
+    pub(super) user_namespace: Option<PodIds>,
     /// Whether something was done that no observation is newer than.
     pub(super) unseen: bool,
     /// Whether the pod has the overhead of its runtime class.
@@ -118,6 +120,7 @@ impl PodWorker {
             failures: Failures::default(),
             prepared: false,
             released: false,
+            user_namespace: None,
             unseen: false,
             admitted,
             classed,
@@ -543,6 +546,7 @@ impl PodWorker {
         let mut waiting = self.failures.waiting();
         waiting.extend(self.crash_loops.clone());
         let health = self.env.health.current();
+        let handler = observation.newest_sandbox().map_or("", |sandbox| &sandbox.runtime_handler);
         let terminal = self.failure.as_ref().map(PodFailure::from);
         // Before the runtime was asked, a container that is not seen is not one that is lost: a pod that
         // succeeded would be told as failed, and a phase that is told as the last one stays.
@@ -558,7 +562,7 @@ impl PodWorker {
             host_ips: &self.env.node.host_ips,
             started_at: Some(self.start_time),
             runtime_name: &health.runtime_name,
-            recursive_read_only: can_recursive_read_only(&pod, &health.handlers),
+            recursive_read_only: health.facts(handler).can_recursive_read_only(),
             now: self.now(),
         });
         if self.status.as_deref() != Some(&status) {

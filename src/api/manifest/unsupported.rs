@@ -55,7 +55,6 @@ const REMOVED: &str = "Kubernetes itself has removed this type of volume";
 const MIGRATED: &str = "Kubernetes has left this type of volume to CSI drivers, which need the API server";
 const NETWORK: &str =
     "nodectl mounts no network storage: mount it on the host and name its folder in a hostPath volume";
-const SECURITY: &str = "not supported yet, and the pod must not run without it";
 const PROBE: &str = "probes are not supported yet, and the pod would never be found unhealthy";
 
 /// `Pod`.
@@ -111,7 +110,7 @@ pub static SPEC: Table = Table {
         ("hostIPC", Honoured),
         ("hostNetwork", Honoured),
         ("hostPID", Honoured),
-        ("hostUsers", Unless(&["true"], SECURITY)),
+        ("hostUsers", Honoured),
         ("hostname", Honoured),
         ("hostnameOverride", Honoured),
         ("imagePullSecrets", Refuse("static pods may not reference secrets")),
@@ -148,19 +147,19 @@ pub static SPEC: Table = Table {
 pub static POD_SECURITY: Table = Table {
     kind: "PodSecurityContext",
     fields: &[
-        ("appArmorProfile", Refuse(SECURITY)),
+        ("appArmorProfile", Honoured),
         ("fsGroup", Honoured),
         // It is for volumes that outlive the pod, which a static pod has not.
         ("fsGroupChangePolicy", Honoured),
-        ("runAsGroup", Refuse(SECURITY)),
-        ("runAsNonRoot", Unless(&["false"], SECURITY)),
-        ("runAsUser", Refuse(SECURITY)),
-        ("seLinuxChangePolicy", Refuse(SECURITY)),
-        ("seLinuxOptions", Refuse(SECURITY)),
-        ("seccompProfile", Refuse(SECURITY)),
-        ("supplementalGroups", Refuse(SECURITY)),
-        ("supplementalGroupsPolicy", Refuse(SECURITY)),
-        ("sysctls", Refuse("not supported yet: the pod would run with other kernel settings")),
+        ("runAsGroup", Honoured),
+        ("runAsNonRoot", Honoured),
+        ("runAsUser", Honoured),
+        ("seLinuxChangePolicy", Honoured),
+        ("seLinuxOptions", Honoured),
+        ("seccompProfile", Honoured),
+        ("supplementalGroups", Honoured),
+        ("supplementalGroupsPolicy", Honoured),
+        ("sysctls", Honoured),
         ("windowsOptions", Refuse("this node runs Linux")),
     ],
 };
@@ -239,17 +238,17 @@ pub static RESOURCES: Table = Table {
 pub static SECURITY_CONTEXT: Table = Table {
     kind: "SecurityContext",
     fields: &[
-        ("allowPrivilegeEscalation", Unless(&["true"], SECURITY)),
-        ("appArmorProfile", Refuse(SECURITY)),
-        ("capabilities", Refuse(SECURITY)),
-        ("privileged", Unless(&["false"], "not supported yet: the container would lack the privileges")),
-        ("procMount", Unless(&["Default"], SECURITY)),
-        ("readOnlyRootFilesystem", Unless(&["false"], SECURITY)),
-        ("runAsGroup", Refuse(SECURITY)),
-        ("runAsNonRoot", Unless(&["false"], SECURITY)),
-        ("runAsUser", Refuse(SECURITY)),
-        ("seLinuxOptions", Refuse(SECURITY)),
-        ("seccompProfile", Refuse(SECURITY)),
+        ("allowPrivilegeEscalation", Honoured),
+        ("appArmorProfile", Honoured),
+        ("capabilities", Honoured),
+        ("privileged", Honoured),
+        ("procMount", Honoured),
+        ("readOnlyRootFilesystem", Honoured),
+        ("runAsGroup", Honoured),
+        ("runAsNonRoot", Honoured),
+        ("runAsUser", Honoured),
+        ("seLinuxOptions", Honoured),
+        ("seccompProfile", Honoured),
         ("windowsOptions", Refuse("this node runs Linux")),
     ],
 };
@@ -508,9 +507,11 @@ mod tests {
               terminationMessagePath: /tmp/x, terminationMessagePolicy: FallbackToLogsOnError,
               ports: [{containerPort: 1}], resources: {limits: {cpu: 1}}, restartPolicy: Never,
               restartPolicyRules: [{action: Restart, exitCodes: {operator: In, values: [1]}}],
-              securityContext: {}, volumeMounts: [{name: v, mountPath: /v, readOnly: true,
+              securityContext: {privileged: true, runAsUser: 1, capabilities: {drop: [ALL]}, procMount: Unmasked},
+              volumeMounts: [{name: v, mountPath: /v, readOnly: true,
                 recursiveReadOnly: Enabled, subPath: a, mountPropagation: None}]}],
-            securityContext: {fsGroup: 5, fsGroupChangePolicy: OnRootMismatch},
+            hostUsers: false,
+            securityContext: {runAsUser: 5, sysctls: [{name: kernel.sem, value: '1'}], fsGroup: 5, fsGroupChangePolicy: OnRootMismatch},
             volumes: [{name: v}, {name: h, hostPath: {path: /}}, {name: e, emptyDir: {}},
               {name: d, downwardAPI: {items: [{path: name, fieldRef: {fieldPath: metadata.name}}]}},
               {name: p, projected: {sources: [{downwardAPI: {}}]}},
@@ -521,12 +522,10 @@ mod tests {
     #[test]
     fn what_would_change_the_pod_is_refused_by_path() {
         let found = support(
-            "{hostUsers: false,
-            securityContext: {runAsUser: 0, runAsNonRoot: false},
-            containers: [{name: c, image: x, livenessProbe: {exec: {command: [a]}}, lifecycle: {},
+            "{containers: [{name: c, image: x, livenessProbe: {exec: {command: [a]}}, lifecycle: {},
               env: [{name: A, valueFrom: {secretKeyRef: {name: s, key: k, optional: true}}}],
               envFrom: [{prefix: P_, configMapRef: {name: m, optional: true}}],
-              securityContext: {allowPrivilegeEscalation: false, privileged: true, runAsUser: 0},
+              securityContext: {windowsOptions: {}},
               volumeMounts: [{name: v, mountPath: /v}]}],
             volumes: [{name: v, emptyDir: {sizeLimit: 1Mi}}, {name: s, secret: {}},
               {name: p, projected: {sources: [{downwardAPI: {}}, {serviceAccountToken: {path: t}}]}},
@@ -541,11 +540,7 @@ mod tests {
                 "spec.containers[0].env[0].valueFrom.secretKeyRef",
                 "spec.containers[0].lifecycle",
                 "spec.containers[0].livenessProbe",
-                "spec.containers[0].securityContext.allowPrivilegeEscalation",
-                "spec.containers[0].securityContext.privileged",
-                "spec.containers[0].securityContext.runAsUser",
-                "spec.hostUsers",
-                "spec.securityContext.runAsUser",
+                "spec.containers[0].securityContext.windowsOptions",
                 "spec.volumes[1].secret",
                 "spec.volumes[2].projected.sources[1].serviceAccountToken",
                 "spec.volumes[3].nfs",

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use k8s_openapi::api::core::v1::{Container, ContainerPort, ContainerRestartRule, EnvVar, PodSpec};
 
-use super::{Problems, Unique, VolumeNames, downward, names, probes, resources, volumes};
+use super::{Problems, Unique, VolumeNames, downward, names, probes, resources, security, volumes};
 
 /// The most restart rules of one container.
 const MAX_RESTART_RULES: usize = 20;
@@ -23,12 +23,14 @@ pub(super) fn check(spec: &PodSpec, all_volumes: &VolumeNames<'_>, problems: &mu
     for (index, container) in spec.containers.iter().enumerate() {
         let path = format!("spec.containers[{index}]");
         check_common(container, spec, all_volumes, &mut all_names, &path, problems);
+        security::check_container(spec, container, &path, problems);
         probes::check(container, grace, &path, problems);
         check_ports(container, host_network, &mut host_ports, &path, problems);
     }
     for (index, container) in spec.init_containers.iter().flatten().enumerate() {
         let path = format!("spec.initContainers[{index}]");
         check_common(container, spec, all_volumes, &mut all_names, &path, problems);
+        security::check_container(spec, container, &path, problems);
         if container.restart_policy.as_deref() == Some("Always") {
             probes::check(container, grace, &path, problems);
         } else {

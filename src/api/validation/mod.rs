@@ -13,6 +13,7 @@ pub mod names;
 mod network;
 mod probes;
 mod resources;
+mod security;
 mod static_pod;
 #[cfg(test)]
 mod tests;
@@ -155,6 +156,7 @@ fn check_spec(spec: &PodSpec, problems: &mut Problems) {
         problems.forbidden("spec.shareProcessNamespace", "may not be set together with hostPID");
     }
     check_host_users(spec, problems);
+    security::check_pod(spec, problems);
     problems.one_of("spec.os.name", spec.os.as_ref().map(|os| os.name.as_str()), &["linux", "windows"]);
     if spec.os.as_ref().is_some_and(|os| os.name == "windows") {
         problems.forbidden("spec.os.name", "this node runs Linux");

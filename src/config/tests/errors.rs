@@ -45,6 +45,14 @@ fn every_kind_of_error_names_line_and_key() {
             "config.yaml:4:11: systemReserved.memory: \"1Gib\" has the unknown suffix \"Gib\" (want n, u, m, k, M, G, T, P, E, Ki to Ei, or an exponent)",
         ),
         (
+            "allowedUnsafeSysctls: [net.core.somaxconn, vm.swappiness]\n",
+            "config.yaml:3:23: allowedUnsafeSysctls: \"vm.swappiness\" is not known to be namespaced: pods would change the host",
+        ),
+        (
+            "allowedUnsafeSysctls: [\"net.*.x\"]\n",
+            "config.yaml:3:23: allowedUnsafeSysctls: \"net.*.x\" is no name of a kernel setting, nor a beginning with * behind",
+        ),
+        (
             "systemReserved:\n  disk: 1Gi\n",
             "config.yaml:4:9: systemReserved.disk: cannot be reserved; want \"cpu\", \"memory\", \"ephemeral-storage\" or \"pid\"",
         ),

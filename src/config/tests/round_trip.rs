@@ -112,6 +112,7 @@ fn every_flag_takes_a_value_of_its_sort() {
             (_, Syntax::Memory) => "0:memory=1Gi,hugepages-1Gi=2Gi;1:memory=1Gi",
             ("cluster-dns", _) => "10.0.0.1",
             ("enforce-node-allocatable", _) => "pods",
+            ("allowed-unsafe-sysctls", _) => "net.*,kernel.sem",
             (_, Syntax::List) => "a,\"b,c\"",
             ("eviction-soft-grace-period", _) => "memory.available=1m",
             ("eviction-minimum-reclaim", _) => "memory.available=1Gi",

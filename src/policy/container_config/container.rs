@@ -19,6 +19,7 @@ use crate::{
         node::NodeSettings,
         pod_actions::StartContainer,
         resources::linux_resources,
+        userns::PodIds,
     },
 };
 
@@ -50,6 +51,8 @@ pub struct ContainerInput<'a> {
     pub pod_ips: &'a [std::net::IpAddr],
     /// What is in the files that variables come from.
     pub files: &'a EnvFiles,
+    /// The host's users and groups behind the pod's own, if it has its own.
+    pub user_namespace: Option<PodIds>,
     /// The node.
     pub node: &'a NodeSettings,
 }
@@ -87,7 +90,7 @@ pub fn container_config(input: &ContainerInput<'_>) -> Result<ContainerConfig, C
         tty: container.tty.unwrap_or(false),
         linux: Some(LinuxContainerConfig {
             resources: Some(linux_resources(pod, container, &input.node.resources)),
-            security_context: Some(container_security(input)),
+            security_context: Some(container_security(input)?),
         }),
         ..ContainerConfig::default()
     })

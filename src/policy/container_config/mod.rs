@@ -3,10 +3,14 @@
 //! kuberuntime_container.go).
 
 mod container;
+mod effective;
 mod ephemeral;
 mod hostname;
+mod profiles;
 mod sandbox;
 mod security;
+#[cfg(test)]
+mod security_tests;
 #[cfg(test)]
 mod tests;
 

@@ -12,7 +12,7 @@ use crate::{
         labels,
         pod::init_kind,
     },
-    policy::{fingerprints::sandbox_fingerprint, node::NodeSettings},
+    policy::{fingerprints::sandbox_fingerprint, node::NodeSettings, sysctls, userns::PodIds},
 };
 
 /// What a sandbox's configuration depends on.
@@ -30,13 +30,15 @@ pub struct SandboxInput<'a> {
     pub hostname: &'a str,
     /// How it resolves names; nothing to leave that to the runtime.
     pub dns: Option<&'a DnsConfig>,
+    /// The host's users and groups behind the pod's own, if it has its own.
+    pub user_namespace: Option<PodIds>,
     /// The node.
     pub node: &'a NodeSettings,
 }
 
 /// The sandbox's configuration. It is also handed over with each of its containers.
 pub fn sandbox_config(input: &SandboxInput<'_>) -> PodSandboxConfig {
-    let SandboxInput { pod, attempt, log_directory, cgroup_parent, node, .. } = *input;
+    let SandboxInput { pod, attempt, log_directory, cgroup_parent, .. } = *input;
     let name = pod.full_name();
     let mut annotations = pod.metadata.annotations.clone().unwrap_or_default();
     annotations.insert(labels::SANDBOX_FINGERPRINT.to_owned(), sandbox_fingerprint(pod).to_string());
@@ -58,7 +60,8 @@ pub fn sandbox_config(input: &SandboxInput<'_>) -> PodSandboxConfig {
         annotations,
         linux: Some(LinuxPodSandboxConfig {
             cgroup_parent: cgroup_parent.to_owned(),
-            security_context: Some(sandbox_security(pod, node)),
+            security_context: Some(sandbox_security(input)),
+            sysctls: sysctls::of_pod(pod),
             ..LinuxPodSandboxConfig::default()
         }),
         ..PodSandboxConfig::default()

@@ -1,17 +1,23 @@
-//! The security contexts of sandboxes and containers, and the namespaces that they share.
+//! The security contexts of sandboxes and containers, and the namespaces that they share: kubelet's
+//! rules (pkg/kubelet/kuberuntime/security_context.go, kuberuntime_sandbox.go).
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 
-use super::ContainerInput;
+use super::{
+    ContainerInput, SandboxInput,
+    effective::{EffectiveSecurity, verify_non_root},
+    profiles::{app_armor, seccomp},
+};
 use crate::{
     api::{
         PodExt as _,
         cri::{
-            LinuxContainerSecurityContext, LinuxSandboxSecurityContext, NamespaceMode, NamespaceOption,
-            SecurityProfile, security_profile::ProfileType,
+            Capability, Int64Value, LinuxContainerSecurityContext, LinuxSandboxSecurityContext,
+            NamespaceMode, NamespaceOption, SeLinuxOption, SecurityProfile, SupplementalGroupsPolicy,
+            UserNamespace, security_profile::ProfileType,
         },
     },
-    policy::node::NodeSettings,
+    policy::{env::ConfigError, userns::PodIds},
 };
 
 /// Paths under /proc and /sys that a container must not see (`procMount: Default`;
@@ -34,30 +40,84 @@ const MASKED_PATHS: [&str; 12] = [
 const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// What the sandbox is confined to.
-pub(super) fn sandbox_security(pod: &Pod, _node: &NodeSettings) -> LinuxSandboxSecurityContext {
+pub(super) fn sandbox_security(input: &SandboxInput<'_>) -> LinuxSandboxSecurityContext {
+    let pod = input.pod;
+    let security = pod.spec().security_context.as_ref();
+    let user = security.and_then(|s| s.run_as_user);
     LinuxSandboxSecurityContext {
-        namespace_options: Some(namespaces(pod, None)),
-        supplemental_groups: volume_group(pod),
-        seccomp: Some(unconfined()),
+        namespace_options: Some(NamespaceOption {
+            userns_options: Some(user_namespace(input.user_namespace)),
+            ..namespaces(pod, None)
+        }),
+        // A privileged container may only be in a sandbox that is.
+        privileged: pod.all_containers().into_iter().any(|(_, container)| is_privileged(container)),
+        // Whatever its containers have: the sandbox's own process needs nothing else.
+        seccomp: Some(SecurityProfile {
+            profile_type: ProfileType::RuntimeDefault.into(),
+            localhost_ref: String::new(),
+        }),
+        run_as_user: user.map(int64),
+        // Containerd makes no sandbox with a group and no user.
+        run_as_group: security.and_then(|s| s.run_as_group).filter(|_| user.is_some()).map(int64),
+        supplemental_groups: supplemental_groups(pod),
+        supplemental_groups_policy: groups_policy(pod).into(),
+        selinux_options: security.and_then(|s| s.se_linux_options.as_ref()).map(se_linux),
         ..LinuxSandboxSecurityContext::default()
     }
 }
 
 /// What a container is confined to.
-pub(super) fn container_security(input: &ContainerInput<'_>) -> LinuxContainerSecurityContext {
-    LinuxContainerSecurityContext {
-        namespace_options: Some(namespaces(input.pod, Some(input.container))),
-        masked_paths: MASKED_PATHS.map(str::to_owned).to_vec(),
-        readonly_paths: READONLY_PATHS.map(str::to_owned).to_vec(),
-        supplemental_groups: volume_group(input.pod),
-        seccomp: Some(unconfined()),
+///
+/// # Errors
+/// When it must not run as root and would, or a profile is not told.
+pub(super) fn container_security(
+    input: &ContainerInput<'_>,
+) -> Result<LinuxContainerSecurityContext, ConfigError> {
+    let ContainerInput { pod, container, image, node, .. } = *input;
+    let effective = EffectiveSecurity::of(pod, container);
+    verify_non_root(pod, container, &effective, image)?;
+    let (user, user_name) = match (effective.run_as_user, image.uid) {
+        (Some(user), _) | (None, Some(user)) => (Some(user), ""),
+        (None, None) if !image.user_name.is_empty() => (None, image.user_name.as_str()),
+        // An image that names no user is root's.
+        (None, None) => (Some(0), ""),
+    };
+    let (masked_paths, readonly_paths) = match effective.proc_mount.as_deref() {
+        Some("Unmasked") => (Vec::new(), Vec::new()),
+        _ => {
+            let masked = MASKED_PATHS.iter().copied().map(str::to_owned);
+            let masked = masked.chain(node.security.masked_paths.iter().cloned());
+            (masked.collect(), READONLY_PATHS.map(str::to_owned).to_vec())
+        }
+    };
+    let (apparmor, apparmor_text) = app_armor(pod, container)?.unzip();
+    #[allow(deprecated, reason = "runtimes before the newer field read the text")]
+    Ok(LinuxContainerSecurityContext {
+        capabilities: effective.capabilities.as_ref().map(|wanted| Capability {
+            add_capabilities: capability_names(wanted.add.as_deref()),
+            drop_capabilities: capability_names(wanted.drop.as_deref()),
+            ..Capability::default()
+        }),
+        privileged: effective.privileged,
+        namespace_options: Some(NamespaceOption {
+            userns_options: Some(user_namespace(input.user_namespace)),
+            ..namespaces(pod, Some(container))
+        }),
+        selinux_options: effective.se_linux_options.as_ref().map(se_linux),
+        run_as_user: user.map(int64),
+        run_as_group: effective.run_as_group.map(int64),
+        run_as_username: user_name.to_owned(),
+        readonly_rootfs: effective.read_only_root_filesystem,
+        supplemental_groups: supplemental_groups(pod),
+        supplemental_groups_policy: groups_policy(pod).into(),
+        no_new_privs: effective.allow_privilege_escalation == Some(false),
+        masked_paths,
+        readonly_paths,
+        seccomp: Some(seccomp(effective.seccomp_profile.as_ref(), &node.security)?),
+        apparmor,
+        apparmor_profile: apparmor_text.unwrap_or_default(),
         ..LinuxContainerSecurityContext::default()
-    }
-}
-
-/// The group that the pod's volumes belong to (`fsGroup`): all its processes are in it.
-fn volume_group(pod: &Pod) -> Vec<i64> {
-    pod.spec().security_context.iter().filter_map(|security| security.fs_group).collect()
+    })
 }
 
 fn namespaces(pod: &Pod, _container: Option<&Container>) -> NamespaceOption {
@@ -73,6 +133,53 @@ fn namespaces(pod: &Pod, _container: Option<&Container>) -> NamespaceOption {
     }
 }
 
-fn unconfined() -> SecurityProfile {
-    SecurityProfile { profile_type: ProfileType::Unconfined.into(), localhost_ref: String::new() }
+/// The pod's own user namespace, or the node's said outright: what an unset field means is not the same
+/// with every runtime.
+fn user_namespace(ids: Option<PodIds>) -> UserNamespace {
+    ids.map_or_else(
+        || UserNamespace { mode: NamespaceMode::Node.into(), ..UserNamespace::default() },
+        PodIds::namespace,
+    )
+}
+
+fn is_privileged(container: &Container) -> bool {
+    container.security_context.as_ref().and_then(|s| s.privileged).unwrap_or(false)
+}
+
+/// The group of the pod's volumes first, as kubelet has it.
+fn supplemental_groups(pod: &Pod) -> Vec<i64> {
+    let Some(security) = &pod.spec().security_context else { return Vec::new() };
+    security.fs_group.into_iter().chain(security.supplemental_groups.iter().flatten().copied()).collect()
+}
+
+fn groups_policy(pod: &Pod) -> SupplementalGroupsPolicy {
+    let policy = pod.spec().security_context.as_ref().and_then(|s| s.supplemental_groups_policy.as_deref());
+    match policy {
+        Some("Strict") => SupplementalGroupsPolicy::Strict,
+        _ => SupplementalGroupsPolicy::Merge,
+    }
+}
+
+/// Containerd puts `CAP_` before every name and passes over those that the kernel does not have: a name that
+/// came with it would neither be added nor, worse, dropped.
+fn capability_names(names: Option<&[String]>) -> Vec<String> {
+    let bare = |name: &String| {
+        let prefixed = name.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("CAP_"));
+        if prefixed { name[4..].to_owned() } else { name.clone() }
+    };
+    names.unwrap_or_default().iter().map(bare).collect()
+}
+
+fn se_linux(options: &k8s_openapi::api::core::v1::SELinuxOptions) -> SeLinuxOption {
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    SeLinuxOption {
+        user: text(&options.user),
+        role: text(&options.role),
+        r#type: text(&options.type_),
+        level: text(&options.level),
+    }
+}
+
+fn int64(value: i64) -> Int64Value {
+    Int64Value { value }
 }

@@ -16,6 +16,7 @@ fn sandbox(pod: &Pod) -> crate::api::cri::PodSandboxConfig {
         cgroup_parent: "/kubepods/x",
         hostname: "named",
         dns: Some(&crate::api::cri::DnsConfig { servers: vec!["192.0.2.1".into()], ..Default::default() }),
+        user_namespace: None,
         node: &testing::node(),
     })
 }
