@@ -2,6 +2,7 @@
 //! and read-only snapshots.
 
 pub mod board;
+pub mod cgroups;
 pub mod clock;
 pub mod health;
 pub mod housekeeping;
@@ -26,6 +27,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::{
+    cgroups::NodeCgroups,
     clock::Clock,
     health::HealthMonitor,
     images::{Images, PullLimits},
@@ -49,12 +51,18 @@ use crate::{
     cri::{Cri, CriClient, CriTimeouts, RuntimeEndpoint},
     error::{CommandError, chain},
     host::{
-        cgroup::CgroupMounts,
+        cgroup::{CgroupMounts, Cgroups},
         instance::{InstanceError, RootLock, port_owner, refuse_kubelet},
+        machine::Machine,
+        oom::set_oom_score_adj,
         sd::Notifier,
     },
     policy::{
-        backoff::RestartBackoff, cgroup::CgroupLayout, node::NodeSettings, resources::ResourceSettings,
+        backoff::RestartBackoff,
+        cgroup::CgroupLayout,
+        node::NodeSettings,
+        pod_cgroup::{NodeCapacity, reserved_values},
+        resources::ResourceSettings,
     },
     server::{healthz, local::OperatorSocket},
 };
@@ -82,6 +90,7 @@ pub async fn run(mut config: AgentConfig, stop: CancellationToken) -> Result<(),
     for folder in [&mut config.pod_logs_dir, &mut config.container_log_dir] {
         *folder = std::path::absolute(&*folder).map_err(CommandError::failed)?;
     }
+    set_oom_score_adj(config.oom_score_adj);
     let healthz = config.healthz.map(|addr| bind(proc_root, addr)).transpose()?;
     let socket = OperatorSocket::bind(&config.operator_socket)?;
 
@@ -152,6 +161,9 @@ impl Parts {
         };
         let (store, records) = open_records(&paths)?;
         let events = cri.events();
+        let machine = Machine::read(Path::new("/proc"), Path::new("/sys"));
+        let mounts = CgroupMounts::find(Path::new("/proc/self/mountinfo")).map_err(CommandError::failed)?;
+        let node = node_settings(config, &machine, &mounts);
         let env = Arc::new(PodEnv {
             images: Images::new(
                 Arc::clone(&cri),
@@ -166,15 +178,9 @@ impl Parts {
             health: Arc::clone(&health),
             clock,
             paths,
-            cgroups: CgroupLayout {
-                driver,
-                root: config.cgroup_root.clone(),
-                per_qos: config.cgroups_per_qos,
-            },
-            cgroup_mounts: CgroupMounts::find(Path::new("/proc/self/mountinfo"))
-                .map_err(CommandError::failed)?,
+            cgroups: node_cgroups(config, driver, mounts, &machine, &node.resources),
             mountinfo: "/proc/self/mountinfo".into(),
-            node: node_settings(config),
+            node,
             admitted: Admitted::default(),
             backoff: RestartBackoff::with_max(config.max_container_restart_period),
             board: board::Board::default(),
@@ -195,16 +201,49 @@ impl Parts {
     }
 }
 
-fn node_settings(config: &AgentConfig) -> NodeSettings {
+fn node_settings(config: &AgentConfig, machine: &Machine, cgroups: &CgroupMounts) -> NodeSettings {
     NodeSettings {
         name: config.node_name.clone(),
         host_ips: host_ips(config),
         resources: ResourceSettings {
-            node_memory_bytes: memory_bytes(),
+            node_memory_bytes: machine.memory_bytes,
+            node_swap_bytes: machine.swap_bytes,
             cpu_cfs_quota: config.cpu_cfs_quota,
             cpu_cfs_period_micros: i64::try_from(config.cpu_cfs_quota_period.as_micros()).unwrap_or(i64::MAX),
+            cgroup_v2: cgroups.is_v2(),
+            swap_controller: cgroups.limits_swap(),
+            limited_swap: config.limited_swap,
+            single_process_oom_kill: config.single_process_oom_kill,
+            hugepage_sizes: machine.hugepage_bytes.keys().copied().collect(),
+            pod_pids_limit: config.pod_pids_limit,
         },
     }
+}
+
+fn node_cgroups(
+    config: &AgentConfig,
+    driver: CgroupDriver,
+    mounts: CgroupMounts,
+    machine: &Machine,
+    settings: &ResourceSettings,
+) -> NodeCgroups {
+    let layout = CgroupLayout { driver, root: config.cgroup_root.clone(), per_qos: config.cgroups_per_qos };
+    let capacity = NodeCapacity {
+        cpus: machine.cpus,
+        pids: machine.pids,
+        hugepage_bytes: machine.hugepage_bytes.clone(),
+        reserved: config.reserved_from_pods.clone(),
+    };
+    let reserved = config
+        .reserved_cgroups
+        .iter()
+        .map(|reserved| (reserved.cgroup.clone(), reserved_values(&reserved.amounts, reserved.compressible)));
+    let reserved = reserved.collect();
+    let cgroups = match driver {
+        CgroupDriver::Cgroupfs => Cgroups::with_files(mounts),
+        CgroupDriver::Systemd => Cgroups::with_systemd(mounts),
+    };
+    NodeCgroups::new(layout, cgroups, settings.clone(), capacity, reserved)
 }
 
 fn client(config: &AgentConfig) -> Result<CriClient, CommandError> {
@@ -315,15 +354,6 @@ fn bind(proc_root: &Path, addr: SocketAddr) -> Result<TcpListener, CommandError>
     })?;
     listener.set_nonblocking(true).map_err(CommandError::failed)?;
     Ok(listener)
-}
-
-/// The machine's memory in bytes.
-fn memory_bytes() -> i64 {
-    let kib = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
-        line.split_whitespace().nth(1)?.parse::<i64>().ok()
-    });
-    kib.unwrap_or(0).saturating_mul(1024)
 }
 
 /// The configured addresses, else the one that the machine would speak from: a UDP socket that is connected

@@ -4,8 +4,10 @@
 pub mod cgroup;
 pub mod cni;
 pub mod instance;
+pub mod machine;
 pub mod memory;
 pub mod mounts;
+pub mod oom;
 mod port_owner;
 pub mod remove;
 pub mod sd;

@@ -13,10 +13,12 @@ pub mod grace;
 pub mod lifecycle;
 pub mod node;
 pub mod pod_actions;
+pub mod pod_cgroup;
 pub mod qos;
 pub mod resources;
 pub mod restart;
 pub mod runtime;
 pub mod status;
+mod swap;
 #[cfg(test)]
 pub(crate) mod testing;

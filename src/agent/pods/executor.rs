@@ -105,7 +105,7 @@ impl PodWorker {
             pod,
             attempt,
             log_directory: &logs.to_string_lossy(),
-            cgroup_parent: &self.env.cgroups.pod_parent(pod),
+            cgroup_parent: &self.env.cgroups.layout().pod_parent(pod),
             node: &self.env.node,
         })
     }

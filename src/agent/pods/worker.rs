@@ -61,6 +61,8 @@ pub struct PodWorker {
     pub(super) failures: Failures,
     /// Whether folders and volumes of the present specification are made.
     pub(super) prepared: bool,
+    /// Whether the cgroup of a pod that needed nothing made is as the present specification says.
+    pub(super) cgroup_adopted: bool,
     /// Whether something was done that no observation is newer than.
     pub(super) unseen: bool,
     /// Whether the node has taken the pod.
@@ -100,6 +102,7 @@ impl PodWorker {
             lifecycle: if lifecycle == PodLifecycle::Syncing { PodLifecycle::Pending } else { lifecycle },
             failures: Failures::default(),
             prepared: false,
+            cgroup_adopted: false,
             unseen: false,
             // What an earlier agent took is not judged again.
             admitted: lifecycle == PodLifecycle::Syncing,
@@ -250,6 +253,7 @@ impl PodWorker {
             if changed && !self.lifecycle.is_stopping() {
                 self.failures.clear();
                 self.prepared = false;
+                self.cgroup_adopted = false;
             }
             if !self.lifecycle.is_stopping() {
                 self.pod = Some(pod);
@@ -467,6 +471,7 @@ impl PodWorker {
         }
         // What is shown must not wait for the clearing.
         self.publish(&Next::Told);
+        self.adopt_cgroup(pod).await;
         self.collect_garbage(observation).await;
     }
 

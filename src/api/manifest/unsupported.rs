@@ -124,7 +124,7 @@ pub static SPEC: Table = Table {
         ("priorityClassName", Honoured),
         ("readinessGates", Refuse("not supported yet: the pod would never be ready")),
         ("resourceClaims", Refuse("static pods may not reference resourceclaims")),
-        ("resources", Refuse("resources of the whole pod are not supported yet; those of containers are")),
+        ("resources", Each(&RESOURCES)),
         ("restartPolicy", Honoured),
         ("runtimeClassName", Refuse(SECURITY)),
         ("schedulerName", Honoured),
@@ -448,7 +448,7 @@ mod tests {
 
     #[test]
     fn what_is_supported_passes_with_its_defaults() {
-        let spec = "{restartPolicy: Never, hostNetwork: true, hostPID: true, hostIPC: true, priority: 5,
+        let spec = "{resources: {limits: {memory: 1Gi}}, restartPolicy: Never, hostNetwork: true, hostPID: true, hostIPC: true, priority: 5,
             activeDeadlineSeconds: 5, nodeName: n1, tolerations: [{operator: Exists}], affinity: {},
             priorityClassName: system-node-critical, schedulerName: x, automountServiceAccountToken: false,
             initContainers: [{name: i, image: x, restartPolicy: Always}],

@@ -10,7 +10,11 @@ use crate::{
         labels,
         pod::init_kind,
     },
-    policy::{fingerprints::sandbox_fingerprint, node::NodeSettings},
+    policy::{
+        fingerprints::sandbox_fingerprint,
+        node::NodeSettings,
+        pod_cgroup::{sandbox_overhead, sandbox_resources},
+    },
 };
 
 /// What a sandbox's configuration depends on.
@@ -52,6 +56,8 @@ pub fn sandbox_config(input: &SandboxInput<'_>) -> PodSandboxConfig {
         linux: Some(LinuxPodSandboxConfig {
             cgroup_parent: cgroup_parent.to_owned(),
             security_context: Some(sandbox_security(pod, node)),
+            resources: Some(sandbox_resources(pod, &node.resources)),
+            overhead: Some(sandbox_overhead(pod, &node.resources)),
             ..LinuxPodSandboxConfig::default()
         }),
         ..PodSandboxConfig::default()
