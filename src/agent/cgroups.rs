@@ -112,9 +112,8 @@ impl NodeCgroups {
             classes.made = true;
             classes.generation = None;
         }
-        let (generation, pods) = match admitted.changed_since(classes.generation) {
-            Some(news) => news,
-            None => return Ok(()),
+        let Some((generation, pods)) = admitted.changed_since(classes.generation) else {
+            return Ok(());
         };
         let burstable = burstable_values(pods.iter().map(AsRef::as_ref), &self.settings);
         self.cgroups.apply(&path(QosClass::Burstable), &burstable).await?;

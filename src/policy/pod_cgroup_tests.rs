@@ -18,11 +18,16 @@ fn settings() -> ResourceSettings {
 }
 
 fn pod(spec: Value) -> Pod {
-    serde_json::from_value(json!({"metadata": {"name": "p", "uid": "u"}, "spec": spec})).unwrap()
+    let mut pod = json!({"metadata": {"name": "p", "uid": "u"}});
+    pod["spec"] = spec;
+    serde_json::from_value(pod).unwrap()
 }
 
 fn container(name: &str, requests: Value, limits: Value) -> Value {
-    json!({"name": name, "resources": {"requests": requests, "limits": limits}})
+    let mut container = json!({"name": name});
+    container["resources"]["requests"] = requests;
+    container["resources"]["limits"] = limits;
+    container
 }
 
 /// Shares, quota and memory.

@@ -68,9 +68,9 @@ mod tests {
     }
 
     fn pod(resources: Value) -> Pod {
-        serde_json::from_value(json!({"metadata": {"name": "p"},
-            "spec": {"containers": [{"name": "a", "resources": resources}]}}))
-        .unwrap()
+        let mut pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "a"}]}});
+        pod["spec"]["containers"][0]["resources"] = resources;
+        serde_json::from_value(pod).unwrap()
     }
 
     fn of(pod: &Pod, node: &ResourceSettings) -> (i64, Option<String>) {

@@ -52,7 +52,8 @@ fn values(node: &Node, cgroup: &str) -> (i64, Option<i64>, Option<i64>, Option<i
 
 fn with_resources(name: &str, requests: Value, limits: Value) -> Value {
     let mut container = container(name, STAY);
-    container["resources"] = json!({"requests": requests, "limits": limits});
+    container["resources"]["requests"] = requests;
+    container["resources"]["limits"] = limits;
     container
 }
 
@@ -65,7 +66,7 @@ fn the_tree_and_its_values(name: &str, release: Release) {
     let mut node = node(name, release);
     let before = node.leaks();
     let full = json!({"cpu": "100m", "memory": "32Mi"});
-    node.put(&pod_of("even", &[with_resources("main", full.clone(), full.clone())]));
+    node.put(&pod_of("even", &[with_resources("main", full.clone(), full)]));
     node.put(&pod("least", STAY));
     let burst = [
         with_resources("main", json!({"cpu": "250m"}), json!({"cpu": "500m", "memory": "32Mi"})),

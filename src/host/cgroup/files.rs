@@ -47,8 +47,8 @@ pub(super) struct Setting {
 }
 
 impl Setting {
-    pub(super) fn new(file: impl Into<String>, text: impl ToString) -> Self {
-        Self { file: file.into(), text: text.to_string(), optional: false }
+    pub(super) fn new(file: impl Into<String>, text: impl Into<String>) -> Self {
+        Self { file: file.into(), text: text.into(), optional: false }
     }
 
     pub(super) fn optional(self) -> Self {

@@ -35,7 +35,7 @@ const UNIT_EXISTS: &str = "org.freedesktop.systemd1.UnitExists";
 pub enum SystemdError {
     /// It cannot be reached.
     #[error("cannot reach systemd over D-Bus at {BUS} or {PRIVATE}: {0}")]
-    Unreachable(#[source] zbus::Error),
+    Unreachable(#[source] Box<zbus::Error>),
     /// It refused, or the connection broke.
     #[error("systemd does not {what} {unit}: {source}")]
     Refused {
@@ -44,7 +44,7 @@ pub enum SystemdError {
         /// For which unit.
         unit: String,
         /// Its answer.
-        source: zbus::Error,
+        source: Box<zbus::Error>,
     },
     /// It did not answer in time.
     #[error("systemd has not finished with {unit} within {DEADLINE:?}")]
@@ -126,7 +126,7 @@ impl Systemd {
         let path: OwnedObjectPath = match self.call("GetUnit", &(unit,)).await {
             Ok(answer) => answer.body().deserialize().map_err(ask)?,
             Err(error) if is_named(&error, NO_SUCH_UNIT) => return Ok(None),
-            Err(error @ zbus::Error::Address(_)) => return Err(SystemdError::Unreachable(error)),
+            Err(error @ zbus::Error::Address(_)) => return Err(SystemdError::Unreachable(Box::new(error))),
             Err(error) => return Err(ask(error)),
         };
         let connection = self.connection().await.map_err(ask)?;
@@ -191,9 +191,9 @@ fn destination(connection: &Connection) -> Option<&'static str> {
 fn refused(what: &'static str, unit: &str, source: zbus::Error) -> SystemdError {
     match source {
         zbus::Error::InputOutput(_) | zbus::Error::Address(_) | zbus::Error::Handshake(_) => {
-            SystemdError::Unreachable(source)
+            SystemdError::Unreachable(Box::new(source))
         }
-        source => SystemdError::Refused { what, unit: unit.to_owned(), source },
+        source => SystemdError::Refused { what, unit: unit.to_owned(), source: Box::new(source) },
     }
 }
 

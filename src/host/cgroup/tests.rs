@@ -1,6 +1,8 @@
 //! Groups made and set in folders of our own: v1 and v2 without a kernel behind, whose files are put there
 //! as it would.
 
+use std::fmt::Write as _;
+
 use super::*;
 use crate::api::cgroup::Limit;
 
@@ -15,7 +17,8 @@ impl World {
         for (n, (name, kind, options)) in mounts.iter().enumerate() {
             let point = root.path().join(name);
             fs::create_dir_all(&point).unwrap();
-            table += &format!("{n} 0 0:{n} / {} rw shared:1 - {kind} cgroup rw,{options}\n", point.display());
+            writeln!(table, "{n} 0 0:{n} / {} rw shared:1 - {kind} cgroup rw,{options}", point.display())
+                .unwrap();
         }
         let mountinfo = root.path().join("mountinfo");
         fs::write(&mountinfo, table).unwrap();

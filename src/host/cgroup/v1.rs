@@ -89,8 +89,10 @@ fn inherit_cpus(parent: &Path, folder: &Path) {
 fn settings(hierarchy: &Hierarchy, values: &CgroupValues) -> Vec<Setting> {
     let mut all = Vec::new();
     if hierarchy.has("cpu") {
-        all.extend(values.cpu_shares.map(|shares| Setting::new("cpu.shares", shares)));
-        all.extend(values.cpu_period_micros.map(|period| Setting::new("cpu.cfs_period_us", period)));
+        all.extend(values.cpu_shares.map(|shares| Setting::new("cpu.shares", shares.to_string())));
+        all.extend(
+            values.cpu_period_micros.map(|period| Setting::new("cpu.cfs_period_us", period.to_string())),
+        );
         all.extend(values.cpu_quota_micros.map(|quota| Setting::new("cpu.cfs_quota_us", v1_limit(quota))));
     }
     if hierarchy.has("memory") {
@@ -102,8 +104,8 @@ fn settings(hierarchy: &Hierarchy, values: &CgroupValues) -> Vec<Setting> {
     if hierarchy.has("hugetlb") {
         for (size, most) in &values.hugepage_bytes {
             let (name, most) = (hugepage_size_name(*size), v1_limit(*most));
-            all.push(Setting::new(format!("hugetlb.{name}.limit_in_bytes"), &most));
-            all.push(Setting::new(format!("hugetlb.{name}.rsvd.limit_in_bytes"), &most).optional());
+            all.push(Setting::new(format!("hugetlb.{name}.limit_in_bytes"), most.as_str()));
+            all.push(Setting::new(format!("hugetlb.{name}.rsvd.limit_in_bytes"), most).optional());
         }
     }
     all

@@ -69,7 +69,7 @@ fn hand_down(root: &Path, cgroup: &str) {
 
 fn settings(values: &CgroupValues) -> Vec<Setting> {
     let mut all = Vec::new();
-    all.extend(values.cpu_shares.map(|shares| Setting::new("cpu.weight", cpu_weight(shares))));
+    all.extend(values.cpu_shares.map(|shares| Setting::new("cpu.weight", cpu_weight(shares).to_string())));
     if let Some(quota) = values.cpu_quota_micros {
         let text = match values.cpu_period_micros {
             Some(period) => format!("{} {period}", v2_limit(quota)),
@@ -82,10 +82,10 @@ fn settings(values: &CgroupValues) -> Vec<Setting> {
     for (size, most) in &values.hugepage_bytes {
         let (name, most) = (hugepage_size_name(*size), v2_limit(*most));
         // The controller is not built into every kernel.
-        all.push(Setting::new(format!("hugetlb.{name}.max"), &most).optional());
-        all.push(Setting::new(format!("hugetlb.{name}.rsvd.max"), &most).optional());
+        all.push(Setting::new(format!("hugetlb.{name}.max"), most.as_str()).optional());
+        all.push(Setting::new(format!("hugetlb.{name}.rsvd.max"), most).optional());
     }
     let plain = values.unified.iter().filter(|(file, _)| !file.contains('/'));
-    all.extend(plain.map(|(file, text)| Setting::new(file.clone(), text)));
+    all.extend(plain.map(|(file, text)| Setting::new(file.clone(), text.clone())));
     all
 }
