@@ -89,8 +89,15 @@ complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l healthz-port -d 
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l healthz-bind-address -d 'Address of the health endpoint [key: healthzBindAddress]' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l feature-gates -d 'Feature gates, Name=true or false [key: featureGates]' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l logging-format -d 'text or json [key: logging.format]' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l enforce-node-allocatable -d 'What node allocatable is enforced on [key: enforceNodeAllocatable]' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l kube-reserved -d 'Resources kept for Kubernetes\' daemons [key: kubeReserved]' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l kube-reserved-cgroup -d 'Cgroup of --kube-reserved [key: kubeReservedCgroup]' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l oom-score-adj -d 'The agent\'s own oom_score_adj [key: oomScoreAdj]' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l pod-max-pids -d 'Most processes in a pod [key: podPidsLimit]' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l registry-burst -d 'Burst over --registry-qps [key: registryBurst]' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l registry-qps -d 'Image pulls per second [key: registryPullQPS]' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l system-reserved -d 'Resources kept for the system [key: systemReserved]' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l system-reserved-cgroup -d 'Cgroup of --system-reserved [key: systemReservedCgroup]' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -s V -l version -d 'Print version'
 complete -c nodectl -n "__fish_nodectl_using_subcommand help; and not __fish_seen_subcommand_from pods explain config completions run help" -f -a "pods" -d 'List the pods of the agent on this node'
