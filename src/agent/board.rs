@@ -32,6 +32,11 @@ impl Board {
         self.lock().get(uid).cloned()
     }
 
+    /// All pods' UIDs.
+    pub fn uids(&self) -> Vec<PodUid> {
+        self.lock().keys().cloned().collect()
+    }
+
     /// All pods in order of namespace, name and UID.
     pub fn all(&self) -> Vec<PodView> {
         let mut views: Vec<Arc<PodView>> = self.lock().values().cloned().collect();

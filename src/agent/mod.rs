@@ -2,6 +2,7 @@
 //! and read-only snapshots.
 
 pub mod board;
+pub mod cgroups;
 pub mod clock;
 pub mod env_files;
 pub mod health;
@@ -13,6 +14,7 @@ pub mod pleg;
 pub mod pods;
 pub mod resolver;
 pub mod runtime_classes;
+mod settings;
 pub mod sources;
 pub mod sync_loop;
 pub mod termination;
@@ -20,8 +22,8 @@ pub mod view;
 pub mod volumes;
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
+    collections::HashMap,
+    net::{SocketAddr, TcpListener},
     path::Path,
     sync::Arc,
     time::Duration,
@@ -34,7 +36,7 @@ use self::{
     clock::Clock,
     health::HealthMonitor,
     images::{Images, PullLimits},
-    log_rotation::{LogRotation, RotationSettings},
+    log_rotation::LogRotation,
     pleg::Pleg,
     pods::{
         admission::Admitted,
@@ -44,6 +46,7 @@ use self::{
     },
     resolver::HostNames,
     runtime_classes::RuntimeClasses,
+    settings::{node_cgroups, node_settings, rotation_settings},
     sources::{
         PodSource, SourceSnapshot,
         file::{FileSource, FileSourceConfig},
@@ -58,20 +61,13 @@ use crate::{
     cri::{Cri, CriClient, CriTimeouts, RuntimeEndpoint},
     error::{CommandError, chain},
     host::{
-        capacity::{cpus, file_system_bytes},
         cgroup::CgroupMounts,
         instance::{InstanceError, RootLock, port_owner, refuse_kubelet},
+        machine::Machine,
+        oom::set_oom_score_adj,
         sd::Notifier,
     },
-    policy::{
-        allocatable::{NodeResources, Reservations, allocatable},
-        backoff::RestartBackoff,
-        cgroup::CgroupLayout,
-        node::NodeSettings,
-        resources::ResourceSettings,
-        security::SecuritySettings,
-        sysctls::AllowedSysctls,
-    },
+    policy::backoff::RestartBackoff,
     server::{healthz, local::OperatorSocket},
 };
 
@@ -101,6 +97,7 @@ pub async fn run(mut config: AgentConfig, stop: CancellationToken) -> Result<(),
     {
         *folder = std::path::absolute(&*folder).map_err(CommandError::failed)?;
     }
+    set_oom_score_adj(config.oom_score_adj);
     let healthz = config.healthz.map(|addr| bind(proc_root, addr)).transpose()?;
     let socket = OperatorSocket::bind(&config.operator_socket)?;
 
@@ -177,6 +174,9 @@ impl Parts {
         let (pleg, changed) = Pleg::new(Arc::clone(&cri), clock, paths.clone());
         let (store, records) = open_records(&paths)?;
         let events = cri.events();
+        let machine = Machine::read(Path::new("/proc"), Path::new("/sys"));
+        let mounts = CgroupMounts::find(Path::new("/proc/self/mountinfo")).map_err(CommandError::failed)?;
+        let node = node_settings(config, &machine, &mounts);
         let env = Arc::new(PodEnv {
             images: Images::new(
                 Arc::clone(&cri),
@@ -191,15 +191,9 @@ impl Parts {
             health: Arc::clone(&health),
             clock,
             paths,
-            cgroups: CgroupLayout {
-                driver,
-                root: config.cgroup_root.clone(),
-                per_qos: config.cgroups_per_qos,
-            },
-            cgroup_mounts: CgroupMounts::find(Path::new("/proc/self/mountinfo"))
-                .map_err(CommandError::failed)?,
+            cgroups: node_cgroups(config, driver, mounts, &machine, &node.resources),
             mountinfo: "/proc/self/mountinfo".into(),
-            node: node_settings(config),
+            node,
             host_names: HostNames::of(config),
             runtime_classes: RuntimeClasses::new(config.runtime_class_path.clone()),
             admitted: Admitted::default(),
@@ -221,87 +215,6 @@ impl Parts {
         };
         Ok(Self { sync_loop, sources })
     }
-}
-
-/// `None` where rotation is turned off.
-fn rotation_settings(config: &AgentConfig) -> Option<RotationSettings> {
-    Some(RotationSettings {
-        pod_logs: config.pod_logs_dir.clone(),
-        max_size: config.container_log_max_size?,
-        max_files: config.container_log_max_files,
-        workers: config.container_log_max_workers,
-        interval: config.container_log_monitor_interval,
-    })
-}
-
-fn node_settings(config: &AgentConfig) -> NodeSettings {
-    let none = BTreeMap::new();
-    NodeSettings {
-        name: config.node_name.clone(),
-        host_ips: host_ips(config),
-        container_gc: config.container_gc,
-        cluster_dns: config.cluster_dns.clone(),
-        cluster_domain: config.cluster_domain.clone(),
-        hostname_override: config.feature_gates.enabled("HostnameOverride"),
-        resources: ResourceSettings {
-            node_memory_bytes: memory_bytes(),
-            cpu_cfs_quota: config.cpu_cfs_quota,
-            cpu_cfs_period_micros: i64::try_from(config.cpu_cfs_quota_period.as_micros()).unwrap_or(i64::MAX),
-        },
-        allocatable: allocatable(
-            NodeResources {
-                milli_cpu: told("the number of CPUs", cpus(Path::new("/sys/devices/system/cpu/online")))
-                    .saturating_mul(1000),
-                memory_bytes: memory_bytes(),
-                ephemeral_storage_bytes: told("the disk's size", file_system_bytes(&config.root_dir)),
-            },
-            &Reservations {
-                kube: config.kubelet.kube_reserved.as_ref().unwrap_or(&none),
-                system: config.kubelet.system_reserved.as_ref().unwrap_or(&none),
-                system_cpus: config.kubelet.reserved_system_cpus.as_deref().unwrap_or_default(),
-                eviction_hard: config.kubelet.eviction_hard.as_ref().unwrap_or(&none),
-            },
-        ),
-        env_files: config.feature_gates.enabled("EnvFiles"),
-        security: security_settings(config),
-    }
-}
-
-/// What the machine tells, or nothing where it does not.
-fn told(what: &str, answer: std::io::Result<i64>) -> i64 {
-    answer.unwrap_or_else(|error| {
-        tracing::warn!("cannot find out {what}, which containers without a limit are told: {error}");
-        0
-    })
-}
-
-fn security_settings(config: &AgentConfig) -> SecuritySettings {
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    SecuritySettings {
-        seccomp_default: config.seccomp_default,
-        seccomp_root: config.root_dir.join("seccomp").to_string_lossy().into_owned(),
-        sysctls: AllowedSysctls {
-            kernel: AllowedSysctls::kernel_version(&read("/proc/sys/kernel/osrelease")),
-            unsafe_patterns: config.allowed_unsafe_sysctls.clone(),
-        },
-        // As the runtimes find it out.
-        app_armor: Path::new("/sys/kernel/security/apparmor").exists()
-            && read("/sys/module/apparmor/parameters/enabled").starts_with('Y'),
-        user_namespaces: config.feature_gates.enabled("UserNamespacesSupport"),
-        masked_paths: throttling_counters(Path::new("/sys/devices/system/cpu")),
-    }
-}
-
-/// The folder of each CPU that has counters of its thermal throttling.
-fn throttling_counters(cpus: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(cpus).into_iter().flatten().flatten();
-    let mut found: Vec<String> = entries
-        .map(|entry| entry.path().join("thermal_throttle"))
-        .filter(|path| path.is_dir())
-        .map(|path| path.to_string_lossy().into_owned())
-        .collect();
-    found.sort_unstable();
-    found
 }
 
 fn client(config: &AgentConfig) -> Result<CriClient, CommandError> {
@@ -412,30 +325,6 @@ fn bind(proc_root: &Path, addr: SocketAddr) -> Result<TcpListener, CommandError>
     })?;
     listener.set_nonblocking(true).map_err(CommandError::failed)?;
     Ok(listener)
-}
-
-/// The machine's memory in bytes.
-fn memory_bytes() -> i64 {
-    let kib = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
-        line.split_whitespace().nth(1)?.parse::<i64>().ok()
-    });
-    kib.unwrap_or(0).saturating_mul(1024)
-}
-
-/// The configured addresses, else the one that the machine would speak from: a UDP socket that is connected
-/// to a public address, over which nothing is sent, tells it.
-fn host_ips(config: &AgentConfig) -> Vec<IpAddr> {
-    if !config.node_ips.is_empty() {
-        return config.node_ips.clone();
-    }
-    let speaks_from = |bind: &str, to: &str| {
-        let socket = UdpSocket::bind(bind).ok()?;
-        socket.connect(to).ok()?;
-        Some(socket.local_addr().ok()?.ip())
-    };
-    let found = speaks_from("0.0.0.0:0", "192.0.2.1:9").or_else(|| speaks_from("[::]:0", "[2001:db8::1]:9"));
-    found.into_iter().collect()
 }
 
 /// Tells systemd that the agent lives for as long as no check fails that a restart would mend.

@@ -245,6 +245,18 @@ impl Keeper {
         });
     }
 
+    async fn keep_cgroups(&self, sweep: bool) {
+        let env = &self.env;
+        env.cgroups.keep(&env.admitted, sweep).await;
+        let known = || {
+            let mut known: HashSet<PodUid> = self.state.desired().uids().cloned().collect();
+            known.extend(env.board.uids());
+            known.extend(env.pleg.all().iter().map(|seen| seen.uid.clone()));
+            known
+        };
+        env.cgroups.reap(sweep, known).await;
+    }
+
     async fn round(&self) {
         let env = Arc::clone(&self.env);
         let folders = tokio::task::spawn_blocking(move || housekeeping::pod_folders(&env.paths)).await;
@@ -255,7 +267,9 @@ impl Keeper {
             Ok(Err(error)) => tracing::warn!("cannot list the pods' folders: {error}"),
             Err(error) => tracing::error!("listing the pods' folders failed: {error}"),
         }
-        if !self.round.fetch_add(1, Ordering::Relaxed).is_multiple_of(SWEEP_EVERY) {
+        let sweep = self.round.fetch_add(1, Ordering::Relaxed).is_multiple_of(SWEEP_EVERY);
+        self.keep_cgroups(sweep).await;
+        if !sweep {
             return;
         }
         let (env, state) = (Arc::clone(&self.env), Arc::clone(&self.state));

@@ -2,15 +2,21 @@
 //!
 //! kubelet decodes a manifest with the API server's own defaulting, and the rest of the agent
 //! relies on every one of these fields being there. Names and values are those of the v1 API as of
-//! Kubernetes 1.36; defaults of pod-level `resources` are left out, because the field itself is
-//! refused (see [`crate::api::manifest::unsupported`]).
+//! Kubernetes 1.36.
 
 use k8s_openapi::api::core::v1::{
     Container, EmptyDirVolumeSource, HTTPGetAction, LifecycleHandler, Pod, PodSecurityContext, PodSpec,
     Probe, Volume,
 };
 
-use super::pod::DEFAULT_GRACE_SECONDS;
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
+
+use super::{
+    pod::DEFAULT_GRACE_SECONDS,
+    pod_resources::{self, Side, at_pod_level, is_hugepages},
+};
 
 /// Where a container may leave its last words.
 pub const TERMINATION_MESSAGE_PATH: &str = "/dev/termination-log";
@@ -26,7 +32,37 @@ pub fn set_pod_defaults(pod: &mut Pod) {
     for container in spec.containers.iter_mut().chain(init) {
         set_container_defaults(container, host_network);
     }
+    // After the containers' own, which they build on.
+    set_pod_resources(spec);
     spec.volumes.iter_mut().flatten().for_each(set_volume_defaults);
+}
+
+/// A pod that limits itself requests what its containers request together, else as much as it limits. The
+/// huge pages of its containers are the limit of its own.
+fn set_pod_resources(spec: &mut PodSpec) {
+    let requested = pod_resources::of_containers(spec, Side::Requests);
+    let limited = pod_resources::of_containers(spec, Side::Limits);
+    let Some(resources) = &mut spec.resources else { return };
+    let some = |list: &Option<BTreeMap<String, Text>>| list.as_ref().is_some_and(|list| !list.is_empty());
+    if some(&resources.requests) || some(&resources.limits) {
+        let limits = resources.limits.get_or_insert_default();
+        for (name, amount) in limited.iter().filter(|(name, _)| is_hugepages(name)) {
+            limits.entry(name.clone()).or_insert_with(|| Text(amount.to_string()));
+        }
+    }
+    if some(&resources.limits) {
+        let requests = resources.requests.get_or_insert_default();
+        for (name, amount) in requested.iter().filter(|(name, _)| at_pod_level(name) && !is_hugepages(name)) {
+            requests.entry(name.clone()).or_insert_with(|| Text(amount.to_string()));
+        }
+        for (name, limit) in resources.limits.iter().flatten().filter(|(name, _)| at_pod_level(name)) {
+            requests.entry(name.clone()).or_insert_with(|| limit.clone());
+        }
+    }
+    // What was not given and has nothing to be is as absent as before.
+    for list in [&mut resources.limits, &mut resources.requests] {
+        list.take_if(|list| list.is_empty());
+    }
 }
 
 fn text(field: &mut Option<String>, default: &str) {
@@ -241,6 +277,27 @@ mod tests {
                 ]
             })
         );
+    }
+
+    #[test]
+    fn a_pods_own_requests_come_from_its_containers_or_its_limits() {
+        let of = |own: serde_json::Value| {
+            let pod = defaulted(json!({"metadata": {"name": "a"}, "spec": {"resources": own, "containers": [
+                {"name": "c", "image": "i", "resources": {"requests": {"cpu": "250m"},
+                    "limits": {"hugepages-2Mi": "4Mi"}}},
+                {"name": "d", "image": "i", "resources": {"limits": {"cpu": "500m"}}}]}}));
+            pod["spec"]["resources"].clone()
+        };
+        assert_eq!(
+            of(json!({"limits": {"cpu": "2", "memory": "1Gi"}})),
+            json!({"limits": {"cpu": "2", "memory": "1Gi", "hugepages-2Mi": "4Mi"},
+                "requests": {"cpu": "750m", "memory": "1Gi", "hugepages-2Mi": "4Mi"}})
+        );
+        assert_eq!(
+            of(json!({"requests": {"cpu": "1"}})),
+            json!({"requests": {"cpu": "1", "hugepages-2Mi": "4Mi"}, "limits": {"hugepages-2Mi": "4Mi"}})
+        );
+        assert_eq!(of(json!({})), json!({}));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! messages, what was observed in the runtime, and the labels by which pods are found again. Data and pure
 //! functions only; this module imports nothing else of ours.
 
+pub mod cgroup;
 pub mod container_hash;
 pub mod cpu_list;
 pub mod cri;
@@ -12,6 +13,7 @@ pub mod labels;
 pub mod manifest;
 pub mod observation;
 pub mod pod;
+pub mod pod_resources;
 pub mod quantity;
 pub mod suggest;
 pub mod sysctl;

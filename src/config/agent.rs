@@ -8,6 +8,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::api::pod_resources::Amounts;
+
 use super::gates::FeatureGates;
 use super::secret::{HeaderMap, SecretUrl};
 use super::types::KubeletConfiguration;
@@ -19,6 +21,17 @@ pub enum CgroupDriver {
     Cgroupfs,
     /// By asking systemd for slices and scopes.
     Systemd,
+}
+
+/// A cgroup of `enforceNodeAllocatable`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReservedCgroup {
+    /// Its path.
+    pub cgroup: String,
+    /// What is reserved for it.
+    pub amounts: Amounts,
+    /// Whether CPU time alone is enforced.
+    pub compressible: bool,
 }
 
 /// How the log is written.
@@ -105,6 +118,20 @@ pub struct AgentConfig {
     pub cgroup_root: String,
     /// Whether pods are below one cgroup per QoS class.
     pub cgroups_per_qos: bool,
+    /// What of the node is kept back from pods (`systemReserved` and `kubeReserved` together); empty where
+    /// `enforceNodeAllocatable` has no `pods`.
+    pub reserved_from_pods: Amounts,
+    /// Cgroups that are held to what is reserved for them.
+    pub reserved_cgroups: Vec<ReservedCgroup>,
+    /// Most processes and threads of a pod; `None` is no limit.
+    pub pod_pids_limit: Option<u64>,
+    /// Whether containers may use swap (`LimitedSwap`).
+    pub limited_swap: bool,
+    /// Whether a process that takes too much memory is killed alone and not with its whole container;
+    /// `None` is by the cgroup version.
+    pub single_process_oom_kill: Option<bool>,
+    /// The agent's own oom_score_adj.
+    pub oom_score_adj: i32,
     /// Whether CPU limits are enforced by CFS quota.
     pub cpu_cfs_quota: bool,
     /// CFS quota period.

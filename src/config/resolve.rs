@@ -1,14 +1,16 @@
 //! The last step: from a validated [`KubeletConfiguration`] and the flags that have no key to an
 //! [`AgentConfig`].
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::api::pod_resources::Amounts;
 use crate::api::quantity::Quantity;
 use crate::api::validation::names::dns1123_subdomain;
 
-use super::agent::{AgentConfig, CgroupDriver, ContainerGcSettings, ImagePulls, LogFormat};
+use super::agent::{AgentConfig, CgroupDriver, ContainerGcSettings, ImagePulls, LogFormat, ReservedCgroup};
 use super::duration::GoDuration;
 use super::error::{ConfigError, Origin, Problem};
 use super::flags::{Flags, Syntax};
@@ -67,6 +69,15 @@ pub(super) fn resolve(
         },
         cgroup_root: text(&config.cgroup_root),
         cgroups_per_qos: config.cgroups_per_qos.unwrap_or(true),
+        reserved_from_pods: reserved_from_pods(config),
+        reserved_cgroups: reserved_cgroups(config),
+        pod_pids_limit: config
+            .pod_pids_limit
+            .and_then(|most| u64::try_from(most).ok())
+            .filter(|most| *most > 0),
+        limited_swap: config.memory_swap.swap_behavior.as_deref() == Some("LimitedSwap"),
+        single_process_oom_kill: config.single_process_oom_kill,
+        oom_score_adj: config.oom_score_adj.unwrap_or_default(),
         cpu_cfs_quota: config.cpu_cfs_quota.unwrap_or(true),
         cpu_cfs_quota_period: duration(config.cpu_cfs_quota_period),
         image_pulls: match config.serialize_image_pulls {
@@ -148,8 +159,8 @@ fn node_name(flags: &Flags, hostname: &dyn Fn() -> Result<String, String>) -> Re
     Err(if given.is_some() { wrong("hostname-override", cause) } else { ConfigError::Hostname { cause } })
 }
 
-fn labels(flags: &Flags) -> Result<std::collections::BTreeMap<String, String>, ConfigError> {
-    let Some(text) = flags.text("node-labels") else { return Ok(std::collections::BTreeMap::new()) };
+fn labels(flags: &Flags) -> Result<BTreeMap<String, String>, ConfigError> {
+    let Some(text) = flags.text("node-labels") else { return Ok(BTreeMap::new()) };
     match value_of(Syntax::Map, &[text], &Origin::Flag("node-labels".into())) {
         Ok(Value::Map(map)) => Ok(map
             .0
@@ -159,7 +170,7 @@ fn labels(flags: &Flags) -> Result<std::collections::BTreeMap<String, String>, C
                 _ => None,
             })
             .collect()),
-        Ok(_) => Ok(std::collections::BTreeMap::new()),
+        Ok(_) => Ok(BTreeMap::new()),
         Err(message) => Err(wrong("node-labels", message)),
     }
 }
@@ -200,6 +211,43 @@ fn container_gc(flags: &Flags) -> Result<ContainerGcSettings, ConfigError> {
         max_per_container: count("maximum-dead-containers-per-container", default.max_per_container)?,
         max_total: count("maximum-dead-containers", default.max_total)?,
     })
+}
+
+fn amounts(list: Option<&BTreeMap<String, String>>) -> Amounts {
+    list.into_iter()
+        .flatten()
+        .filter_map(|(name, text)| Some((name.clone(), Quantity::parse(text).ok()?)))
+        .collect()
+}
+
+fn enforces(config: &KubeletConfiguration, level: &str) -> bool {
+    config.enforce_node_allocatable.iter().flatten().any(|enforced| enforced == level)
+}
+
+fn reserved_from_pods(config: &KubeletConfiguration) -> Amounts {
+    let mut sum = Amounts::new();
+    if enforces(config, "pods") {
+        for list in [&config.system_reserved, &config.kube_reserved] {
+            for (name, amount) in amounts(list.as_ref()) {
+                sum.entry(name).and_modify(|total| *total = *total + amount).or_insert(amount);
+            }
+        }
+    }
+    sum
+}
+
+fn reserved_cgroups(config: &KubeletConfiguration) -> Vec<ReservedCgroup> {
+    let reserved = [
+        ("system-reserved", &config.system_reserved_cgroup, &config.system_reserved),
+        ("kube-reserved", &config.kube_reserved_cgroup, &config.kube_reserved),
+    ];
+    let enforced = reserved.into_iter().filter_map(|(level, cgroup, list)| {
+        let compressible = enforces(config, &format!("{level}-compressible"));
+        let enforced = compressible || enforces(config, level);
+        let cgroup = cgroup.clone().filter(|cgroup| enforced && !cgroup.is_empty())?;
+        Some(ReservedCgroup { cgroup, amounts: amounts(list.as_ref()), compressible })
+    });
+    enforced.collect()
 }
 
 fn duration(value: Option<GoDuration>) -> Duration {

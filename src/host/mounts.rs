@@ -22,6 +22,8 @@ pub struct MountInfo {
     pub point: PathBuf,
     /// The file system's type.
     pub fs_type: String,
+    /// The file system's own options, between commas: of a v1 cgroup hierarchy its controllers are there.
+    pub fs_options: String,
 }
 
 /// Reads a `mountinfo` file.
@@ -148,8 +150,11 @@ pub fn unmount(point: &Path) -> io::Result<()> {
 fn parse(line: &[u8]) -> Option<MountInfo> {
     let mut fields = line.split(|byte| *byte == b' ');
     let point = unescape(fields.nth(4)?);
-    let fs_type = fields.skip_while(|field| *field != b"-").nth(1)?;
-    Some(MountInfo { point, fs_type: String::from_utf8_lossy(fs_type).into_owned() })
+    let mut file_system = fields.skip_while(|field| *field != b"-").skip(1);
+    let text = |field: &[u8]| String::from_utf8_lossy(field).into_owned();
+    let fs_type = text(file_system.next()?);
+    let fs_options = file_system.nth(1).map(text).unwrap_or_default();
+    Some(MountInfo { point, fs_type, fs_options })
 }
 
 /// Space, tab, newline and backslash stand as three octal digits after a backslash.

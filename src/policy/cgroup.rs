@@ -32,6 +32,29 @@ impl CgroupLayout {
         [QosClass::Guaranteed, QosClass::Burstable, QosClass::BestEffort].map(|qos| self.pod_path(uid, qos))
     }
 
+    /// The cgroup over a class's pods; that of Guaranteed pods is the one over all.
+    pub fn class_path(&self, qos: QosClass) -> String {
+        self.path(qos, None)
+    }
+
+    /// Whether a cgroup right below a class's, of that name, is a pod's, and if so which: the pod's UID, in
+    /// which with systemd a `_` may stand for a `-`.
+    pub fn is_pod(&self, name: &str) -> Option<PodUid> {
+        let name = match self.driver {
+            CgroupDriver::Cgroupfs => name.strip_prefix("pod")?,
+            CgroupDriver::Systemd => name.strip_suffix(".slice")?.rsplit('-').next()?.strip_prefix("pod")?,
+        };
+        (!name.is_empty()).then(|| PodUid::from(name))
+    }
+
+    /// A UID as it stands in a cgroup's name: what [`CgroupLayout::is_pod`] answers.
+    pub fn uid_in_name(&self, uid: &PodUid) -> PodUid {
+        match self.driver {
+            CgroupDriver::Cgroupfs => uid.clone(),
+            CgroupDriver::Systemd => PodUid::from(uid.as_str().replace('-', "_")),
+        }
+    }
+
     fn pod_path(&self, uid: &PodUid, qos: QosClass) -> String {
         if !self.per_qos {
             return match self.root.as_str() {
@@ -39,6 +62,10 @@ impl CgroupLayout {
                 root => root.to_owned(),
             };
         }
+        self.path(qos, Some(uid))
+    }
+
+    fn path(&self, qos: QosClass, uid: Option<&PodUid>) -> String {
         let class = match qos {
             QosClass::Guaranteed => None,
             QosClass::Burstable => Some("burstable"),
@@ -50,7 +77,7 @@ impl CgroupLayout {
                 let mut parts: Vec<String> = root.map(str::to_owned).collect();
                 parts.push("kubepods".to_owned());
                 parts.extend(class.map(str::to_owned));
-                parts.push(format!("pod{uid}"));
+                parts.extend(uid.map(|uid| format!("pod{uid}")));
                 format!("/{}", parts.join("/"))
             }
             CgroupDriver::Systemd => {
@@ -59,7 +86,7 @@ impl CgroupLayout {
                     root.map(|part| part.trim_end_matches(".slice").replace('-', "_")).collect();
                 parts.push("kubepods".to_owned());
                 parts.extend(class.map(str::to_owned));
-                parts.push(format!("pod{}", uid.as_str().replace('-', "_")));
+                parts.extend(uid.map(|uid| format!("pod{}", self.uid_in_name(uid))));
                 let slices: Vec<String> =
                     (1..=parts.len()).map(|n| format!("{}.slice", parts[..n].join("-"))).collect();
                 format!("/{}", slices.join("/"))
@@ -99,6 +126,25 @@ mod tests {
             "/my_root.slice/my_root-kubepods.slice/my_root-kubepods-besteffort.slice/\
              my_root-kubepods-besteffort-podu.slice"
         );
+    }
+
+    #[test]
+    fn a_pods_cgroup_is_known_by_its_name() {
+        let pod = testing::pod(&["a"]);
+        for driver in [CgroupDriver::Cgroupfs, CgroupDriver::Systemd] {
+            let layout = layout(driver, "/x");
+            let uid = PodUid::from("1-2_3");
+            for path in layout.pod_candidates(&uid) {
+                let name = path.rsplit('/').next().unwrap();
+                assert_eq!(layout.is_pod(name), Some(layout.uid_in_name(&uid)), "{path}");
+            }
+            for qos in [QosClass::Guaranteed, QosClass::Burstable, QosClass::BestEffort] {
+                let class = layout.class_path(qos);
+                assert_eq!(layout.is_pod(class.rsplit('/').next().unwrap()), None, "{class}");
+            }
+            assert_eq!(layout.is_pod("cgroup.procs"), None);
+            assert!(layout.pod_parent(&pod).starts_with(&layout.class_path(QosClass::BestEffort)));
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 
+use super::qos::qos_class;
 use crate::api::{
     ObservedContainer, PodExt, container_hash::kubelet_container_hash, fingerprint::Fingerprint,
 };
@@ -21,6 +22,8 @@ pub fn sandbox_fingerprint(pod: &Pod) -> Fingerprint {
         .with("hostUsers", &spec.host_users.unwrap_or(true))
         .with("hostname", &spec.hostname)
         .with("hostnameOverride", &spec.hostname_override)
+        // The sandbox is in the class's cgroup.
+        .with("qosClass", &qos_class(pod).as_str())
         .with("runtimeClassName", &spec.runtime_class_name)
         .with("securityContext", &spec.security_context)
         .with("setHostnameAsFQDN", &spec.set_hostname_as_fqdn.unwrap_or(false))
@@ -37,6 +40,8 @@ pub fn container_fingerprint(pod: &Pod, container: &Container) -> Fingerprint {
         .with("command", &container.command)
         .with("env", &container.env)
         .with("envFrom", &container.env_from)
+        // A container without limits of its own has the pod's.
+        .with("podResources", &pod.spec().resources)
         .with("ports", &container.ports)
         .with("resources", &container.resources)
         .with("securityContext", &container.security_context)

@@ -20,6 +20,7 @@ pub mod lifecycle;
 pub mod log_rotation;
 pub mod node;
 pub mod pod_actions;
+pub mod pod_cgroup;
 pub mod qos;
 pub mod resources;
 pub mod restart;
@@ -27,6 +28,7 @@ pub mod runtime;
 pub mod runtime_class;
 pub mod security;
 pub mod status;
+mod swap;
 pub mod sysctls;
 #[cfg(test)]
 pub(crate) mod testing;

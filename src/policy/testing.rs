@@ -118,6 +118,7 @@ pub(crate) fn node() -> NodeSettings {
             node_memory_bytes: 1 << 30,
             cpu_cfs_quota: true,
             cpu_cfs_period_micros: 100_000,
+            ..ResourceSettings::default()
         },
         allocatable: NodeResources {
             milli_cpu: 1900,

@@ -235,7 +235,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        api::cri::RuntimeHandlerFeatures,
+        api::cri::{RuntimeHandler, RuntimeHandlerFeatures},
         policy::{runtime::unmet, testing},
     };
 

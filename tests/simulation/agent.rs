@@ -14,6 +14,7 @@ use k8s_openapi::api::core::v1::Pod;
 use nodectl::{
     agent::{
         board::Board,
+        cgroups::NodeCgroups,
         clock::Clock,
         health::HealthMonitor,
         images::{Images, PullLimits},
@@ -32,9 +33,10 @@ use nodectl::{
     api::{PodUid, view::PodView},
     config::{CgroupDriver, ImagePulls},
     cri::Cri,
-    host::cgroup::CgroupMounts,
+    host::cgroup::{CgroupMounts, Cgroups},
     policy::{
-        backoff::RestartBackoff, cgroup::CgroupLayout, node::NodeSettings, resources::ResourceSettings,
+        backoff::RestartBackoff, cgroup::CgroupLayout, node::NodeSettings, pod_cgroup::NodeCapacity,
+        resources::ResourceSettings,
     },
 };
 use tokio::{sync::watch, task::JoinHandle, time::sleep};
@@ -149,8 +151,14 @@ impl Node {
             health: Arc::clone(&health),
             clock,
             paths,
-            cgroups: CgroupLayout { driver: CgroupDriver::Systemd, root: "/".to_owned(), per_qos: true },
-            cgroup_mounts: CgroupMounts::find(&mountinfo).unwrap(),
+            // No hierarchy is mounted in this world.
+            cgroups: NodeCgroups::new(
+                CgroupLayout { driver: CgroupDriver::Systemd, root: "/".to_owned(), per_qos: true },
+                Cgroups::with_files(CgroupMounts::find(&mountinfo).unwrap()),
+                ResourceSettings::default(),
+                NodeCapacity::default(),
+                Vec::new(),
+            ),
             mountinfo,
             node: NodeSettings {
                 name: "node1".to_owned(),
@@ -159,6 +167,7 @@ impl Node {
                     node_memory_bytes: 1 << 34,
                     cpu_cfs_quota: true,
                     cpu_cfs_period_micros: 100_000,
+                    ..ResourceSettings::default()
                 },
                 ..NodeSettings::default()
             },

@@ -1,1 +1,239 @@
-//! Cgroups and resources.
+//! Cgroups and resources: read from the kernel's files of the pod's groups and of its containers'.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    Node, Process, Release, SOON, STAY, View, cgroup_hierarchies, container, pod, pod_of, pod_with_policy,
+    wait_for, wait_until,
+};
+
+const CONFIG: &str = "podPidsLimit: 64\nsystemReserved: {memory: 64Mi, cpu: 250m}\n";
+
+fn node(name: &str, release: Release) -> Node {
+    let builder = Node::builder(name).config(CONFIG);
+    match release {
+        Release::Machine => builder.start(),
+        Release::Two => builder.containerd2().start(),
+    }
+}
+
+/// A controller's file in a group below the node's own root. Every test here needs the machine's v1
+/// hierarchies; v2 is looked at on a machine of its own.
+fn read(node: &Node, controller: &str, cgroup: &str, file: &str) -> String {
+    let path = folder(node, controller, cgroup).join(file);
+    let text = fs::read_to_string(&path);
+    text.unwrap_or_else(|error| panic!("{}: {error}", path.display())).trim().to_owned()
+}
+
+fn folder(node: &Node, controller: &str, cgroup: &str) -> PathBuf {
+    PathBuf::from(format!("/sys/fs/cgroup/{controller}{}/{cgroup}", node.containerd.cgroup_root()))
+}
+
+fn number(node: &Node, controller: &str, cgroup: &str, file: &str) -> i64 {
+    read(node, controller, cgroup, file).parse().unwrap()
+}
+
+/// Shares, quota, bytes of memory and processes of a group; `None` is no limit.
+fn values(node: &Node, cgroup: &str) -> (i64, Option<i64>, Option<i64>, Option<i64>) {
+    let limit = |value: i64| (0..i64::MAX - (64 << 10)).contains(&value).then_some(value);
+    (
+        number(node, "cpu", cgroup, "cpu.shares"),
+        limit(number(node, "cpu", cgroup, "cpu.cfs_quota_us")),
+        limit(number(node, "memory", cgroup, "memory.limit_in_bytes")),
+        read(node, "pids", cgroup, "pids.max").parse().ok(),
+    )
+}
+
+fn with_resources(name: &str, requests: Value, limits: Value) -> Value {
+    let mut container = container(name, STAY);
+    container["resources"]["requests"] = requests;
+    container["resources"]["limits"] = limits;
+    container
+}
+
+/// A container's own group in a controller.
+fn own(process: Process, controller: &str, file: &str) -> String {
+    fs::read_to_string(process.cgroup(controller).join(file)).unwrap().trim().to_owned()
+}
+
+fn the_tree_and_its_values(name: &str, release: Release) {
+    let mut node = node(name, release);
+    let before = node.leaks();
+    let full = json!({"cpu": "100m", "memory": "32Mi"});
+    node.put(&pod_of("even", &[with_resources("main", full.clone(), full)]));
+    node.put(&pod("least", STAY));
+    let burst = [
+        with_resources("main", json!({"cpu": "250m"}), json!({"cpu": "500m", "memory": "32Mi"})),
+        with_resources("side", json!({}), json!({"memory": "16Mi"})),
+    ];
+    node.put(&pod_of("burst", &burst));
+    // The pod's own limits hold for its container, and the overhead comes on top.
+    let mut whole = pod_of("whole", &[with_resources("main", json!({"cpu": "100m"}), json!({}))]);
+    whole["spec"]["resources"] =
+        json!({"limits": {"cpu": "1", "memory": "64Mi"}, "requests": {"memory": "32Mi"}});
+    whole["spec"]["overhead"] = json!({"cpu": "150m", "memory": "16Mi"});
+    node.put(&whole);
+
+    let even = node.wait_ready("even");
+    let group = format!("kubepods/pod{}", even.uid());
+    assert_eq!(values(&node, &group), (102, Some(10_000), Some(32 << 20), Some(64)));
+    let main = node.process(&even, "main");
+    assert_eq!(own(main, "cpu", "cpu.shares"), "102");
+    assert_eq!(own(main, "cpu", "cpu.cfs_quota_us"), "10000");
+    assert_eq!(own(main, "memory", "memory.limit_in_bytes"), (32 << 20).to_string());
+    // No swap: memory and swap together have memory's limit.
+    let swap = main.cgroup("memory").join("memory.memsw.limit_in_bytes");
+    if swap.exists() {
+        assert_eq!(own(main, "memory", "memory.memsw.limit_in_bytes"), (32 << 20).to_string());
+    }
+    for controller in ["cpu", "memory", "pids"] {
+        assert_eq!(main.cgroup(controller).parent(), Some(folder(&node, controller, &group).as_path()));
+    }
+
+    let least = node.wait_ready("least");
+    let least_group = format!("kubepods/besteffort/pod{}", least.uid());
+    assert_eq!(values(&node, &least_group), (2, None, None, Some(64)));
+
+    // One container of the two has no limit of CPU time, so the pod has none.
+    let burst = node.wait_ready("burst");
+    let burst_group = format!("kubepods/burstable/pod{}", burst.uid());
+    assert_eq!(values(&node, &burst_group), (256, None, Some(48 << 20), Some(64)));
+    assert_eq!(own(node.process(&burst, "main"), "cpu", "cpu.cfs_quota_us"), "50000");
+
+    let whole = node.wait_ready("whole");
+    let whole_group = format!("kubepods/burstable/pod{}", whole.uid());
+    assert_eq!(values(&node, &whole_group), (256, Some(115_000), Some(80 << 20), Some(64)));
+    let main = node.process(&whole, "main");
+    assert_eq!(own(main, "cpu", "cpu.cfs_quota_us"), "100000");
+    assert_eq!(own(main, "memory", "memory.limit_in_bytes"), (64 << 20).to_string());
+    assert_eq!(whole.0["status"]["qosClass"], "Burstable");
+
+    // The classes: what their pods request together, and the least.
+    wait_until(SOON, "the class has the shares of both its pods", || {
+        number(&node, "cpu", "kubepods/burstable", "cpu.shares") == 256 + 256
+    });
+    assert_eq!(number(&node, "cpu", "kubepods/besteffort", "cpu.shares"), 2);
+    // All pods: what the machine has but for what is reserved.
+    let (shares, quota, memory, pids) = values(&node, "kubepods");
+    let cpus = fs::read_to_string("/proc/cpuinfo").unwrap().matches("processor\t").count();
+    assert_eq!(shares, (i64::try_from(cpus).unwrap() * 1000 - 250) * 1024 / 1000);
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap();
+    let kib: i64 = meminfo.split_whitespace().nth(1).unwrap().parse().unwrap();
+    assert_eq!((quota, memory), (None, Some(kib * 1024 - (64 << 20))));
+    assert!(pids.is_some_and(|pids| pids > 64));
+
+    // Another agent finds all as it should be, and brings back what somebody changed.
+    let pids = folder(&node, "pids", &burst_group).join("pids.max");
+    fs::write(&pids, "7").unwrap();
+    fs::write(folder(&node, "cpu", "kubepods/besteffort").join("cpu.shares"), "77").unwrap();
+    node.restart();
+    wait_until(SOON, "the values are set again", || {
+        fs::read_to_string(&pids).unwrap().trim() == "64"
+            && number(&node, "cpu", "kubepods/besteffort", "cpu.shares") == 2
+    });
+    assert_eq!(node.wait_ready("burst").restarts("main"), 0);
+
+    // Without its pods a class has the least share.
+    for pod in ["burst", "whole", "even", "least"] {
+        node.take_away(pod);
+    }
+    wait_until(SOON, "the class has no pods", || {
+        number(&node, "cpu", "kubepods/burstable", "cpu.shares") == 2
+    });
+    node.wait_leak_free(&before);
+}
+
+#[test]
+fn the_tree_and_its_values_on_containerd_1() {
+    the_tree_and_its_values("cg-tree1", Release::Machine);
+}
+
+#[test]
+fn the_tree_and_its_values_on_containerd_2() {
+    the_tree_and_its_values("cg-tree2", Release::Two);
+}
+
+fn what_the_limits_do(name: &str, release: Release) {
+    let node = node(name, release);
+    let before = node.leaks();
+    // More memory than it may have, in the shell's own process.
+    let mut greedy = pod_with_policy("greedy", "Never", "x=aaaaaaaaaaaaaaaa; while :; do x=$x$x; done");
+    greedy["spec"]["containers"][0]["resources"] = json!({"limits": {"memory": "16Mi"}});
+    node.put(&greedy);
+    // More processes than the pod may have: the shell cannot fork and ends with an error.
+    let forks = "i=0; while [ $i -lt 200 ]; do sleep 1000 & i=$((i+1)); done; echo all; exit 0";
+    node.put(&pod_with_policy("forks", "Never", forks));
+
+    let greedy = View(node.wait_phase("greedy", "Failed"));
+    let ended = &greedy.container("main")["state"]["terminated"];
+    assert_eq!((&ended["reason"], &ended["exitCode"]), (&json!("OOMKilled"), &json!(137)));
+
+    let forks = View(node.wait_phase("forks", "Failed"));
+    let ended = &forks.container("main")["state"]["terminated"];
+    assert_ne!(ended["exitCode"], 0, "{ended}");
+    for pod in ["greedy", "forks"] {
+        node.take_away(pod);
+    }
+    node.wait_leak_free(&before);
+}
+
+#[test]
+fn what_the_limits_do_on_containerd_1() {
+    what_the_limits_do("cg-lim1", Release::Machine);
+}
+
+#[test]
+fn what_the_limits_do_on_containerd_2() {
+    what_the_limits_do("cg-lim2", Release::Two);
+}
+
+/// What an agent that died left of pods that nobody knows goes, with the processes in it; what is no pod's
+/// stays, and so do the groups of pods that are there.
+#[test]
+fn what_is_left_of_pods_that_are_gone_is_reaped() {
+    let mut node = Node::start("cg-reap");
+    node.put(&pod("stays", STAY));
+    let view = node.wait_ready("stays");
+    let process = node.process(&view, "main");
+    node.kill9();
+    let make = |name: &str| -> Vec<PathBuf> {
+        cgroup_hierarchies()
+            .iter()
+            .filter(|hierarchy| !hierarchy.ends_with("unified"))
+            .map(|hierarchy| {
+                let root = node.containerd.cgroup_root();
+                let folder = PathBuf::from(format!("{}{root}/kubepods/{name}", hierarchy.display()));
+                fs::create_dir_all(folder.join("inner")).unwrap();
+                folder
+            })
+            .collect()
+    };
+    let empty = make("burstable/podgone-1");
+    let busy = make("podgone-2");
+    let others = make("besteffort/something");
+    // A process that nobody else would end, in one hierarchy, as pids are there for any.
+    let mut left = Command::new("sleep").arg("1000").spawn().unwrap();
+    let pids: Vec<&PathBuf> =
+        busy.iter().filter(|folder| folder.starts_with("/sys/fs/cgroup/pids")).collect();
+    fs::write(pids[0].join("inner/cgroup.procs"), left.id().to_string()).unwrap();
+
+    node.start_agent();
+    let gone = |folders: &[PathBuf]| folders.iter().all(|folder: &PathBuf| !folder.exists());
+    wait_until(SOON, "the empty one goes", || gone(&empty));
+    let status = wait_for(SOON, "the process is killed", || left.try_wait().unwrap());
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9));
+    wait_until(SOON, "its cgroup goes", || gone(&busy));
+    assert!(others.iter().all(|folder| folder.join("inner").is_dir()));
+    assert!(Path::new(&format!("/proc/{}", process.0)).exists());
+    assert_eq!(node.wait_ready("stays").restarts("main"), 0);
+    for folder in others {
+        fs::remove_dir(folder.join("inner")).unwrap();
+        fs::remove_dir(folder).unwrap();
+    }
+}

@@ -78,6 +78,11 @@ impl DesiredPods {
         self.wanted.contains_key(uid) || self.dropped.contains(uid)
     }
 
+    /// The pods that it [knows](Self::knows).
+    pub fn uids(&self) -> impl Iterator<Item = &PodUid> {
+        self.wanted.keys().chain(&self.dropped)
+    }
+
     /// The sources as last read.
     pub fn sources(&self) -> impl Iterator<Item = &Arc<SourceSnapshot>> {
         self.sources.values()

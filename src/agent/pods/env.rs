@@ -9,15 +9,11 @@ use serde::{Deserialize, Serialize};
 use super::{admission::Admitted, paths::NodePaths, userns::UserNamespaces};
 use crate::{
     agent::{
-        board::Board, clock::Clock, health::HealthMonitor, images::Images, pleg::Pleg, resolver::HostNames,
-        runtime_classes::RuntimeClasses,
+        board::Board, cgroups::NodeCgroups, clock::Clock, health::HealthMonitor, images::Images, pleg::Pleg,
+        resolver::HostNames, runtime_classes::RuntimeClasses,
     },
     cri::Cri,
-    host::cgroup::CgroupMounts,
-    policy::{
-        backoff::RestartBackoff, cgroup::CgroupLayout, lifecycle::PodLifecycle, node::NodeSettings,
-        status::PodFailure,
-    },
+    policy::{backoff::RestartBackoff, lifecycle::PodLifecycle, node::NodeSettings, status::PodFailure},
     store::{CheckpointDir, Schema},
 };
 
@@ -77,10 +73,8 @@ pub struct PodEnv {
     pub clock: Clock,
     /// Folders.
     pub paths: NodePaths,
-    /// Where pods' cgroups are.
-    pub cgroups: CgroupLayout,
-    /// The cgroup file systems.
-    pub cgroup_mounts: CgroupMounts,
+    /// The cgroups of pods.
+    pub cgroups: NodeCgroups,
     /// Where to look for mounts: `/proc/self/mountinfo`.
     pub mountinfo: std::path::PathBuf,
     /// The node's settings.

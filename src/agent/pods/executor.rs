@@ -121,7 +121,7 @@ impl PodWorker {
             pod,
             attempt,
             log_directory: &logs.to_string_lossy(),
-            cgroup_parent: &self.env.cgroups.pod_parent(pod),
+            cgroup_parent: &self.env.cgroups.layout().pod_parent(pod),
             hostname: &hostname.kernel,
             dns: dns.map(|dns| &dns.config),
             user_namespace: self.user_namespace,

@@ -1,4 +1,5 @@
-//! What a pod needs before its sandbox and its containers are made: folders, volumes, log folders.
+//! What a pod needs before its sandbox and its containers are made: folders, volumes, log folders, its
+//! cgroup.
 
 use std::sync::Arc;
 
@@ -11,16 +12,46 @@ use crate::{
         volumes::{self, VolumeContext, make_agent_dir},
     },
     api::{PodExt as _, view::PodStep},
-    policy::security::has_user_namespace,
+    error::chain,
+    policy::{security::has_user_namespace, userns::PodIds},
 };
 
 impl PodWorker {
-    /// Makes the pod's folders and volumes, once for a specification.
+    /// Makes the pod's folders, volumes and cgroup, once for a specification.
     pub(super) async fn prepare(&mut self, pod: &Arc<Pod>) -> Result<(), StepError> {
         if self.prepared {
             return Ok(());
         }
         self.at(PodStep::PreparingVolumes, "make folders and volumes");
+        let (folders, cgroup) = tokio::join!(self.make_folders(pod), self.set_up_cgroup(pod));
+        self.user_namespace = folders?;
+        cgroup?;
+        self.prepared = true;
+        Ok(())
+    }
+
+    /// Has the pod's cgroup as its specification says.
+    async fn set_up_cgroup(&self, pod: &Pod) -> Result<(), StepError> {
+        let done = self.env.cgroups.set_up(pod, &self.env.admitted).await;
+        done.map_err(|error| StepError::new("FailedCreatePodContainer", chain(&error)))
+    }
+
+    /// Has the cgroup of a pod that runs already as its specification says: one that an earlier agent made,
+    /// or of a specification that changed nothing else. Once for a specification, unless it fails.
+    pub(super) async fn adopt_cgroup(&mut self, pod: &Pod) {
+        if self.prepared || self.cgroup_adopted {
+            return;
+        }
+        match self.set_up_cgroup(pod).await {
+            Ok(()) => self.cgroup_adopted = true,
+            Err(error) => {
+                tracing::warn!(pod = %self.full_name, "cannot bring the pod's cgroup up to date: {}", error.message);
+            }
+        }
+    }
+
+    /// Makes the pod's folders and volumes. Answers its range of users, if it has one.
+    async fn make_folders(&self, pod: &Arc<Pod>) -> Result<Option<PodIds>, StepError> {
         let (env, pod) = (Arc::clone(&self.env), Arc::clone(pod));
         let made = tokio::task::spawn_blocking(move || {
             let folder = env.paths.pod(&pod.uid()).ok_or_else(|| {
@@ -51,10 +82,7 @@ impl PodWorker {
             Ok(user_namespace)
         })
         .await;
-        self.user_namespace =
-            made.unwrap_or_else(|error| Err(StepError::new("FailedMount", error.to_string())))?;
-        self.prepared = true;
-        Ok(())
+        made.unwrap_or_else(|error| Err(StepError::new("FailedMount", error.to_string())))
     }
 
     /// Has the running pod's volumes say what the pod is now: its labels and annotations may change while

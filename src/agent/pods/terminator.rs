@@ -23,9 +23,6 @@ use crate::{
 /// A container whose turn comes after the deadline, for the runtime was away or the others took all the
 /// time, still gets so long to end by itself, as with kubelet (`minimumGracePeriodInSeconds`).
 const MIN_SECONDS: i64 = 2;
-/// A cgroup stays busy for a moment after its last process has ended.
-const CGROUP_TRIES: u32 = 20;
-const CGROUP_WAIT: Duration = Duration::from_millis(25);
 
 impl PodWorker {
     /// Stops what runs. Ends in the next state, or with when to try again.
@@ -200,33 +197,8 @@ impl PodWorker {
     }
 
     async fn remove_cgroup(&self) -> Result<(), StepError> {
-        let candidates = match &self.pod {
-            Some(pod) => vec![self.env.cgroups.pod_parent(pod)],
-            None => self.env.cgroups.pod_candidates(&self.uid).to_vec(),
-        };
-        if !self.env.cgroups.per_qos {
-            return Ok(());
-        }
-        for cgroup in candidates {
-            let mut tries = 0;
-            loop {
-                let (env, path) = (Arc::clone(&self.env), cgroup.clone());
-                let removed = tokio::task::spawn_blocking(move || env.cgroup_mounts.remove(&path)).await;
-                match removed {
-                    Ok(Ok(_)) => break,
-                    Ok(Err(error)) if error.kind() == io::ErrorKind::ResourceBusy && tries < CGROUP_TRIES => {
-                        tries += 1;
-                        tokio::time::sleep(CGROUP_WAIT).await;
-                    }
-                    Ok(Err(error)) => {
-                        let message = format!("cannot remove cgroup {cgroup}: {error}");
-                        return Err(StepError::new("FailedRemovePod", message));
-                    }
-                    Err(error) => return Err(StepError::new("FailedRemovePod", error.to_string())),
-                }
-            }
-        }
-        Ok(())
+        let removed = self.env.cgroups.remove(&self.uid).await;
+        removed.map_err(|error| StepError::new("FailedRemovePod", chain(&error)))
     }
 }
 

@@ -67,6 +67,8 @@ pub struct PodWorker {
     pub(super) released: bool,
     /// The host's users and groups behind the pod's own; told by preparing.
     pub(super) user_namespace: Option<PodIds>,
+    /// Whether the cgroup of a pod that needed nothing made is as the present specification says.
+    pub(super) cgroup_adopted: bool,
     /// Whether something was done that no observation is newer than.
     pub(super) unseen: bool,
     /// Whether the pod has the overhead of its runtime class.
@@ -121,6 +123,7 @@ impl PodWorker {
             prepared: false,
             released: false,
             user_namespace: None,
+            cgroup_adopted: false,
             unseen: false,
             admitted,
             classed,
@@ -277,6 +280,7 @@ impl PodWorker {
             if changed && !self.lifecycle.is_stopping() {
                 self.failures.clear();
                 self.prepared = false;
+                self.cgroup_adopted = false;
             }
             if !self.lifecycle.is_stopping() {
                 self.pod = Some(pod);
@@ -518,6 +522,7 @@ impl PodWorker {
         }
         // What is shown must not wait for the clearing.
         self.publish(&Next::Told);
+        self.adopt_cgroup(pod).await;
         self.collect_garbage(observation).await;
     }
 

@@ -124,7 +124,7 @@ pub static SPEC: Table = Table {
         ("priorityClassName", Honoured),
         ("readinessGates", Refuse("not supported yet: the pod would never be ready")),
         ("resourceClaims", Refuse("static pods may not reference resourceclaims")),
-        ("resources", Refuse("resources of the whole pod are not supported yet; those of containers are")),
+        ("resources", Each(&RESOURCES)),
         ("restartPolicy", Honoured),
         ("runtimeClassName", Honoured),
         ("schedulerName", Honoured),
@@ -494,7 +494,7 @@ mod tests {
 
     #[test]
     fn what_is_supported_passes_with_its_defaults() {
-        let spec = "{restartPolicy: Never, hostNetwork: true, hostPID: true, hostIPC: true, priority: 5,
+        let spec = "{resources: {limits: {memory: 1Gi}}, restartPolicy: Never, hostNetwork: true, hostPID: true, hostIPC: true, priority: 5,
             activeDeadlineSeconds: 5, nodeName: n1, shareProcessNamespace: true, runtimeClassName: kata,
             dnsConfig: {}, dnsPolicy: None, hostAliases: [{ip: 192.0.2.1}], hostname: h, subdomain: s,
             setHostnameAsFQDN: true, hostnameOverride: o, overhead: {cpu: 1}, tolerations: [{operator: Exists}], affinity: {},

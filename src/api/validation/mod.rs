@@ -168,6 +168,7 @@ fn check_spec(spec: &PodSpec, problems: &mut Problems) {
     }
     let volumes = volumes::check(spec, problems);
     containers::check(spec, &volumes, problems);
+    resources::check_pod(spec, problems);
 }
 
 fn check_host_users(spec: &PodSpec, problems: &mut Problems) {

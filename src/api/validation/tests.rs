@@ -391,6 +391,26 @@ fn each_rule_is_told_by_path() {
             "spec.volumes[0].emptyDir.sizeLimit: Invalid value",
         ),
         (
+            "/spec/resources",
+            json!({"requests": {"cpu": "1", "ephemeral-storage": "1Gi"}}),
+            "spec.resources.requests[ephemeral-storage]: Unsupported value: \"ephemeral-storage\"",
+        ),
+        (
+            "/spec/resources",
+            json!({"requests": {"cpu": "2"}, "limits": {"cpu": "1"}}),
+            "spec.resources.requests[cpu]: Invalid value: \"2\": must be less than or equal to cpu limit of 1",
+        ),
+        (
+            "/spec/resources",
+            json!({"requests": {"cpu": "100m"}}),
+            "spec.resources.requests[cpu]: Invalid value: \"100m\": must be greater than or equal to aggregate",
+        ),
+        (
+            "/spec/resources",
+            json!({"limits": {"cpu": "900m"}}),
+            "spec.containers[0].resources.limits[cpu]: Invalid value: \"1\": must be less than or equal to pod limits of 900m",
+        ),
+        (
             "/spec/serviceAccountName",
             json!("x"),
             "spec.serviceAccountName: Forbidden: static pods may not reference serviceaccounts",

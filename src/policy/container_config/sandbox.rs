@@ -12,7 +12,13 @@ use crate::{
         labels,
         pod::init_kind,
     },
-    policy::{fingerprints::sandbox_fingerprint, node::NodeSettings, sysctls, userns::PodIds},
+    policy::{
+        fingerprints::sandbox_fingerprint,
+        node::NodeSettings,
+        pod_cgroup::{sandbox_overhead, sandbox_resources},
+        sysctls,
+        userns::PodIds,
+    },
 };
 
 /// What a sandbox's configuration depends on.
@@ -38,7 +44,7 @@ pub struct SandboxInput<'a> {
 
 /// The sandbox's configuration. It is also handed over with each of its containers.
 pub fn sandbox_config(input: &SandboxInput<'_>) -> PodSandboxConfig {
-    let SandboxInput { pod, attempt, log_directory, cgroup_parent, .. } = *input;
+    let SandboxInput { pod, attempt, log_directory, cgroup_parent, node, .. } = *input;
     let name = pod.full_name();
     let mut annotations = pod.metadata.annotations.clone().unwrap_or_default();
     annotations.insert(labels::SANDBOX_FINGERPRINT.to_owned(), sandbox_fingerprint(pod).to_string());
@@ -62,6 +68,8 @@ pub fn sandbox_config(input: &SandboxInput<'_>) -> PodSandboxConfig {
             cgroup_parent: cgroup_parent.to_owned(),
             security_context: Some(sandbox_security(input)),
             sysctls: sysctls::of_pod(pod),
+            resources: Some(sandbox_resources(pod, &node.resources)),
+            overhead: Some(sandbox_overhead(pod, &node.resources)),
             ..LinuxPodSandboxConfig::default()
         }),
         ..PodSandboxConfig::default()

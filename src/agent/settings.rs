@@ -1,0 +1,154 @@
+//! What the agent's parts are told of the configuration and of the machine.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, UdpSocket},
+    path::Path,
+};
+
+use super::{cgroups::NodeCgroups, log_rotation::RotationSettings};
+use crate::{
+    config::{AgentConfig, CgroupDriver},
+    host::{
+        capacity::file_system_bytes,
+        cgroup::{CgroupMounts, Cgroups},
+        machine::Machine,
+    },
+    policy::{
+        allocatable::{NodeResources, Reservations, allocatable},
+        cgroup::CgroupLayout,
+        node::NodeSettings,
+        pod_cgroup::{NodeCapacity, reserved_values},
+        resources::ResourceSettings,
+        security::SecuritySettings,
+        sysctls::AllowedSysctls,
+    },
+};
+
+/// `None` where rotation is turned off.
+pub(super) fn rotation_settings(config: &AgentConfig) -> Option<RotationSettings> {
+    Some(RotationSettings {
+        pod_logs: config.pod_logs_dir.clone(),
+        max_size: config.container_log_max_size?,
+        max_files: config.container_log_max_files,
+        workers: config.container_log_max_workers,
+        interval: config.container_log_monitor_interval,
+    })
+}
+
+pub(super) fn node_settings(config: &AgentConfig, machine: &Machine, cgroups: &CgroupMounts) -> NodeSettings {
+    let none = BTreeMap::new();
+    NodeSettings {
+        name: config.node_name.clone(),
+        host_ips: host_ips(config),
+        container_gc: config.container_gc,
+        cluster_dns: config.cluster_dns.clone(),
+        cluster_domain: config.cluster_domain.clone(),
+        hostname_override: config.feature_gates.enabled("HostnameOverride"),
+        resources: ResourceSettings {
+            node_memory_bytes: machine.memory_bytes,
+            node_swap_bytes: machine.swap_bytes,
+            cpu_cfs_quota: config.cpu_cfs_quota,
+            cpu_cfs_period_micros: i64::try_from(config.cpu_cfs_quota_period.as_micros()).unwrap_or(i64::MAX),
+            cgroup_v2: cgroups.is_v2(),
+            swap_controller: cgroups.limits_swap(),
+            limited_swap: config.limited_swap,
+            single_process_oom_kill: config.single_process_oom_kill,
+            hugepage_sizes: machine.hugepage_bytes.keys().copied().collect(),
+            pod_pids_limit: config.pod_pids_limit,
+        },
+        allocatable: allocatable(
+            NodeResources {
+                milli_cpu: i64::from(machine.cpus).saturating_mul(1000),
+                memory_bytes: machine.memory_bytes,
+                ephemeral_storage_bytes: told("the disk's size", file_system_bytes(&config.root_dir)),
+            },
+            &Reservations {
+                kube: config.kubelet.kube_reserved.as_ref().unwrap_or(&none),
+                system: config.kubelet.system_reserved.as_ref().unwrap_or(&none),
+                system_cpus: config.kubelet.reserved_system_cpus.as_deref().unwrap_or_default(),
+                eviction_hard: config.kubelet.eviction_hard.as_ref().unwrap_or(&none),
+            },
+        ),
+        env_files: config.feature_gates.enabled("EnvFiles"),
+        security: security_settings(config),
+    }
+}
+
+/// What the machine tells, or nothing where it does not.
+fn told(what: &str, answer: std::io::Result<i64>) -> i64 {
+    answer.unwrap_or_else(|error| {
+        tracing::warn!("cannot find out {what}, which containers without a limit are told: {error}");
+        0
+    })
+}
+
+fn security_settings(config: &AgentConfig) -> SecuritySettings {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    SecuritySettings {
+        seccomp_default: config.seccomp_default,
+        seccomp_root: config.root_dir.join("seccomp").to_string_lossy().into_owned(),
+        sysctls: AllowedSysctls {
+            kernel: AllowedSysctls::kernel_version(&read("/proc/sys/kernel/osrelease")),
+            unsafe_patterns: config.allowed_unsafe_sysctls.clone(),
+        },
+        // As the runtimes find it out.
+        app_armor: Path::new("/sys/kernel/security/apparmor").exists()
+            && read("/sys/module/apparmor/parameters/enabled").starts_with('Y'),
+        user_namespaces: config.feature_gates.enabled("UserNamespacesSupport"),
+        masked_paths: throttling_counters(Path::new("/sys/devices/system/cpu")),
+    }
+}
+
+/// The folder of each CPU that has counters of its thermal throttling.
+fn throttling_counters(cpus: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(cpus).into_iter().flatten().flatten();
+    let mut found: Vec<String> = entries
+        .map(|entry| entry.path().join("thermal_throttle"))
+        .filter(|path| path.is_dir())
+        .map(|path| path.to_string_lossy().into_owned())
+        .collect();
+    found.sort_unstable();
+    found
+}
+
+pub(super) fn node_cgroups(
+    config: &AgentConfig,
+    driver: CgroupDriver,
+    mounts: CgroupMounts,
+    machine: &Machine,
+    settings: &ResourceSettings,
+) -> NodeCgroups {
+    let layout = CgroupLayout { driver, root: config.cgroup_root.clone(), per_qos: config.cgroups_per_qos };
+    let capacity = NodeCapacity {
+        cpus: machine.cpus,
+        pids: machine.pids,
+        hugepage_bytes: machine.hugepage_bytes.clone(),
+        reserved: config.reserved_from_pods.clone(),
+    };
+    let reserved = config
+        .reserved_cgroups
+        .iter()
+        .map(|reserved| (reserved.cgroup.clone(), reserved_values(&reserved.amounts, reserved.compressible)));
+    let reserved = reserved.collect();
+    let cgroups = match driver {
+        CgroupDriver::Cgroupfs => Cgroups::with_files(mounts),
+        CgroupDriver::Systemd => Cgroups::with_systemd(mounts),
+    };
+    NodeCgroups::new(layout, cgroups, settings.clone(), capacity, reserved)
+}
+
+/// The configured addresses, else the one that the machine would speak from: a UDP socket that is connected
+/// to a public address, over which nothing is sent, tells it.
+fn host_ips(config: &AgentConfig) -> Vec<IpAddr> {
+    if !config.node_ips.is_empty() {
+        return config.node_ips.clone();
+    }
+    let speaks_from = |bind: &str, to: &str| {
+        let socket = UdpSocket::bind(bind).ok()?;
+        socket.connect(to).ok()?;
+        Some(socket.local_addr().ok()?.ip())
+    };
+    let found = speaks_from("0.0.0.0:0", "192.0.2.1:9").or_else(|| speaks_from("[::]:0", "[2001:db8::1]:9"));
+    found.into_iter().collect()
+}

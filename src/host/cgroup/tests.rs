@@ -1,0 +1,203 @@
+//! Groups made and set in folders of our own: v1 and v2 without a kernel behind, whose files are put there
+//! as it would.
+
+use std::fmt::Write as _;
+
+use super::*;
+use crate::api::cgroup::Limit;
+
+struct World {
+    root: tempfile::TempDir,
+}
+
+impl World {
+    fn new(mounts: &[(&str, &str, &str)]) -> (Self, CgroupMounts) {
+        let root = tempfile::tempdir().unwrap();
+        let mut table = String::from("3 0 0:3 / /proc rw - proc proc rw\n");
+        for (n, (name, kind, options)) in mounts.iter().enumerate() {
+            let point = root.path().join(name);
+            fs::create_dir_all(&point).unwrap();
+            writeln!(table, "{n} 0 0:{n} / {} rw shared:1 - {kind} cgroup rw,{options}", point.display())
+                .unwrap();
+        }
+        let mountinfo = root.path().join("mountinfo");
+        fs::write(&mountinfo, table).unwrap();
+        let mounts = CgroupMounts::find(&mountinfo).unwrap();
+        (Self { root }, mounts)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    /// Puts a group's files there.
+    fn group(&self, name: &str, files: &[(&str, &str)]) {
+        fs::create_dir_all(self.path(name)).unwrap();
+        for (file, text) in files {
+            fs::write(self.path(name).join(file), format!("{text}\n")).unwrap();
+        }
+    }
+
+    fn read(&self, file: &str) -> String {
+        fs::read_to_string(self.path(file)).unwrap().trim().to_owned()
+    }
+}
+
+const V1: [(&str, &str, &str); 5] = [
+    ("cpu,cpuacct", "cgroup", "cpu,cpuacct"),
+    ("memory", "cgroup", "memory"),
+    ("pids", "cgroup", "pids"),
+    ("hugetlb", "cgroup", "hugetlb"),
+    ("unified", "cgroup2", ""),
+];
+
+fn values() -> CgroupValues {
+    CgroupValues {
+        cpu_shares: Some(512),
+        cpu_quota_micros: Some(Limit::Of(50_000)),
+        cpu_period_micros: Some(100_000),
+        memory_bytes: Some(Limit::Of(64 << 20)),
+        pids: Some(Limit::Of(100)),
+        hugepage_bytes: [(2 << 20, Limit::Of(0))].into(),
+        unified: [("memory.min".to_owned(), "4096".to_owned())].into(),
+    }
+}
+
+#[test]
+fn a_cgroup_goes_from_every_hierarchy() {
+    let (world, mounts) = World::new(&[("cpu", "cgroup", "cpu"), ("memory", "cgroup2", "x")]);
+    let (cpu, memory) = (world.path("cpu"), world.path("memory"));
+    for hierarchy in [&cpu, &memory] {
+        fs::create_dir_all(hierarchy.join("kubepods/podu/container")).unwrap();
+    }
+    assert!(mounts.remove("/kubepods/podu").unwrap());
+    assert!(!mounts.remove("/kubepods/podu").unwrap());
+    assert!(cpu.join("kubepods").is_dir() && !memory.join("kubepods/podu").exists());
+    for bad in ["", "/", "kubepods", "/a/../b", "/a//b"] {
+        assert!(mounts.remove(bad).is_err() && mounts.children(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn values_go_to_the_controllers_of_v1() {
+    let (world, mounts) = World::new(&V1);
+    assert!(!mounts.is_v2());
+    world.group(
+        "cpu,cpuacct/k/p",
+        &[("cpu.shares", "1024"), ("cpu.cfs_period_us", "100000"), ("cpu.cfs_quota_us", "-1")],
+    );
+    world.group("memory/k/p", &[("memory.limit_in_bytes", "9223372036854771712")]);
+    world.group("pids/k/p", &[("pids.max", "max")]);
+    world.group("hugetlb/k/p", &[("hugetlb.2MB.limit_in_bytes", "9223372036854771712")]);
+    assert!(!mounts.is_set("/k/p", &values()));
+    mounts.apply("/k/p", &values(), &Once::default()).unwrap();
+    assert!(mounts.is_set("/k/p", &values()));
+    assert_eq!(world.read("cpu,cpuacct/k/p/cpu.shares"), "512");
+    assert_eq!(world.read("cpu,cpuacct/k/p/cpu.cfs_quota_us"), "50000");
+    // Nothing was written that said the same already.
+    assert!(fs::read_to_string(world.path("cpu,cpuacct/k/p/cpu.cfs_period_us")).unwrap().ends_with('\n'));
+    assert_eq!(world.read("memory/k/p/memory.limit_in_bytes"), (64 << 20).to_string());
+    assert_eq!(world.read("pids/k/p/pids.max"), "100");
+    assert_eq!(world.read("hugetlb/k/p/hugetlb.2MB.limit_in_bytes"), "0");
+    // v2 beside v1 is systemd's.
+    assert!(!world.path("unified/k").exists());
+}
+
+#[test]
+fn what_a_kernel_lacks_is_said_once_and_the_rest_is_set() {
+    let (world, mounts) = World::new(&V1[..3]);
+    world.group("memory/k/p", &[("memory.limit_in_bytes", "1")]);
+    let once = Once::default();
+    // The groups of the others are made, and have no files here.
+    mounts.apply("/k/p", &values(), &once).unwrap();
+    assert!(world.path("cpu,cpuacct/k/p").is_dir() && world.path("pids/k/p").is_dir());
+    assert_eq!(world.read("memory/k/p/memory.limit_in_bytes"), (64 << 20).to_string());
+    // A value that the kernel refuses is no lack of rights: it is told to the caller.
+    fs::create_dir(world.path("pids/k/p/pids.max")).unwrap();
+    let error = mounts.apply("/k/p", &values(), &once).unwrap_err().to_string();
+    assert!(error.contains("pids.max") && error.contains("100"), "{error}");
+}
+
+#[test]
+fn a_new_group_of_v1_inherits_its_cpus() {
+    let (world, mounts) = World::new(&[("cpuset", "cgroup", "cpuset"), ("cpu", "cgroup", "cpu")]);
+    world.group("cpuset", &[("cpuset.cpus", "0-1"), ("cpuset.mems", "0")]);
+    // Without a kernel a new folder is empty: only that nothing fails can be seen here, tests on a real
+    // hierarchy start containers in it.
+    mounts.apply("/k/p", &CgroupValues::default(), &Once::default()).unwrap();
+    assert!(world.path("cpuset/k/p").is_dir() && world.path("cpu/k/p").is_dir());
+}
+
+#[test]
+fn v2_hands_controllers_down_and_sets_its_own_words() {
+    let (world, mounts) = World::new(&[("cg", "cgroup2", "nsdelegate"), ("other/longer", "cgroup2", "")]);
+    assert!(mounts.is_v2());
+    world.group("cg", &[("cgroup.controllers", "cpu memory pids"), ("cgroup.subtree_control", "memory")]);
+    world.group("cg/k", &[("cgroup.controllers", "cpu memory pids"), ("cgroup.subtree_control", "")]);
+    world.group(
+        "cg/k/p",
+        &[
+            ("cgroup.controllers", ""),
+            ("cgroup.subtree_control", ""),
+            ("cpu.weight", "100"),
+            ("cpu.max", "max 100000"),
+            ("memory.max", "max"),
+            ("memory.min", "0"),
+            ("pids.max", "max"),
+            ("hugetlb.2MB.max", "max"),
+            ("memory.swap.max", "max"),
+        ],
+    );
+    assert!(!mounts.limits_swap(), "no group right below the root has the file");
+    world.group("cg/k", &[("memory.swap.max", "max")]);
+    assert!(mounts.limits_swap());
+    mounts.apply("/k/p", &values(), &Once::default()).unwrap();
+    assert_eq!(world.read("cg/cgroup.subtree_control"), "+cpu +pids");
+    assert_eq!(world.read("cg/k/cgroup.subtree_control"), "+cpu +memory +pids");
+    assert_eq!(world.read("cg/k/p/cgroup.subtree_control"), "");
+    for (file, text) in [
+        ("cpu.weight", "20"),
+        ("cpu.max", "50000 100000"),
+        ("memory.max", "67108864"),
+        ("memory.min", "4096"),
+        ("pids.max", "100"),
+        ("hugetlb.2MB.max", "0"),
+    ] {
+        assert_eq!(world.read(&format!("cg/k/p/{file}")), text, "{file}");
+    }
+    assert!(mounts.is_set("/k/p", &values()));
+    let open = CgroupValues {
+        cpu_quota_micros: Some(Limit::Unlimited),
+        memory_bytes: Some(Limit::Unlimited),
+        pids: Some(Limit::Unlimited),
+        ..values()
+    };
+    mounts.apply("/k/p", &open, &Once::default()).unwrap();
+    assert_eq!(world.read("cg/k/p/cpu.max"), "max 100000");
+    assert_eq!(world.read("cg/k/p/memory.max"), "max");
+}
+
+#[test]
+fn children_and_processes_of_all_hierarchies() {
+    let (world, mounts) = World::new(&V1);
+    world.group("cpu,cpuacct/k/podA", &[("cgroup.procs", "12\n7")]);
+    world.group("memory/k/podB/c", &[("cgroup.procs", "3")]);
+    world.group("memory/k/podB", &[("cgroup.procs", "")]);
+    assert_eq!(mounts.children("/k").unwrap(), ["podA".to_owned(), "podB".to_owned()].into());
+    assert_eq!(mounts.children("/none").unwrap(), BTreeSet::new());
+    assert_eq!(mounts.processes("/k/podA").unwrap(), [7, 12].into());
+    assert_eq!(mounts.processes("/k/podB").unwrap(), [3].into());
+    assert_eq!(mounts.processes("/k/podC").unwrap(), BTreeSet::new());
+}
+
+#[tokio::test]
+async fn through_the_handle() {
+    let (world, mounts) = World::new(&[("pids", "cgroup", "pids"), ("cpu", "cgroup", "cpu")]);
+    let cgroups = Arc::new(Cgroups::with_files(mounts));
+    cgroups.apply("/k/p", &CgroupValues::default()).await.unwrap();
+    assert!(world.path("pids/k/p").is_dir());
+    cgroups.remove("/k/p").await.unwrap();
+    cgroups.remove("/k/p").await.unwrap();
+    assert!(world.path("pids/k").is_dir() && !world.path("pids/k/p").exists());
+    assert!(cgroups.remove("k").await.is_err());
+}
