@@ -9,6 +9,7 @@ pub mod images;
 pub mod logs;
 pub mod pleg;
 pub mod pods;
+pub mod probes;
 pub mod sources;
 pub mod sync_loop;
 pub mod view;
@@ -35,6 +36,7 @@ use self::{
         env::{POD_RECORD, PodEnv, PodRecord, PodRecords},
         paths::NodePaths,
     },
+    probes::Prober,
     sources::{
         PodSource, SourceSnapshot,
         file::{FileSource, FileSourceConfig},
@@ -98,6 +100,7 @@ pub async fn run(mut config: AgentConfig, stop: CancellationToken) -> Result<(),
     }
     let serving = tokio::spawn(socket.serve(Arc::clone(&view), aside.clone()));
     tokio::spawn(Arc::clone(&parts.sync_loop.health).run(aside.clone()));
+    tokio::spawn(Arc::clone(&parts.sync_loop.env.probes).run(aside.clone()));
     parts.sources.into_iter().for_each(|source| source.spawn(&aside));
     let notifier = Arc::new(Notifier::from_env());
     tokio::spawn(feed_watchdog(Arc::clone(&notifier), Arc::clone(&view), aside.clone()));
@@ -152,6 +155,7 @@ impl Parts {
         };
         let (store, records) = open_records(&paths)?;
         let events = cri.events();
+        let probes = Prober::new(Arc::clone(&cri), clock);
         let env = Arc::new(PodEnv {
             images: Images::new(
                 Arc::clone(&cri),
@@ -176,6 +180,7 @@ impl Parts {
             mountinfo: "/proc/self/mountinfo".into(),
             node: node_settings(config),
             admitted: Admitted::default(),
+            probes,
             backoff: RestartBackoff::with_max(config.max_container_restart_period),
             board: board::Board::default(),
             records: store,

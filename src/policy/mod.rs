@@ -13,6 +13,7 @@ pub mod grace;
 pub mod lifecycle;
 pub mod node;
 pub mod pod_actions;
+pub mod probe;
 pub mod qos;
 pub mod resources;
 pub mod restart;

@@ -23,6 +23,7 @@ use nodectl::{
             env::{POD_RECORD, PodEnv, PodRecord, PodRecords},
             paths::NodePaths,
         },
+        probes::Prober,
         sources::{PodSource, SourceSnapshot},
         sync_loop::{LoopState, SyncLoop},
     },
@@ -138,6 +139,7 @@ impl Node {
         let events = cri.events();
         let limits =
             PullLimits { at_once: ImagePulls::Parallel { limit: Some(3) }, per_second: Some(5), burst: 10 };
+        let probes = Prober::new(Arc::clone(&cri), clock);
         let env = Arc::new(PodEnv {
             images: Images::new(Arc::clone(&cri), limits),
             cri,
@@ -159,6 +161,7 @@ impl Node {
                 ..NodeSettings::default()
             },
             admitted: Admitted::default(),
+            probes,
             backoff: RestartBackoff::default(),
             board: Board::default(),
             records: store,
@@ -184,6 +187,7 @@ impl Node {
             state: Arc::clone(&state),
         };
         tokio::spawn(health.run(stop.clone()));
+        tokio::spawn(Arc::clone(&env.probes).run(stop.clone()));
         let looping = Some(tokio::spawn(sync_loop.run(stop.clone())));
         Agent { world: Arc::clone(&self.world), env, state, senders, stop, looping }
     }

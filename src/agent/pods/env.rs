@@ -1,6 +1,6 @@
 //! What pod workers share: handles and settings, all of them read-only.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
@@ -8,12 +8,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{admission::Admitted, paths::NodePaths};
 use crate::{
-    agent::{board::Board, clock::Clock, health::HealthMonitor, images::Images, pleg::Pleg},
+    agent::{board::Board, clock::Clock, health::HealthMonitor, images::Images, pleg::Pleg, probes::Prober},
+    api::ContainerId,
     cri::Cri,
     host::cgroup::CgroupMounts,
     policy::{
         backoff::RestartBackoff, cgroup::CgroupLayout, lifecycle::PodLifecycle, node::NodeSettings,
-        status::PodFailure,
+        probe::Kept, status::PodFailure,
     },
     store::{CheckpointDir, Schema},
 };
@@ -31,6 +32,10 @@ pub struct PodRecord {
     /// Why it failed as a whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
+    /// What probes had found of its containers: a container that was ready stays so under the next agent
+    /// until a probe fails.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub probes: BTreeMap<ContainerId, Kept>,
 }
 
 /// A [`PodFailure`] on disk.
@@ -84,6 +89,8 @@ pub struct PodEnv {
     pub node: NodeSettings,
     /// The pods that the node has taken.
     pub admitted: Admitted,
+    /// Probes.
+    pub probes: Arc<Prober>,
     /// Crash-loop delays.
     pub backoff: RestartBackoff,
     /// What is shown of pods.

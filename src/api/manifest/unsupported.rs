@@ -52,7 +52,6 @@ use Verdict::{Each, Honoured, Refuse, Unless, Warn};
 const API_ONLY: &str = "ignored: only an API server sets it";
 const VOLUME: &str = "this type of volume is not supported yet; emptyDir and hostPath are";
 const SECURITY: &str = "not supported yet, and the pod must not run without it";
-const PROBE: &str = "probes are not supported yet, and the pod would never be found unhealthy";
 
 /// `Pod`.
 pub static POD: Table = Table {
@@ -122,7 +121,10 @@ pub static SPEC: Table = Table {
         ("preemptionPolicy", Honoured),
         ("priority", Honoured),
         ("priorityClassName", Honoured),
-        ("readinessGates", Refuse("not supported yet: the pod would never be ready")),
+        (
+            "readinessGates",
+            Warn("without an API server nothing sets these conditions: the pod runs and is never ready"),
+        ),
         ("resourceClaims", Refuse("static pods may not reference resourceclaims")),
         ("resources", Refuse("resources of the whole pod are not supported yet; those of containers are")),
         ("restartPolicy", Honoured),
@@ -173,17 +175,17 @@ pub static CONTAINER: Table = Table {
         ("envFrom", Refuse("not supported yet: the container would lack these variables")),
         ("image", Honoured),
         ("imagePullPolicy", Honoured),
-        ("lifecycle", Refuse("hooks and stop signals are not supported yet, and would not take effect")),
-        ("livenessProbe", Refuse(PROBE)),
+        ("lifecycle", Each(&LIFECYCLE)),
+        ("livenessProbe", Honoured),
         ("name", Honoured),
         ("ports", Honoured),
-        ("readinessProbe", Refuse(PROBE)),
+        ("readinessProbe", Honoured),
         ("resizePolicy", Warn("ignored: resources of a running static pod are not changed in place")),
         ("resources", Each(&RESOURCES)),
         ("restartPolicy", Honoured),
         ("restartPolicyRules", Honoured),
         ("securityContext", Each(&SECURITY_CONTEXT)),
-        ("startupProbe", Refuse(PROBE)),
+        ("startupProbe", Honoured),
         ("stdin", Unless(&["false"], "not supported yet: nothing could attach to it")),
         ("stdinOnce", Unless(&["false"], "not supported yet: nothing could attach to it")),
         ("terminationMessagePath", Unless(&["/dev/termination-log"], "another path is not supported yet")),
@@ -192,6 +194,23 @@ pub static CONTAINER: Table = Table {
         ("volumeDevices", Refuse("block devices are not supported yet")),
         ("volumeMounts", Each(&VOLUME_MOUNT)),
         ("workingDir", Honoured),
+    ],
+};
+
+/// `Lifecycle`.
+pub static LIFECYCLE: Table = Table {
+    kind: "Lifecycle",
+    fields: &[("postStart", Each(&HOOK)), ("preStop", Each(&HOOK)), ("stopSignal", Honoured)],
+};
+
+/// `LifecycleHandler`.
+pub static HOOK: Table = Table {
+    kind: "LifecycleHandler",
+    fields: &[
+        ("exec", Honoured),
+        ("httpGet", Honoured),
+        ("sleep", Honoured),
+        ("tcpSocket", Refuse("no kubelet runs such a hook either: it would always fail")),
     ],
 };
 
@@ -296,12 +315,14 @@ pub static EMPTY_DIR: Table = Table {
 };
 
 /// Every table, for the check that none misses a field.
-pub static TABLES: [&Table; 11] = [
+pub static TABLES: [&Table; 13] = [
     &POD,
     &METADATA,
     &SPEC,
     &POD_SECURITY,
     &CONTAINER,
+    &LIFECYCLE,
+    &HOOK,
     &ENV,
     &RESOURCES,
     &SECURITY_CONTEXT,
@@ -416,6 +437,8 @@ mod tests {
             fields_of::<core::PodSpec>(),
             fields_of::<core::PodSecurityContext>(),
             fields_of::<core::Container>(),
+            fields_of::<core::Lifecycle>(),
+            fields_of::<core::LifecycleHandler>(),
             fields_of::<core::EnvVar>(),
             fields_of::<core::ResourceRequirements>(),
             fields_of::<core::SecurityContext>(),
@@ -455,6 +478,9 @@ mod tests {
             containers: [{name: c, image: x, command: [a], args: [b], workingDir: /, env: [{name: A, value: b}],
               ports: [{containerPort: 1}], resources: {limits: {cpu: 1}}, restartPolicy: Never,
               restartPolicyRules: [{action: Restart, exitCodes: {operator: In, values: [1]}}],
+              livenessProbe: {exec: {command: [a]}}, readinessProbe: {httpGet: {port: 1}},
+              startupProbe: {grpc: {port: 1}},
+              lifecycle: {postStart: {exec: {command: [a]}}, preStop: {sleep: {seconds: 1}}},
               securityContext: {}, volumeMounts: [{name: v, mountPath: /v, readOnly: true}]}],
             volumes: [{name: v}, {name: h, hostPath: {path: /}}, {name: e, emptyDir: {}}]}";
         assert_eq!(support(spec), Support::default());
@@ -465,7 +491,7 @@ mod tests {
         let found = support(
             "{hostUsers: false, shareProcessNamespace: true, runtimeClassName: kata, dnsConfig: {}, dnsPolicy: None,
             securityContext: {runAsUser: 0, runAsNonRoot: false},
-            containers: [{name: c, image: x, livenessProbe: {exec: {command: [a]}}, lifecycle: {},
+            containers: [{name: c, image: x, lifecycle: {postStart: {tcpSocket: {port: 1}}},
               env: [{name: A, valueFrom: {fieldRef: {fieldPath: metadata.name}}}],
               securityContext: {allowPrivilegeEscalation: false, privileged: true, runAsUser: 0},
               volumeMounts: [{name: v, mountPath: /v, subPath: x}], tty: true}],
@@ -477,8 +503,7 @@ mod tests {
             refused,
             [
                 "spec.containers[0].env[0].valueFrom",
-                "spec.containers[0].lifecycle",
-                "spec.containers[0].livenessProbe",
+                "spec.containers[0].lifecycle.postStart.tcpSocket",
                 "spec.containers[0].securityContext.allowPrivilegeEscalation",
                 "spec.containers[0].securityContext.privileged",
                 "spec.containers[0].securityContext.runAsUser",

@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::EnvVar;
 
 use super::*;
 use crate::{
-    api::ContainerKind,
+    api::{ContainerKind, cri::Signal},
     policy::{fingerprints::container_fingerprint, testing},
 };
 
@@ -77,4 +77,21 @@ fn host_names_fit_the_kernel() {
     assert_eq!(pod_hostname(&pod), "given");
     pod.spec.as_mut().unwrap().host_network = Some(true);
     assert_eq!(sandbox(&pod).hostname, "");
+}
+
+#[test]
+fn the_stop_signal_is_asked_of_the_runtime() {
+    let mut pod = testing::pod(&["a"]);
+    let asked = |pod: &Pod| testing::ContainerParts::of(pod).with(container_config).unwrap().stop_signal();
+    assert_eq!(asked(&pod), Signal::RuntimeDefault);
+    for (name, expected) in [
+        ("SIGUSR1", Signal::Sigusr1),
+        ("SIGRTMIN+3", Signal::Sigrtminplus3),
+        ("SIGRTMAX-14", Signal::Sigrtmaxminus14),
+        ("SIGRTMAX", Signal::Sigrtmax),
+    ] {
+        pod.spec.as_mut().unwrap().containers[0].lifecycle =
+            serde_json::from_value(serde_json::json!({"stopSignal": name})).unwrap();
+        assert_eq!(asked(&pod), expected, "{name}");
+    }
 }
