@@ -51,3 +51,74 @@ async fn ask(address: &str, service: &str) -> ProbeResult {
         Err(status) => ProbeResult::Failure(format!("{address}: {:?}: {}", status.code(), status.message())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use http_body_util::StreamBody;
+    use hyper::{
+        Request, Response,
+        body::{Bytes, Frame, Incoming},
+        header::{HeaderMap, HeaderValue},
+        service::service_fn,
+    };
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(5);
+
+    /// A health server that gives one answer: a status of the protocol, or an error's code.
+    async fn server(answer: Result<u8, &'static str>) -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let service = service_fn(move |request: Request<Incoming>| async move {
+            assert_eq!(request.uri().path(), "/grpc.health.v1.Health/Check");
+            assert!(request.headers()["user-agent"].to_str().unwrap().starts_with("kube-probe/"));
+            let mut trailers = HeaderMap::new();
+            trailers.insert("grpc-status", HeaderValue::from_static(answer.err().unwrap_or("0")));
+            let message = answer.ok().map(|status| Frame::data(Bytes::from(vec![0, 0, 0, 0, 2, 8, status])));
+            let frames = message.into_iter().chain([Frame::trailers(trailers)]).map(Ok::<_, Infallible>);
+            let body = StreamBody::new(tokio_stream::iter(frames.collect::<Vec<_>>()));
+            Response::builder().header("content-type", "application/grpc").body(body)
+        });
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let serving = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                    .serve_connection(TokioIo::new(stream), service);
+                tokio::spawn(serving);
+            }
+        });
+        port
+    }
+
+    #[tokio::test]
+    async fn only_serving_passes() {
+        let ask = async |answer| check("127.0.0.1", server(answer).await, "a", SECOND).await;
+        assert_eq!(ask(Ok(1)).await, ProbeResult::Success(String::new()));
+        for (answer, word) in [
+            (Ok(0), "UNKNOWN"),
+            (Ok(2), "NOT_SERVING"),
+            (Ok(3), "SERVICE_UNKNOWN"),
+            (Err("12"), "no gRPC health service"),
+            (Err("5"), "NotFound"),
+        ] {
+            let result = ask(answer).await;
+            assert!(matches!(&result, ProbeResult::Failure(said) if said.contains(word)), "{result:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_there_and_no_answer_are_failures() {
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = silent.local_addr().unwrap().port();
+        let late = check("127.0.0.1", port, "", Duration::from_millis(100)).await;
+        assert!(matches!(&late, ProbeResult::Failure(said) if said.contains("did not answer")), "{late:?}");
+        drop(silent);
+        let gone = check("127.0.0.1", port, "", SECOND).await;
+        assert!(matches!(&gone, ProbeResult::Failure(said) if said.contains("cannot reach")), "{gone:?}");
+    }
+}

@@ -276,9 +276,11 @@ impl Target {
             .handshake(TokioIo::new(stream))
             .await
             .map_err(broken)?;
+        // Handed over before the connection is first read: a server may answer without having been asked.
+        let answer = sender.send_request(request);
         // It ends with the answer's body, or when whoever reads that goes.
         tokio::spawn(connection);
-        sender.send_request(request).await.map_err(broken)
+        answer.await.map_err(broken)
     }
 }
 

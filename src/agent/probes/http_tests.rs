@@ -134,3 +134,51 @@ fn where_redirects_lead() {
         assert_eq!(lead(nowhere), None, "{nowhere}");
     }
 }
+
+/// A certificate that names nobody, is signed by itself and has long expired, and its key.
+const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\n\
+    MIIBeDCCAR2gAwIBAgIUftcjoSgG1fdjm4lARAHCVQMafDQwCgYIKoZIzj0EAwIw\n\
+    ETEPMA0GA1UEAwwGbm9ib2R5MB4XDTI2MTEyMTExMTU0M1oXDTI2MTEyMjExMTU0\n\
+    M1owETEPMA0GA1UEAwwGbm9ib2R5MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE\n\
+    vTw0ahRK9NJtJTgEmamqDLYLHRqae+fXAnRn/w8xTnOiHI3vVcCMZyA5MiljsggI\n\
+    SHDS6ZSK5Y82xKBrLJJ8HaNTMFEwHQYDVR0OBBYEFHGw6GKFlVesRw4s+gk+yC/u\n\
+    89ZXMB8GA1UdIwQYMBaAFHGw6GKFlVesRw4s+gk+yC/u89ZXMA8GA1UdEwEB/wQF\n\
+    MAMBAf8wCgYIKoZIzj0EAwIDSQAwRgIhAK9vtytNq18m9CHhxJ9YxBlolcFxgKZq\n\
+    sKsJEloUxNxDAiEAwvhsSwX07sqe2RwHZG+Nxg7J+rMAMp49w9+57vKDN3g=\n\
+    -----END CERTIFICATE-----";
+const KEY: &str = "-----BEGIN PRIVATE KEY-----\n\
+    MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg3EJjdtyuqpNcPAA2\n\
+    DHNdFIOp3qH1wpQeE5plDad9uwqhRANCAAS9PDRqFEr00m0lOASZqaoMtgsdGpp7\n\
+    59cCdGf/DzFOc6Icje9VwIxnIDkyKWOyCAhIcNLplIrljzbEoGssknwd\n\
+    -----END PRIVATE KEY-----";
+
+#[tokio::test]
+async fn any_certificate_will_do() {
+    use rustls::pki_types::{PrivateKeyDer, pem::PemObject as _};
+    let key = PrivateKeyDer::from_pem_slice(KEY.as_bytes()).unwrap();
+    let certificate = CertificateDer::from_pem_slice(CERTIFICATE.as_bytes()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut stream = acceptor.accept(stream).await.unwrap();
+        let mut head = [0; 1024];
+        assert!(stream.read(&mut head).await.unwrap() > 0);
+        stream.write_all(answer(200, "", "over tls").as_bytes()).await.unwrap();
+        stream.shutdown().await.ok();
+    });
+    let well = get(&Get { https: true, ..to(port, "/") }, SECOND).await.unwrap();
+    assert_eq!(well, Answer { status: 200, body: "over tls".into() });
+    // A server without TLS is no success over it.
+    let (port, _) = server(vec![answer(200, "", "")]).await;
+    let plain = get(&Get { https: true, ..to(port, "/") }, Some(Duration::from_millis(200))).await;
+    assert!(matches!(plain, Err(GetError::Failed(_))));
+}
