@@ -19,6 +19,7 @@ const BOXED: [&str; 6] = [
 const PROTO_ROOT: &str = "proto";
 const CRI: &str = "runtime/v1/api.proto";
 const CONTAINERD_EVENTS: &str = "containerd/services/events/v1/events.proto";
+const GRPC_HEALTH: &str = "grpc/health/v1/health.proto";
 const CONTAINERD_PAYLOADS: &str = "containerd/events/events.proto";
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -45,6 +46,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     cri_client.compile_fds(cri)?;
     client_only().compile_fds(protox::compile([CONTAINERD_EVENTS, CONTAINERD_PAYLOADS], [PROTO_ROOT])?)?;
+    client_only().compile_fds(protox::compile([GRPC_HEALTH], [PROTO_ROOT])?)?;
 
     println!("cargo::rerun-if-changed={PROTO_ROOT}");
     println!("cargo::rerun-if-changed=build.rs");

@@ -286,9 +286,9 @@ fn bad_manifests_are_named_and_harm_nobody() {
     fs::write(node.manifests().join("empty.yaml"), "").unwrap();
     node.wait_problem(&["empty.yaml"]);
     let mut unsupported = other("unsupported");
-    unsupported["spec"]["containers"][0]["livenessProbe"] = json!({"exec": {"command": ["true"]}});
+    unsupported["spec"]["containers"][0]["lifecycle"] = json!({"postStart": {"tcpSocket": {"port": 1}}});
     node.put(&unsupported);
-    node.wait_problem(&["unsupported.json", "livenessProbe"]);
+    node.wait_problem(&["unsupported.json", "tcpSocket"]);
     let mut volume = other("volume");
     volume["spec"]["volumes"] = json!([{"name": "x", "configMap": {"name": "y"}}]);
     node.put(&volume);

@@ -12,6 +12,7 @@ pub mod log_rotation;
 pub mod logs;
 pub mod pleg;
 pub mod pods;
+pub mod probes;
 pub mod resolver;
 pub mod runtime_classes;
 mod settings;
@@ -44,6 +45,7 @@ use self::{
         paths::NodePaths,
         userns::UserNamespaces,
     },
+    probes::Prober,
     resolver::HostNames,
     runtime_classes::RuntimeClasses,
     settings::{node_cgroups, node_settings, rotation_settings},
@@ -114,6 +116,7 @@ pub async fn run(mut config: AgentConfig, stop: CancellationToken) -> Result<(),
     }
     let serving = tokio::spawn(socket.serve(Arc::clone(&view), aside.clone()));
     tokio::spawn(Arc::clone(&parts.sync_loop.health).run(aside.clone()));
+    tokio::spawn(Arc::clone(&parts.sync_loop.env.probes).run(aside.clone()));
     parts.sources.into_iter().for_each(|source| source.spawn(&aside));
     if let Some(settings) = rotation_settings(&config) {
         let env = &parts.sync_loop.env;
@@ -177,6 +180,7 @@ impl Parts {
         let machine = Machine::read(Path::new("/proc"), Path::new("/sys"));
         let mounts = CgroupMounts::find(Path::new("/proc/self/mountinfo")).map_err(CommandError::failed)?;
         let node = node_settings(config, &machine, &mounts);
+        let probes = Prober::new(Arc::clone(&cri), clock);
         let env = Arc::new(PodEnv {
             images: Images::new(
                 Arc::clone(&cri),
@@ -198,6 +202,7 @@ impl Parts {
             runtime_classes: RuntimeClasses::new(config.runtime_class_path.clone()),
             admitted: Admitted::default(),
             user_namespaces: UserNamespaces::of_node(Path::new("/etc"), config.ids_per_pod),
+            probes,
             backoff: RestartBackoff::with_max(config.max_container_restart_period),
             board: board::Board::default(),
             records: store,

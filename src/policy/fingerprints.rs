@@ -45,6 +45,7 @@ pub fn container_fingerprint(pod: &Pod, container: &Container) -> Fingerprint {
         .with("ports", &container.ports)
         .with("resources", &container.resources)
         .with("securityContext", &container.security_context)
+        .with("stopSignal", &container.lifecycle.as_ref().and_then(|l| l.stop_signal.as_ref()))
         .with("stdin", &container.stdin.unwrap_or(false))
         .with("stdinOnce", &container.stdin_once.unwrap_or(false))
         .with("terminationMessagePath", &container.termination_message_path)

@@ -21,6 +21,7 @@ pub mod log_rotation;
 pub mod node;
 pub mod pod_actions;
 pub mod pod_cgroup;
+pub mod probe;
 pub mod qos;
 pub mod resources;
 pub mod restart;

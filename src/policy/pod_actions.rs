@@ -14,6 +14,8 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use super::{
     backoff::RestartBackoff,
     fingerprints::{changed_fields, sandbox_fingerprint},
+    grace::pod_grace,
+    probe::{ProbeSnapshot, Unhealthy},
     restart::{RestartDecision, should_restart},
 };
 use crate::api::{
@@ -49,6 +51,8 @@ pub struct StopContainer {
     pub name: String,
     /// Why, for the log.
     pub reason: String,
+    /// How long it has: the pod's time, or that of the probe that it failed.
+    pub grace: Duration,
 }
 
 /// A sandbox to make.
@@ -109,10 +113,11 @@ impl PodActions {
 pub fn compute_pod_actions(
     pod: &Pod,
     observation: &PodObservation,
+    probes: &ProbeSnapshot,
     backoff: &RestartBackoff,
     now: Timestamp,
 ) -> PodActions {
-    let pass = Pass { pod, observation, backoff, now };
+    let pass = Pass { pod, observation, probes, backoff, now };
     match sandbox_fault(pod, observation) {
         Some(fault) => pass.without_sandbox(fault),
         None => match observation.newest_sandbox() {
@@ -143,6 +148,7 @@ fn sandbox_fault(pod: &Pod, observation: &PodObservation) -> Option<String> {
 struct Pass<'a> {
     pod: &'a Pod,
     observation: &'a PodObservation,
+    probes: &'a ProbeSnapshot,
     backoff: &'a RestartBackoff,
     now: Timestamp,
 }
@@ -265,7 +271,13 @@ impl Pass<'_> {
                 }
             }
             match self.need(sandbox, container, kind, index, actions) {
-                Need::Nothing if kind == ContainerKind::Sidecar => continue,
+                // What comes after a sidecar waits until that has started.
+                Need::Nothing
+                    if kind == ContainerKind::Sidecar
+                        && (passed || observed.is_some_and(|c| self.probes.started(container, &c.id))) =>
+                {
+                    continue;
+                }
                 Need::Nothing => {}
                 Need::Start(start) => actions.start.push(start),
                 Need::Wait(waiting) => actions.waiting.push(waiting),
@@ -283,9 +295,15 @@ impl Pass<'_> {
     fn regular_containers(&self, sandbox: &ObservedSandbox, actions: &mut PodActions) {
         let containers = &self.pod.spec().containers;
         let mut done = 0;
+        // As with kubelet, which waits for a postStart hook before it starts the next container.
+        let mut hook_runs = false;
         for (index, container) in containers.iter().enumerate() {
-            match self.need(sandbox, container, ContainerKind::Regular, index, actions) {
+            let latest = self.observation.latest_in(&container.name, &sandbox.id);
+            let need = self.need(sandbox, container, ContainerKind::Regular, index, actions);
+            hook_runs |= latest.is_some_and(|c| self.probes.hook_runs(&c.id));
+            match need {
                 Need::Nothing => {}
+                Need::Start(_) if hook_runs => {}
                 Need::Start(start) => actions.start.push(start),
                 Need::Wait(waiting) => actions.waiting.push(waiting),
                 Need::Done => done += 1,
@@ -343,14 +361,26 @@ impl Pass<'_> {
             }
             ContainerState::Running => {
                 let changed = changed_fields(self.pod, container, latest);
-                if changed.is_empty() {
+                if !changed.is_empty() {
+                    actions.stop.push(self.stop(latest, format!("{} changed", changed.join(", "))));
+                    return start(attempt, 0, None);
+                }
+                // Kubelet starts probes and hooks of regular containers and sidecars only.
+                if kind == ContainerKind::Init || !here {
                     return Need::Nothing;
                 }
-                actions.stop.push(stop(latest, format!("{} changed", changed.join(", "))));
-                start(attempt, 0, None)
+                match self.probes.unhealthy(container, &latest.id) {
+                    None => Need::Nothing,
+                    Some(unhealthy) => {
+                        match self.end_unhealthy(container, kind, latest, &unhealthy, actions) {
+                            Some(next_delay_seconds) => start(attempt, next_delay_seconds, None),
+                            None => Need::Nothing,
+                        }
+                    }
+                }
             }
             ContainerState::Unknown => {
-                actions.stop.push(stop(latest, "the runtime lost track of it".to_owned()));
+                actions.stop.push(self.stop(latest, "the runtime lost track of it".to_owned()));
                 start(attempt, self.backoff.initial.as_secs(), None)
             }
             ContainerState::Exited => {
@@ -379,13 +409,44 @@ impl Pass<'_> {
             .containers
             .iter()
             .filter(|c| matches!(c.state, ContainerState::Running | ContainerState::Unknown) && meant(c))
-            .map(|c| stop(c, reason.to_owned()))
+            .map(|c| self.stop(c, reason.to_owned()))
             .collect()
     }
-}
 
-fn stop(container: &ObservedContainer, reason: String) -> StopContainer {
-    StopContainer { id: container.id.clone(), name: container.name.to_string(), reason }
+    fn stop(&self, container: &ObservedContainer, reason: String) -> StopContainer {
+        StopContainer {
+            id: container.id.clone(),
+            name: container.name.to_string(),
+            reason,
+            grace: pod_grace(self.pod),
+        }
+    }
+
+    /// Stops a container that failed a probe or its hook. Answers the delay to note on its successor, if one is
+    /// to be started in the same pass: whatever its exit code will be, unless nothing is ever restarted or
+    /// the crash loop's delay is not over. Then its end is judged as any other.
+    fn end_unhealthy(
+        &self,
+        container: &Container,
+        kind: ContainerKind,
+        latest: &ObservedContainer,
+        unhealthy: &Unhealthy,
+        actions: &mut PodActions,
+    ) -> Option<u64> {
+        let own = container.restart_policy.as_deref().and_then(RestartPolicy::parse);
+        let never = kind != ContainerKind::Sidecar
+            && own.unwrap_or(self.pod.restart_policy()) == RestartPolicy::Never;
+        let again = if never { "" } else { ", will be restarted" };
+        // A pod that is deleted has the time that the deletion gives, whatever a probe says.
+        let own_grace = unhealthy.grace.filter(|_| self.pod.metadata.deletion_grace_period_seconds.is_none());
+        actions.stop.push(StopContainer {
+            grace: own_grace.unwrap_or_else(|| pod_grace(self.pod)),
+            ..self.stop(latest, format!("{}{again}", unhealthy.reason))
+        });
+        let plan =
+            self.backoff.plan(&ObservedContainer { finished_at: Some(self.now), ..latest.clone() }, self.now);
+        (unhealthy.restarts && !never && plan.not_before <= self.now).then_some(plan.next_delay_seconds)
+    }
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ fn at(second: i64) -> Timestamp {
 }
 
 fn actions(pod: &Pod, observation: &PodObservation) -> PodActions {
-    compute_pod_actions(pod, observation, &RestartBackoff::default(), at(1000))
+    compute_pod_actions(pod, observation, &ProbeSnapshot::default(), &RestartBackoff::default(), at(1000))
 }
 
 fn starts(actions: &PodActions) -> Vec<(&str, u32)> {
@@ -151,7 +151,13 @@ fn a_crashed_container_waits_for_its_time() {
     assert_eq!(a.next_due(), Some(at(1015)));
     assert_eq!(a.waiting[0].delay, Duration::from_secs(20));
 
-    let later = compute_pod_actions(&pod(&["a"]), &o, &RestartBackoff::default(), at(1015));
+    let later = compute_pod_actions(
+        &pod(&["a"]),
+        &o,
+        &ProbeSnapshot::default(),
+        &RestartBackoff::default(),
+        at(1015),
+    );
     assert_eq!(starts(&later), [("a", 3)]);
     assert_eq!(later.start[0].next_delay_seconds, 40);
 }
@@ -309,4 +315,89 @@ fn init_containers_run_again_in_a_new_sandbox() {
         vec![exited("i0", "old", 0, 1), exited("side", "old", 0, 2), exited("a", "old", 137, 3)],
     );
     assert_eq!(starts(&actions(&with_inits(), &o)), [("i0", 1)]);
+}
+
+fn probes(id: &str, verdicts: crate::policy::probe::Verdicts) -> ProbeSnapshot {
+    let verdicts = std::collections::BTreeMap::from([(id.into(), verdicts)]);
+    ProbeSnapshot { verdicts, ..ProbeSnapshot::default() }
+}
+
+/// [`spec`] with a liveness probe with a time of its own to stop, and a startup probe.
+fn probed(name: &str) -> Container {
+    let json = serde_json::json!({"exec": {"command": ["x"]}, "terminationGracePeriodSeconds": 7});
+    let probe: k8s_openapi::api::core::v1::Probe = serde_json::from_value(json).unwrap();
+    Container { liveness_probe: Some(probe.clone()), startup_probe: Some(probe), ..spec(name) }
+}
+
+#[test]
+fn a_failed_probe_ends_that_container_alone_and_starts_it_anew() {
+    let mut p = pod(&["a", "b"]);
+    p.spec.as_mut().unwrap().containers[0] = probed("a");
+    let o = observed(vec![sandbox("s", 0)], vec![container("a", "s"), container("b", "s")]);
+    let dead = |p: &Pod, o: &PodObservation, verdicts: [Option<bool>; 2]| {
+        let [startup, liveness] = verdicts;
+        let said = probes(
+            "s-a-0",
+            crate::policy::probe::Verdicts { startup, liveness, said: "gone".into(), ..Default::default() },
+        );
+        compute_pod_actions(p, o, &said, &RestartBackoff::default(), at(1000))
+    };
+    assert!(dead(&p, &o, [Some(true), Some(true)]).is_empty());
+    for verdicts in [[Some(true), Some(false)], [Some(false), None]] {
+        let a = dead(&p, &o, verdicts);
+        assert_eq!((stops(&a), starts(&a)), (vec!["s-a-0"], vec![("a", 1)]));
+        assert_eq!(a.stop[0].grace, Duration::from_secs(7));
+        assert!(a.stop[0].reason.ends_with("probe: gone, will be restarted"), "{}", a.stop[0].reason);
+        assert_eq!(a.start[0].next_delay_seconds, 10);
+    }
+    // In a crash loop it is stopped, and its successor waits.
+    let mut looping = o.clone();
+    for c in &mut looping.containers {
+        (c.started_at, c.restart_delay_seconds) = (Some(at(990)), Some(20));
+    }
+    let a = dead(&p, &looping, [Some(true), Some(false)]);
+    assert_eq!((stops(&a), starts(&a)), (vec!["s-a-0"], vec![]));
+    // What is never restarted is stopped all the same.
+    p.spec.as_mut().unwrap().restart_policy = Some("Never".into());
+    let a = dead(&p, &o, [Some(true), Some(false)]);
+    assert_eq!((stops(&a), starts(&a)), (vec!["s-a-0"], vec![]));
+    assert!(!a.stop[0].reason.contains("restarted") && !a.completed);
+}
+
+#[test]
+fn what_comes_after_a_sidecar_waits_until_it_has_started() {
+    let mut p = with_inits();
+    let side = &mut p.spec.as_mut().unwrap().init_containers.as_mut().unwrap()[1];
+    *side = Container { restart_policy: side.restart_policy.clone(), ..probed("side") };
+    let o = observed(vec![sandbox("s", 0)], vec![exited("i0", "s", 0, 1), container("side", "s")]);
+    let after = |o: &PodObservation, startup| {
+        let verdicts = crate::policy::probe::Verdicts { startup, ..Default::default() };
+        compute_pod_actions(&p, o, &probes("s-side-0", verdicts), &RestartBackoff::default(), at(1000))
+    };
+    let a = after(&o, None);
+    assert!(a.is_empty() && !a.initialized);
+    assert_eq!(starts(&after(&o, Some(true))), [("i1", 0)]);
+    let a = after(&o, Some(false));
+    assert_eq!((stops(&a), starts(&a)), (vec!["s-side-0"], vec![("side", 1)]));
+    // Once what comes after it has begun, a sidecar that is started anew holds nobody back.
+    let mut all = o.containers;
+    all.extend([exited("i1", "s", 0, 2), container("a", "s")]);
+    assert!(after(&observed(vec![sandbox("s", 0)], all), None).initialized);
+}
+
+#[test]
+fn containers_after_a_running_hook_wait_and_a_failed_hook_ends_its_container() {
+    use crate::policy::probe::PostStart;
+    let p = pod(&["a", "b", "c"]);
+    let o = observed(vec![sandbox("s", 0)], vec![container("b", "s")]);
+    let with_hook = |hook| {
+        let mut said = ProbeSnapshot::default();
+        said.hooks.insert("s-b-0".into(), hook);
+        compute_pod_actions(&p, &o, &said, &RestartBackoff::default(), at(1000))
+    };
+    let a = with_hook(PostStart::Running);
+    assert_eq!((stops(&a), starts(&a)), (vec![], vec![("a", 0)]));
+    let a = with_hook(PostStart::Failed("exit code 1".into()));
+    assert_eq!((stops(&a), starts(&a)), (vec!["s-b-0"], vec![("a", 0), ("c", 0)]));
+    assert_eq!(a.stop[0].grace, Duration::from_secs(30));
 }

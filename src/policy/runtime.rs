@@ -5,10 +5,13 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::{node::NodeSettings, security, volumes};
-use crate::api::cri::{RuntimeFeatures, RuntimeHandler};
+use crate::api::{
+    PodExt as _,
+    cri::{RuntimeFeatures, RuntimeHandler},
+};
 
 /// What a runtime says of itself.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -70,7 +73,24 @@ const NEEDS: &[Need] = &[
     volumes::needs_recursive_read_only,
     security::needs_groups_policy,
     security::needs_user_namespaces,
+    stop_signal,
 ];
+
+/// containerd knows stop signals since 2.3 (containerd/containerd#11774); an older one would send the image's.
+fn stop_signal(pod: &Pod, runtime: &RuntimeFacts, _: &NodeSettings) -> Option<Unmet> {
+    let asks = |list: &'static str, containers: &[Container]| {
+        let index =
+            containers.iter().position(|c| c.lifecycle.as_ref().is_some_and(|l| l.stop_signal.is_some()))?;
+        Some(format!("spec.{list}[{index}].lifecycle.stopSignal"))
+    };
+    let spec = pod.spec();
+    let field = asks("initContainers", spec.init_containers.as_deref().unwrap_or_default())
+        .or_else(|| asks("containers", &spec.containers))?;
+    (!runtime.at_least_containerd(2, 3)).then(|| Unmet {
+        field,
+        message: format!("needs containerd 2.3, and the node has {} {}", runtime.name, runtime.version),
+    })
+}
 
 /// The first thing that the pod needs and the runtime lacks.
 pub fn unmet(pod: &Pod, runtime: &RuntimeFacts, node: &NodeSettings) -> Option<Unmet> {
@@ -80,6 +100,25 @@ pub fn unmet(pod: &Pod, runtime: &RuntimeFacts, node: &NodeSettings) -> Option<U
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stop_signal_needs_a_runtime_that_sends_it() {
+        let mut pod = crate::policy::testing::pod(&["a", "b"]);
+        let facts = |version: &str| RuntimeFacts {
+            name: "containerd".into(),
+            version: version.into(),
+            ..RuntimeFacts::default()
+        };
+        let node = NodeSettings::default();
+        assert_eq!(unmet(&pod, &facts("1.6.20"), &node), None);
+        pod.spec.as_mut().unwrap().containers[1].lifecycle =
+            serde_json::from_value(serde_json::json!({"stopSignal": "SIGUSR1"})).unwrap();
+        let unmet_by = |version| unmet(&pod, &facts(version), &node);
+        let found = unmet_by("v2.1.9").unwrap();
+        assert_eq!(found.field, "spec.containers[1].lifecycle.stopSignal");
+        assert_eq!(found.message, "needs containerd 2.3, and the node has containerd v2.1.9");
+        assert_eq!(unmet_by("2.3.0"), None);
+    }
 
     #[test]
     fn versions_are_compared_by_number() {

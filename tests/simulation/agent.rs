@@ -25,6 +25,7 @@ use nodectl::{
             paths::NodePaths,
             userns::UserNamespaces,
         },
+        probes::Prober,
         resolver::HostNames,
         runtime_classes::RuntimeClasses,
         sources::{PodSource, SourceSnapshot},
@@ -144,6 +145,7 @@ impl Node {
         let events = cri.events();
         let limits =
             PullLimits { at_once: ImagePulls::Parallel { limit: Some(3) }, per_second: Some(5), burst: 10 };
+        let probes = Prober::new(Arc::clone(&cri), clock);
         let env = Arc::new(PodEnv {
             images: Images::new(Arc::clone(&cri), limits),
             cri,
@@ -175,6 +177,7 @@ impl Node {
             runtime_classes: RuntimeClasses::default(),
             admitted: Admitted::default(),
             user_namespaces: UserNamespaces::of_node(self.folder.path(), 65536),
+            probes,
             backoff: RestartBackoff::default(),
             board: Board::default(),
             records: store,
@@ -200,6 +203,7 @@ impl Node {
             state: Arc::clone(&state),
         };
         tokio::spawn(health.run(stop.clone()));
+        tokio::spawn(Arc::clone(&env.probes).run(stop.clone()));
         let looping = Some(tokio::spawn(sync_loop.run(stop.clone())));
         Agent { world: Arc::clone(&self.world), env, state, senders, stop, looping }
     }

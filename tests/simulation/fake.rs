@@ -18,7 +18,7 @@ use nodectl::{
 
 use crate::{
     runtime::{sandbox_name, uid_of},
-    world::{Ctr, Failure, Flight, Is, Ms, Sandbox, State, World, time_of},
+    world::{Command, Ctr, Failure, Flight, Is, Ms, Sandbox, State, World, time_of},
 };
 
 const ENDPOINT: &str = "simulated";
@@ -435,11 +435,37 @@ impl Cri for FakeRuntime {
 
     async fn exec_sync(
         &self,
-        _container: &str,
-        _command: Vec<String>,
-        _timeout: Option<Duration>,
+        container: &str,
+        command: Vec<String>,
+        timeout: Option<Duration>,
     ) -> Result<ExecSyncResponse> {
-        lacks("ExecSync")
+        let (id, word) = (container.to_owned(), command.first().cloned().unwrap_or_default());
+        let key = format!("{} {word}", self.about(container));
+        self.call("ExecSync", key, move |state, acts, flight| {
+            if !acts {
+                return Some(Ok(ExecSyncResponse::default()));
+            }
+            if !state.containers.get(&id).is_some_and(|c| c.is == Is::Running) {
+                return Some(not_found(&id));
+            }
+            match state.commands.get(&word).copied().unwrap_or(Command::Exits(0)) {
+                Command::Exits(exit_code) => {
+                    Some(Ok(ExecSyncResponse { exit_code, ..ExecSyncResponse::default() }))
+                }
+                Command::Hangs => {
+                    if let Some(timeout) = timeout {
+                        let (flight, millis) =
+                            (Arc::clone(flight), u64::try_from(timeout.as_millis()).unwrap());
+                        let due = state.now() + millis;
+                        state.at(due, move |_| {
+                            flight.answer(Err((CriErrorKind::DeadlineExceeded, "timed out".to_owned())));
+                        });
+                    }
+                    None
+                }
+            }
+        })
+        .await
     }
 
     async fn exec(&self, _request: ExecRequest) -> Result<String> {

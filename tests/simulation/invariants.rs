@@ -265,11 +265,31 @@ impl State {
         let right = self.oracle.unwanted_after(&container.uid, container.issued)
             || self.oracle.changed(container)
             || replaced(container)
+            || self.ails(container)
             || self.is_done(&container.uid);
         if !right {
             let text = format!("container {} of {} is stopped for no reason", container.name, container.uid);
             self.blame(text);
         }
+    }
+
+    /// Whether a probe or hook of the container may have called for its end: what its command comes to was
+    /// written into the script.
+    fn ails(&self, container: &Ctr) -> bool {
+        let Some(pod) = self.oracle.pods.get(&container.uid).and_then(|history| history.pod.as_ref()) else {
+            return false;
+        };
+        let containers = pod.all_containers();
+        let Some((_, spec)) = containers.into_iter().find(|(_, c)| c.name == container.name) else {
+            return false;
+        };
+        let probes = [&spec.liveness_probe, &spec.startup_probe].into_iter().flatten();
+        let hook = spec.lifecycle.iter().flat_map(|l| &l.post_start).filter_map(|hook| hook.exec.as_ref());
+        probes
+            .filter_map(|probe| probe.exec.as_ref())
+            .chain(hook)
+            .filter_map(|exec| exec.command.as_ref()?.first())
+            .any(|word| self.commands.contains_key(word))
     }
 
     pub(crate) fn check_sandbox_stop(&mut self, id: &str) {

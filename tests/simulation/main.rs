@@ -19,6 +19,7 @@ mod directed;
 mod fake;
 mod faults;
 mod invariants;
+mod probes;
 mod rest;
 mod runtime;
 mod scenario;

@@ -144,6 +144,8 @@ pub(crate) struct State {
     pub(crate) images: HashSet<String>,
     /// Images whose pull fails so many times more; `u32::MAX` is for ever.
     pub(crate) bad_images: HashMap<String, u32>,
+    /// What commands in containers come to, by their first word; others succeed.
+    pub(crate) commands: HashMap<String, Command>,
     pub(crate) down: bool,
     pub(crate) hung_until: Ms,
     pub(crate) network_ready: bool,
@@ -160,6 +162,15 @@ pub(crate) struct State {
     pub(crate) verbose: bool,
 }
 
+/// What a command in a container does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Command {
+    /// Exits with this code.
+    Exits(i32),
+    /// Runs for ever.
+    Hangs,
+}
+
 impl World {
     pub(crate) fn new(seed: u64) -> Arc<Self> {
         let state = State {
@@ -174,6 +185,7 @@ impl World {
             reserved: HashMap::new(),
             images: HashSet::from(["localhost/app:1".to_owned()]),
             bad_images: HashMap::new(),
+            commands: HashMap::new(),
             down: false,
             hung_until: 0,
             network_ready: true,

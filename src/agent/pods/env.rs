@@ -1,6 +1,6 @@
 //! What pod workers share: handles and settings, all of them read-only.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
@@ -10,10 +10,13 @@ use super::{admission::Admitted, paths::NodePaths, userns::UserNamespaces};
 use crate::{
     agent::{
         board::Board, cgroups::NodeCgroups, clock::Clock, health::HealthMonitor, images::Images, pleg::Pleg,
-        resolver::HostNames, runtime_classes::RuntimeClasses,
+        probes::Prober, resolver::HostNames, runtime_classes::RuntimeClasses,
     },
+    api::ContainerId,
     cri::Cri,
-    policy::{backoff::RestartBackoff, lifecycle::PodLifecycle, node::NodeSettings, status::PodFailure},
+    policy::{
+        backoff::RestartBackoff, lifecycle::PodLifecycle, node::NodeSettings, probe::Kept, status::PodFailure,
+    },
     store::{CheckpointDir, Schema},
 };
 
@@ -30,6 +33,10 @@ pub struct PodRecord {
     /// Why it failed as a whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
+    /// What probes had found of its containers: a container that was ready stays so under the next agent
+    /// until a probe fails.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub probes: BTreeMap<ContainerId, Kept>,
 }
 
 /// A [`PodFailure`] on disk.
@@ -87,6 +94,8 @@ pub struct PodEnv {
     pub admitted: Admitted,
     /// The host's users and groups that pods may have for their own.
     pub user_namespaces: UserNamespaces,
+    /// Probes.
+    pub probes: Arc<Prober>,
     /// Crash-loop delays.
     pub backoff: RestartBackoff,
     /// What is shown of pods.

@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
+use tokio::sync::watch;
 
 use super::{
     failures::StepError,
     pace::Pace,
+    stop::MIN_SECONDS,
     worker::{Done, Next, PodWorker},
 };
 use crate::{
@@ -19,7 +22,6 @@ use crate::{
         container_config::{PodHostname, SandboxInput, sandbox_config},
         container_gc::removable,
         dns::PodDns,
-        grace::pod_grace,
         pod_actions::{CreateSandbox, PodActions},
         runtime,
     },
@@ -38,7 +40,7 @@ impl PodWorker {
         }
         if !plan.stop.is_empty() || !plan.stop_sandboxes.is_empty() {
             self.unseen = true;
-            if let Err(error) = self.stop_parts(pod, plan).await {
+            if let Err(error) = self.stop_parts(seen, plan).await {
                 return Done::Wait(self.pod_failed(error));
             }
             if self.interrupted() {
@@ -72,29 +74,35 @@ impl PodWorker {
         error.map(|error| self.at(PodStep::WaitingForNetwork, error)).is_some()
     }
 
-    async fn stop_parts(&mut self, pod: &Pod, plan: &PodActions) -> Result<(), StepError> {
-        let grace = i64::try_from(pod_grace(pod).as_secs()).unwrap_or(i64::MAX);
+    async fn stop_parts(&mut self, seen: &PodObservation, plan: &PodActions) -> Result<(), StepError> {
+        let now = self.now();
+        let (mut stopping, pace) = (tokio::task::JoinSet::new(), Pace::default());
         for stop in &plan.stop {
             tracing::info!(pod = %self.full_name, container = stop.name, id = %stop.id, "stopping container: {}", stop.reason);
             self.show(PodStep::Retrying, format!("stop container {:?}: {}", stop.name, stop.reason));
+            let grace = SignedDuration::try_from(stop.grace).unwrap_or(SignedDuration::MAX);
+            let deadline = now.checked_add(grace).unwrap_or(Timestamp::MAX);
+            let mut job = self.stop_of(seen, &stop.id, watch::channel(deadline).1, &pace);
+            job.least = i64::try_from(stop.grace.as_secs()).unwrap_or(MIN_SECONDS).min(MIN_SECONDS);
+            stopping.spawn(job.run());
         }
-        let (mut stopping, pace) = (tokio::task::JoinSet::new(), Pace::default());
-        for stop in &plan.stop {
-            let (cri, id, name) = (Arc::clone(&self.env.cri), stop.id.clone(), stop.name.clone());
-            let pace = pace.clone();
-            stopping.spawn(async move { (name, pace.run(|| cri.stop_container(id.as_str(), grace)).await) });
-        }
+        let mailbox = Arc::clone(&self.mailbox);
         loop {
             // The end of the pod may come with less time: it stops the same containers its own way.
             let joined = tokio::select! {
                 joined = stopping.join_next() => joined,
-                () = self.mailbox.stop_told() => return Ok(()),
+                () = mailbox.probe_told() => {
+                    self.read_probes().await;
+                    self.publish(&Next::Told);
+                    continue;
+                }
+                () = mailbox.stop_told() => return Ok(()),
                 () = self.stop.cancelled() => return Ok(()),
             };
             match joined {
                 None => break,
-                Some(Ok((name, Err(error)))) => {
-                    let what = format!("stop container {name:?}");
+                Some(Ok((id, Err(error)))) => {
+                    let what = format!("stop container {id}");
                     return Err(self.runtime_error("FailedKillContainer", &what, &error));
                 }
                 Some(Ok((_, Ok(())))) => {}
@@ -194,8 +202,11 @@ impl PodWorker {
             let failed_until = match self.failures.container_blocked(&start.name, now) {
                 Some(at) => Some(at),
                 None => match self.start_container(pod, &sandbox, start).await {
-                    Ok(()) => {
+                    Ok(hook) => {
                         self.failures.container_ok(&start.name);
+                        if hook {
+                            break;
+                        }
                         None
                     }
                     Err(error) if self.interrupted() => {
@@ -210,7 +221,7 @@ impl PodWorker {
         due.map(Next::At)
     }
 
-    fn container_failed(&mut self, name: &str, error: StepError) -> jiff::Timestamp {
+    fn container_failed(&mut self, name: &str, error: StepError) -> Timestamp {
         let now = self.now();
         let step = if error.runtime_down { PodStep::WaitingForRuntime } else { PodStep::Retrying };
         let message = error.message.clone();

@@ -26,6 +26,7 @@ pub struct Mail {
 pub struct Mailbox {
     mail: Mutex<Mail>,
     wake: Notify,
+    probed: Notify,
 }
 
 impl Mailbox {
@@ -36,6 +37,17 @@ impl Mailbox {
     /// Has the worker look again.
     pub fn wake(&self) {
         self.wake.notify_one();
+    }
+
+    /// Tells that a probe has another verdict.
+    pub fn probed(&self) {
+        self.probed.notify_one();
+        self.wake();
+    }
+
+    /// Waits for the next such telling, also where the worker is in the middle of something else.
+    pub async fn probe_told(&self) {
+        self.probed.notified().await;
     }
 
     /// Tells of a new specification.

@@ -25,12 +25,13 @@ use crate::{
 };
 
 impl PodWorker {
+    /// Makes and starts a container. Answers whether its postStart hook was begun.
     pub(super) async fn start_container(
         &mut self,
         pod: &Arc<Pod>,
         sandbox: &PodSandboxConfig,
         start: &StartContainer,
-    ) -> Result<(), StepError> {
+    ) -> Result<bool, StepError> {
         let container = spec_of(pod, start).ok_or_else(|| {
             StepError::new("CreateContainerConfigError", format!("no container {:?} in the pod", start.name))
         })?;
@@ -45,7 +46,7 @@ impl PodWorker {
             self.runtime_error("RunContainerError", &format!("start container {:?}", start.name), &error)
         })?;
         tracing::info!(pod = %self.full_name, container = start.name, %id, attempt = start.attempt, "started container");
-        Ok(())
+        Ok(self.begin_post_start(pod, container, &id.into()))
     }
 
     async fn create_container(
@@ -189,7 +190,7 @@ impl PodWorker {
     }
 
     /// The pod's addresses: those of its sandbox, or the node's on the host's network.
-    fn pod_ips(&self, pod: &Pod) -> Vec<IpAddr> {
+    pub(super) fn pod_ips(&self, pod: &Pod) -> Vec<IpAddr> {
         if pod.host_network() {
             return self.env.node.host_ips.clone();
         }

@@ -3,10 +3,13 @@
 
 use std::{io, sync::Arc, time::Duration};
 
+use tokio::sync::watch;
+
 use super::{
     env::PodEnv,
     failures::StepError,
     pace::Pace,
+    stop::MIN_SECONDS,
     worker::{Next, PodWorker},
 };
 use crate::{
@@ -15,14 +18,10 @@ use crate::{
     error::chain,
     host::{mounts, remove::remove_tree},
     policy::{
-        grace::{pod_grace, remaining_seconds, stop_order},
+        grace::{pod_grace, stop_order},
         lifecycle::{LifecycleInput, PodLifecycle},
     },
 };
-
-/// A container whose turn comes after the deadline, for the runtime was away or the others took all the
-/// time, still gets so long to end by itself, as with kubelet (`minimumGracePeriodInSeconds`).
-const MIN_SECONDS: i64 = 2;
 
 impl PodWorker {
     /// Stops what runs. Ends in the next state, or with when to try again.
@@ -46,19 +45,10 @@ impl PodWorker {
     /// Answers whether nothing runs any more; false if it was interrupted.
     async fn stop_everything(&mut self) -> Result<bool, StepError> {
         let seen = self.inspect().await?;
-        let mut turns = stop_order(self.pod.as_deref(), &seen).into_iter();
-        let mut late = false;
-        while let Some(mut group) = turns.next() {
-            // Once the pod's time is over none waits for another any more, as with kubelet: the least that
-            // each still has would add up.
-            if self.past_stop_deadline() {
-                group.extend(turns.by_ref().flatten());
-                late = true;
-            }
-            if !self.stop_group(&group, late).await? {
-                return Ok(false);
-            }
-            late = true;
+        // Of the probes only readiness is still asked for.
+        self.watch_probes();
+        if !self.stop_groups(&seen, &stop_order(self.pod.as_deref(), &seen)).await? {
+            return Ok(false);
         }
         for (place, sandbox) in seen.sandboxes.iter().enumerate() {
             if place == 0 || sandbox.state == SandboxState::Ready {
@@ -82,70 +72,80 @@ impl PodWorker {
         matches!(self.lifecycle, PodLifecycle::Terminating { deadline, .. } if deadline <= self.now())
     }
 
-    /// Stops containers at once. When the deadline moves nearer they are told again with the time left; the
-    /// first telling stays, for a call that is given up may leave a container running.
-    async fn stop_group(&mut self, group: &[ContainerId], late: bool) -> Result<bool, StepError> {
-        let mut running: Vec<ContainerId> = group.to_vec();
-        let mut calls = tokio::task::JoinSet::new();
+    /// Stops containers, a group after the other. When the deadline moves nearer they are told again with the
+    /// time left. Once the pod's time is over none waits for another any more, as with kubelet: the least that
+    /// each still has would add up.
+    async fn stop_groups(
+        &mut self,
+        seen: &PodObservation,
+        groups: &[Vec<ContainerId>],
+    ) -> Result<bool, StepError> {
+        let PodLifecycle::Terminating { deadline, .. } = self.lifecycle else { return Ok(false) };
+        // A pod that asks for less than the minimum has it its way, but for its sidecars: their turn comes
+        // when the pod's time may be over, whatever it was.
+        let own = self.pod.as_deref().map_or(MIN_SECONDS, |pod| whole_seconds(pod_grace(pod)));
+        let (nearer, deadline) = watch::channel(deadline);
+        let (turns, turn) = watch::channel(0);
+        let (mut calls, pace) = (tokio::task::JoinSet::new(), Pace::default());
+        for (place, group) in groups.iter().enumerate() {
+            for id in group {
+                let mut stop = self.stop_of(seen, id, deadline.clone(), &pace);
+                stop.turn = (turn.clone(), place);
+                stop.least = if place > 0 { MIN_SECONDS } else { own.min(MIN_SECONDS) };
+                calls.spawn(stop.run());
+            }
+        }
+        let mailbox = Arc::clone(&self.mailbox);
+        // How many groups have had their turn, and how many containers of these have not ended.
+        let (mut told, mut left) = (0, 0);
         let mut failed = None;
-        self.tell_to_stop(&mut calls, &running, late);
-        while !running.is_empty() {
-            let mailbox = Arc::clone(&self.mailbox);
+        loop {
+            while left == 0 {
+                if let Some(error) = failed {
+                    return Err(error);
+                }
+                let next = if self.past_stop_deadline() { groups.len() } else { told + 1 };
+                let Some(turn) = groups.get(told..next).filter(|turn| !turn.is_empty()) else {
+                    return Ok(true);
+                };
+                left = turn.iter().map(Vec::len).sum();
+                told = next;
+                turns.send_replace(told - 1);
+            }
             tokio::select! {
                 joined = calls.join_next() => match joined {
-                    Some(Ok((id, Ok(())))) => {
-                        running.retain(|other| *other != id);
-                        if !running.is_empty() {
+                    Some(Ok((id, stopped))) => {
+                        // None ends before its turn.
+                        left -= 1;
+                        if let Err(error) = stopped {
+                            let what = format!("stop container {id}");
+                            failed = Some(self.runtime_error("FailedKillContainer", &what, &error));
+                        }
+                        if left > 0 || told < groups.len() {
                             self.inspect().await?;
                             self.show(PodStep::Terminating, "stop the containers");
                         }
                     }
-                    Some(Ok((id, Err(error)))) => {
-                        running.retain(|other| *other != id);
-                        let what = format!("stop container {id}");
-                        failed = Some(self.runtime_error("FailedKillContainer", &what, &error));
-                    }
                     Some(Err(error)) => {
                         return Err(StepError::new("FailedKillContainer", error.to_string()));
                     }
-                    None => break,
+                    None => return Ok(true),
                 },
+                () = mailbox.probe_told() => {
+                    self.read_probes().await;
+                    self.show(PodStep::Terminating, "stop the containers");
+                }
                 () = mailbox.stop_told() => {
                     if let Some((reason, grace)) = mailbox.take().stop
                         && self.step(LifecycleInput::Stop { reason, grace })
+                        && let PodLifecycle::Terminating { deadline, .. } = self.lifecycle
                     {
-                        self.tell_to_stop(&mut calls, &running, late);
+                        nearer.send_replace(deadline);
                     }
                 }
                 // The containers go on to their end without us; the next agent finds the deadline on disk.
                 () = self.stop.cancelled() => return Ok(false),
             }
-        }
-        failed.map_or(Ok(true), Err)
-    }
-
-    fn tell_to_stop(
-        &self,
-        calls: &mut tokio::task::JoinSet<(ContainerId, Result<(), crate::cri::CriError>)>,
-        containers: &[ContainerId],
-        late: bool,
-    ) {
-        let PodLifecycle::Terminating { deadline, .. } = self.lifecycle else { return };
-        // A pod that asks for less than the minimum has it its way, but for its sidecars: their turn comes
-        // when the pod's time may be over, whatever it was.
-        let own = self.pod.as_deref().map_or(MIN_SECONDS, |pod| whole_seconds(pod_grace(pod)));
-        let least = if late { MIN_SECONDS } else { own.min(MIN_SECONDS) };
-        let pace = Pace::default();
-        for id in containers {
-            let (env, pace, id) = (Arc::clone(&self.env), pace.clone(), id.clone());
-            calls.spawn(async move {
-                let stop = || {
-                    let seconds = remaining_seconds(deadline, env.clock.now()).max(least);
-                    env.cri.stop_container(id.as_str(), seconds)
-                };
-                let stopped = pace.run(stop).await;
-                (id, stopped)
-            });
         }
     }
 

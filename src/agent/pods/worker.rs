@@ -17,11 +17,13 @@ use tokio_util::sync::CancellationToken;
 use super::{
     env::{Failure, PodEnv, PodRecord},
     failures::{Failures, StepError},
+    hooks::RunningHook,
     mailbox::Mailbox,
+    stop::Hooked,
 };
 use crate::{
     api::{
-        PodExt as _, PodFullName, PodObservation, PodUid,
+        ContainerId, PodExt as _, PodFullName, PodObservation, PodUid,
         view::{ErrorView, NextView, PodProgress, PodStep, PodView},
     },
     cri::CriError,
@@ -30,6 +32,7 @@ use crate::{
         grace::pod_grace,
         lifecycle::{LifecycleEffect, LifecycleInput, PodLifecycle, StopReason},
         pod_actions::{PodActions, compute_pod_actions},
+        probe::{Kept, ProbeSnapshot, wanted_probes},
         runtime_class::{keep_overhead, same_class},
         status::{PodFailure, StatusInput, WaitingReason, pod_status},
         userns::PodIds,
@@ -77,6 +80,14 @@ pub struct PodWorker {
     admitted: bool,
     start_time: Timestamp,
     failure: Option<Failure>,
+    /// What probes and hooks say.
+    pub(super) probes: ProbeSnapshot,
+    /// postStart hooks under way.
+    pub(super) hooks: BTreeMap<ContainerId, RunningHook>,
+    /// preStop hooks that were run.
+    pub(super) hooked: Hooked,
+    /// What of the probes is on disk.
+    kept: BTreeMap<ContainerId, Kept>,
     /// Containers in crash-loop back-off.
     crash_loops: BTreeMap<String, WaitingReason>,
     status: Option<Arc<PodStatus>>,
@@ -111,6 +122,9 @@ impl PodWorker {
         if let Some(pod) = pod.as_ref().filter(|_| admitted) {
             env.admitted.keep(&start.uid, pod);
         }
+        let kept = record.as_ref().map(|record| record.probes.clone()).unwrap_or_default();
+        env.probes.adopt(&start.uid, &kept);
+        let probes = ProbeSnapshot { verdicts: env.probes.verdicts(&start.uid), ..ProbeSnapshot::default() };
         Self {
             uid: start.uid,
             full_name: start.full_name,
@@ -129,6 +143,10 @@ impl PodWorker {
             classed,
             start_time: record.as_ref().map_or(now, |record| record.start_time),
             failure: record.and_then(|record| record.failure),
+            probes,
+            hooks: BTreeMap::new(),
+            hooked: Hooked::default(),
+            kept,
             crash_loops: BTreeMap::new(),
             status: None,
             progress: PodProgress {
@@ -147,6 +165,7 @@ impl PodWorker {
     pub async fn run(mut self) -> bool {
         loop {
             self.read_mail().await;
+            self.read_probes().await;
             let next = match self.lifecycle {
                 PodLifecycle::Pending => {
                     match self.unknown_runtime() {
@@ -177,6 +196,7 @@ impl PodWorker {
                 }
                 PodLifecycle::Finished => Next::Told,
             };
+            self.watch_probes();
             if self.lifecycle == PodLifecycle::Finished {
                 self.env.admitted.release(&self.uid);
                 self.env.pleg.unmute(&self.uid);
@@ -326,6 +346,39 @@ impl PodWorker {
         hasten
     }
 
+    /// Takes in what probes and hooks have come to. What the next agent must know is on disk before it is
+    /// shown to anyone, so that no restart takes back what was told.
+    pub(super) async fn read_probes(&mut self) {
+        let seen = self.observation();
+        self.settle_hooks(&seen);
+        self.probes.verdicts = self.env.probes.verdicts(&self.uid);
+        let told = self.probes.verdicts.iter().map(|(id, verdicts)| (id.clone(), verdicts.kept()));
+        let kept: BTreeMap<_, _> = told.filter(|(_, kept)| *kept != Kept::default()).collect();
+        if kept != self.kept {
+            self.kept = kept;
+            self.save();
+            self.saved().await;
+        }
+    }
+
+    /// Has those probes run that are due in what is now seen of the pod.
+    pub(super) fn watch_probes(&self) {
+        let stopping = match self.lifecycle {
+            PodLifecycle::Pending => return,
+            PodLifecycle::Syncing => false,
+            PodLifecycle::Terminating { .. } => true,
+            PodLifecycle::Terminated { .. } | PodLifecycle::Finished => {
+                self.env.probes.forget(&self.uid);
+                return;
+            }
+        };
+        let Some(pod) = self.pod.as_ref().filter(|_| *self.env.pleg.primed().borrow()) else { return };
+        let seen = self.observation();
+        let wanted = wanted_probes(pod, &seen, &self.probes, &self.env.node.host_ips, stopping);
+        self.env.probes.want(pod, wanted, &self.mailbox, |id| seen.containers.iter().any(|c| c.id == *id));
+        self.hooked.retain(|id| seen.containers.iter().any(|c| c.id == *id));
+    }
+
     /// Begins to write the checkpoint. A pod is not held up by it: what it says can be found out from the
     /// runtime, but for the times.
     fn save(&mut self) {
@@ -334,6 +387,7 @@ impl PodWorker {
             lifecycle: self.lifecycle,
             start_time: self.start_time,
             failure: self.failure.clone(),
+            probes: self.kept.clone(),
         };
         let (env, uid, before) = (Arc::clone(&self.env), self.uid.clone(), self.saving.take());
         self.saving = Some(tokio::spawn(async move {
@@ -396,7 +450,7 @@ impl PodWorker {
             }
             let now = self.now();
             let observation = self.observation();
-            let actions = compute_pod_actions(&pod, &observation, &self.env.backoff, now);
+            let actions = compute_pod_actions(&pod, &observation, &self.probes, &self.env.backoff, now);
             self.note_crash_loops(&actions, &pod);
             if actions.completed {
                 self.step(LifecycleInput::Stop { reason: StopReason::Completed, grace: pod_grace(&pod) });
@@ -508,7 +562,8 @@ impl PodWorker {
                 format!("container {:?} crashed and is started again after {:?}", first.name, first.delay),
             );
         } else if actions.initialized {
-            self.at(PodStep::Running, "all containers run");
+            let unready = self.probes.first_unready(pod, observation);
+            self.at(PodStep::Running, unready.unwrap_or_else(|| "all containers run".to_owned()));
         } else {
             let running = pod
                 .spec()
@@ -562,7 +617,7 @@ impl PodWorker {
             previous: self.status.as_deref(),
             waiting: &waiting,
             terminal: terminal.as_ref(),
-            probes: &BTreeMap::new(),
+            probes: &self.probes.states(&pod, &observation),
             lifecycle_done: asked && matches!(self.lifecycle, PodLifecycle::Terminated { .. }),
             host_ips: &self.env.node.host_ips,
             started_at: Some(self.start_time),

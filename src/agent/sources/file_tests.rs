@@ -248,8 +248,8 @@ async fn bad_files_are_named_and_leave_the_others_alone() {
         fs::write(dir.join("two.yaml"), format!("{}---\n{}", manifest("x", "i"), manifest("y", "i")))
             .unwrap();
         fs::write(dir.join("kind.yaml"), "apiVersion: apps/v1\nkind: Deployment\n").unwrap();
-        fs::write(dir.join("probe.yaml"), manifest("p", "i") + "    livenessProbe: {exec: {command: [a]}}\n")
-            .unwrap();
+        let hook = manifest("p", "i") + "    lifecycle: {postStart: {tcpSocket: {port: 1}}}\n";
+        fs::write(dir.join("hook.yaml"), hook).unwrap();
         fs::write(dir.join(".hidden.yaml"), manifest("hidden", "i:1")).unwrap();
         fs::create_dir(dir.join("sub")).unwrap();
         fs::write(dir.join("sub/s.yaml"), manifest("s", "i:1")).unwrap();
@@ -268,7 +268,7 @@ async fn bad_files_are_named_and_leave_the_others_alone() {
         "empty.yaml: manifest is empty",
         "huge.yaml: manifest is larger than 10485760 bytes",
         "two.yaml: line 9 starts a second YAML document",
-        "probe.yaml: spec.containers[0].livenessProbe: probes are not supported yet",
+        "hook.yaml: spec.containers[0].lifecycle.postStart.tcpSocket: no kubelet runs such a hook",
         "pipe.yaml: is a named pipe, not a regular file",
         "dangling.yaml: symbolic link points to nothing",
         "device.yaml: is a device, not a regular file",

@@ -55,7 +55,6 @@ const REMOVED: &str = "Kubernetes itself has removed this type of volume";
 const MIGRATED: &str = "Kubernetes has left this type of volume to CSI drivers, which need the API server";
 const NETWORK: &str =
     "nodectl mounts no network storage: mount it on the host and name its folder in a hostPath volume";
-const PROBE: &str = "probes are not supported yet, and the pod would never be found unhealthy";
 
 /// `Pod`.
 pub static POD: Table = Table {
@@ -122,7 +121,10 @@ pub static SPEC: Table = Table {
         ("preemptionPolicy", Honoured),
         ("priority", Honoured),
         ("priorityClassName", Honoured),
-        ("readinessGates", Refuse("not supported yet: the pod would never be ready")),
+        (
+            "readinessGates",
+            Warn("without an API server nothing sets these conditions: the pod runs and is never ready"),
+        ),
         ("resourceClaims", Refuse("static pods may not reference resourceclaims")),
         ("resources", Each(&RESOURCES)),
         ("restartPolicy", Honoured),
@@ -174,17 +176,17 @@ pub static CONTAINER: Table = Table {
         ("envFrom", Each(&ENV_FROM)),
         ("image", Honoured),
         ("imagePullPolicy", Honoured),
-        ("lifecycle", Refuse("hooks and stop signals are not supported yet, and would not take effect")),
-        ("livenessProbe", Refuse(PROBE)),
+        ("lifecycle", Each(&LIFECYCLE)),
+        ("livenessProbe", Honoured),
         ("name", Honoured),
         ("ports", Honoured),
-        ("readinessProbe", Refuse(PROBE)),
+        ("readinessProbe", Honoured),
         ("resizePolicy", Warn("ignored: resources of a running static pod are not changed in place")),
         ("resources", Each(&RESOURCES)),
         ("restartPolicy", Honoured),
         ("restartPolicyRules", Honoured),
         ("securityContext", Each(&SECURITY_CONTEXT)),
-        ("startupProbe", Refuse(PROBE)),
+        ("startupProbe", Honoured),
         ("stdin", Honoured),
         ("stdinOnce", Honoured),
         ("terminationMessagePath", Honoured),
@@ -193,6 +195,23 @@ pub static CONTAINER: Table = Table {
         ("volumeDevices", Refuse("a block device is a persistent volume, which needs the API server")),
         ("volumeMounts", Each(&VOLUME_MOUNT)),
         ("workingDir", Honoured),
+    ],
+};
+
+/// `Lifecycle`.
+pub static LIFECYCLE: Table = Table {
+    kind: "Lifecycle",
+    fields: &[("postStart", Each(&HOOK)), ("preStop", Each(&HOOK)), ("stopSignal", Honoured)],
+};
+
+/// `LifecycleHandler`.
+pub static HOOK: Table = Table {
+    kind: "LifecycleHandler",
+    fields: &[
+        ("exec", Honoured),
+        ("httpGet", Honoured),
+        ("sleep", Honoured),
+        ("tcpSocket", Refuse("no kubelet runs such a hook either: it would always fail")),
     ],
 };
 
@@ -334,12 +353,14 @@ pub static PROJECTION: Table = Table {
 };
 
 /// Every table, for the check that none misses a field.
-pub static TABLES: [&Table; 15] = [
+pub static TABLES: [&Table; 17] = [
     &POD,
     &METADATA,
     &SPEC,
     &POD_SECURITY,
     &CONTAINER,
+    &LIFECYCLE,
+    &HOOK,
     &ENV,
     &ENV_SOURCE,
     &ENV_FROM,
@@ -458,6 +479,8 @@ mod tests {
             fields_of::<core::PodSpec>(),
             fields_of::<core::PodSecurityContext>(),
             fields_of::<core::Container>(),
+            fields_of::<core::Lifecycle>(),
+            fields_of::<core::LifecycleHandler>(),
             fields_of::<core::EnvVar>(),
             fields_of::<core::EnvVarSource>(),
             fields_of::<core::EnvFromSource>(),
@@ -507,6 +530,9 @@ mod tests {
               terminationMessagePath: /tmp/x, terminationMessagePolicy: FallbackToLogsOnError,
               ports: [{containerPort: 1}], resources: {limits: {cpu: 1}}, restartPolicy: Never,
               restartPolicyRules: [{action: Restart, exitCodes: {operator: In, values: [1]}}],
+              livenessProbe: {exec: {command: [a]}}, readinessProbe: {httpGet: {port: 1}},
+              startupProbe: {grpc: {port: 1}},
+              lifecycle: {postStart: {exec: {command: [a]}}, preStop: {sleep: {seconds: 1}}},
               securityContext: {privileged: true, runAsUser: 1, capabilities: {drop: [ALL]}, procMount: Unmasked},
               volumeMounts: [{name: v, mountPath: /v, readOnly: true,
                 recursiveReadOnly: Enabled, subPath: a, mountPropagation: None}]}],
@@ -522,7 +548,7 @@ mod tests {
     #[test]
     fn what_would_change_the_pod_is_refused_by_path() {
         let found = support(
-            "{containers: [{name: c, image: x, livenessProbe: {exec: {command: [a]}}, lifecycle: {},
+            "{containers: [{name: c, image: x, lifecycle: {postStart: {tcpSocket: {port: 1}}},
               env: [{name: A, valueFrom: {secretKeyRef: {name: s, key: k, optional: true}}}],
               envFrom: [{prefix: P_, configMapRef: {name: m, optional: true}}],
               securityContext: {windowsOptions: {}},
@@ -538,8 +564,7 @@ mod tests {
             [
                 "spec.containers[0].envFrom[0].configMapRef",
                 "spec.containers[0].env[0].valueFrom.secretKeyRef",
-                "spec.containers[0].lifecycle",
-                "spec.containers[0].livenessProbe",
+                "spec.containers[0].lifecycle.postStart.tcpSocket",
                 "spec.containers[0].securityContext.windowsOptions",
                 "spec.volumes[1].secret",
                 "spec.volumes[2].projected.sources[1].serviceAccountToken",

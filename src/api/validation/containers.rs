@@ -16,7 +16,10 @@ pub(super) fn check(spec: &PodSpec, all_volumes: &VolumeNames<'_>, problems: &mu
     if spec.containers.is_empty() {
         problems.required("spec.containers", "a pod needs at least one container");
     }
-    let grace = spec.termination_grace_period_seconds;
+    let pod = probes::PodFacts {
+        grace: spec.termination_grace_period_seconds,
+        os: spec.os.as_ref().map(|os| os.name.as_str()),
+    };
     let host_network = spec.host_network == Some(true);
     let mut all_names = Unique::default();
     let mut host_ports = HashSet::new();
@@ -24,7 +27,7 @@ pub(super) fn check(spec: &PodSpec, all_volumes: &VolumeNames<'_>, problems: &mu
         let path = format!("spec.containers[{index}]");
         check_common(container, spec, all_volumes, &mut all_names, &path, problems);
         security::check_container(spec, container, &path, problems);
-        probes::check(container, grace, &path, problems);
+        probes::check(container, pod, &path, problems);
         check_ports(container, host_network, &mut host_ports, &path, problems);
     }
     for (index, container) in spec.init_containers.iter().flatten().enumerate() {
@@ -32,7 +35,7 @@ pub(super) fn check(spec: &PodSpec, all_volumes: &VolumeNames<'_>, problems: &mu
         check_common(container, spec, all_volumes, &mut all_names, &path, problems);
         security::check_container(spec, container, &path, problems);
         if container.restart_policy.as_deref() == Some("Always") {
-            probes::check(container, grace, &path, problems);
+            probes::check(container, pod, &path, problems);
         } else {
             for (field, set) in [
                 ("lifecycle", container.lifecycle.is_some()),

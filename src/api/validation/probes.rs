@@ -7,8 +7,17 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::{Problems, names};
 
+/// What of the pod the checks depend on.
+#[derive(Clone, Copy)]
+pub(super) struct PodFacts<'a> {
+    /// `terminationGracePeriodSeconds`.
+    pub(super) grace: Option<i64>,
+    /// `os.name`.
+    pub(super) os: Option<&'a str>,
+}
+
 /// Checks the probes and hooks of a container that may have them.
-pub(super) fn check(container: &Container, grace: Option<i64>, path: &str, problems: &mut Problems) {
+pub(super) fn check(container: &Container, pod: PodFacts<'_>, path: &str, problems: &mut Problems) {
     for (field, probe) in [
         ("livenessProbe", &container.liveness_probe),
         ("readinessProbe", &container.readiness_probe),
@@ -41,7 +50,7 @@ pub(super) fn check(container: &Container, grace: Option<i64>, path: &str, probl
         }
     }
     if let Some(lifecycle) = &container.lifecycle {
-        check_lifecycle(lifecycle, grace, &format!("{path}.lifecycle"), problems);
+        check_lifecycle(lifecycle, pod, &format!("{path}.lifecycle"), problems);
     }
 }
 
@@ -66,12 +75,74 @@ fn check_probe(probe: &Probe, path: &str, problems: &mut Problems) {
     }
 }
 
-fn check_lifecycle(lifecycle: &Lifecycle, grace: Option<i64>, path: &str, problems: &mut Problems) {
+fn check_lifecycle(lifecycle: &Lifecycle, pod: PodFacts<'_>, path: &str, problems: &mut Problems) {
     for (field, hook) in [("postStart", &lifecycle.post_start), ("preStop", &lifecycle.pre_stop)] {
         if let Some(hook) = hook {
-            check_hook(hook, grace, &format!("{path}.{field}"), problems);
+            check_hook(hook, pod.grace, &format!("{path}.{field}"), problems);
         }
     }
+    if let Some(signal) = lifecycle.stop_signal.as_deref() {
+        let path = format!("{path}.stopSignal");
+        match pod.os {
+            None => problems.forbidden(&path, "may not be set when spec.os.name is not set"),
+            Some("windows") => problems.one_of(path, Some(signal), &["SIGTERM", "SIGKILL"]),
+            Some(_) if is_signal(signal) => {}
+            Some(_) => {
+                problems.invalid(path, signal, "must be a signal of Linux, such as SIGTERM or SIGRTMIN+3");
+            }
+        }
+    }
+}
+
+/// The signals that the API knows: those with names, and the real-time ones counted from either end.
+fn is_signal(name: &str) -> bool {
+    const NAMED: [&str; 35] = [
+        "SIGABRT",
+        "SIGALRM",
+        "SIGBUS",
+        "SIGCHLD",
+        "SIGCLD",
+        "SIGCONT",
+        "SIGFPE",
+        "SIGHUP",
+        "SIGILL",
+        "SIGINT",
+        "SIGIO",
+        "SIGIOT",
+        "SIGKILL",
+        "SIGPIPE",
+        "SIGPOLL",
+        "SIGPROF",
+        "SIGPWR",
+        "SIGQUIT",
+        "SIGSEGV",
+        "SIGSTKFLT",
+        "SIGSTOP",
+        "SIGSYS",
+        "SIGTERM",
+        "SIGTRAP",
+        "SIGTSTP",
+        "SIGTTIN",
+        "SIGTTOU",
+        "SIGURG",
+        "SIGUSR1",
+        "SIGUSR2",
+        "SIGVTALRM",
+        "SIGWINCH",
+        "SIGXCPU",
+        "SIGXFSZ",
+        "SIGRTMIN",
+    ];
+    let counted = |rest: &str, sign: char, last: u8| {
+        rest.strip_prefix(sign)
+            .filter(|number| !number.starts_with(['0', '+']))
+            .and_then(|number| number.parse::<u8>().ok())
+            .is_some_and(|number| number <= last)
+    };
+    NAMED.contains(&name)
+        || name == "SIGRTMAX"
+        || name.strip_prefix("SIGRTMIN").is_some_and(|rest| counted(rest, '+', 15))
+        || name.strip_prefix("SIGRTMAX").is_some_and(|rest| counted(rest, '-', 14))
 }
 
 fn check_hook(hook: &LifecycleHandler, grace: Option<i64>, path: &str, problems: &mut Problems) {

@@ -306,6 +306,11 @@ fn each_rule_is_told_by_path() {
             json!({"postStart": {}}),
             "spec.containers[0].lifecycle.postStart: Required value",
         ),
+        (
+            &format!("{c}/lifecycle"),
+            json!({"stopSignal": "SIGTERM"}),
+            "spec.containers[0].lifecycle.stopSignal: Forbidden",
+        ),
         ("/spec/initContainers/0/lifecycle", json!({}), "spec.initContainers[0].lifecycle: Forbidden"),
         (
             "/spec/initContainers/0/startupProbe",
@@ -560,4 +565,22 @@ fn init_containers_may_share_a_host_port_and_extended_resources_are_whole() {
     assert_eq!(with("/spec/volumes/0", volume), Vec::<String>::new());
     let volume = json!({"name": "v", "projected": {"sources": [{"downwardAPI": {"items": items}}]}});
     assert_eq!(with("/spec/volumes/0", volume), Vec::<String>::new());
+}
+
+#[test]
+fn stop_signals_are_those_of_the_pods_system() {
+    let with = |os: &str, signal: &str| {
+        problems_of(json!({"metadata": {"name": "a", "namespace": "default", "uid": "u"}, "spec": {
+            "os": {"name": os},
+            "containers": [{"name": "c", "image": "i", "lifecycle": {"stopSignal": signal}}]}}))
+    };
+    for known in ["SIGTERM", "SIGUSR1", "SIGRTMIN", "SIGRTMIN+15", "SIGRTMAX-14", "SIGRTMAX"] {
+        assert_eq!(with("linux", known), Vec::<String>::new(), "{known}");
+    }
+    for unknown in ["TERM", "SIGRTMIN+16", "SIGRTMIN+0", "SIGRTMIN+01", "SIGRTMAX-15", "SIGRTMAX+1", "9", ""]
+    {
+        assert_eq!(with("linux", unknown).len(), 1, "{unknown}");
+    }
+    // A pod for Windows is refused whatever its signal.
+    assert_eq!((with("windows", "SIGKILL").len(), with("windows", "SIGHUP").len()), (1, 2));
 }

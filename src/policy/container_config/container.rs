@@ -9,7 +9,7 @@ use crate::{
     api::{
         ContainerKind, PodExt as _,
         container_hash::kubelet_container_hash_text,
-        cri::{ContainerConfig, ContainerMetadata, ImageSpec, KeyValue, LinuxContainerConfig, Mount},
+        cri::{ContainerConfig, ContainerMetadata, ImageSpec, KeyValue, LinuxContainerConfig, Mount, Signal},
         labels,
     },
     policy::{
@@ -92,8 +92,17 @@ pub fn container_config(input: &ContainerInput<'_>) -> Result<ContainerConfig, C
             resources: Some(linux_resources(pod, container, &input.node.resources)),
             security_context: Some(container_security(input)?),
         }),
+        stop_signal: stop_signal(container).into(),
         ..ContainerConfig::default()
     })
+}
+
+/// The signal that the specification asks for; the runtime's own choice where it does not.
+fn stop_signal(container: &Container) -> Signal {
+    let name = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.stop_signal.as_deref());
+    // `SIGRTMIN+3` is `SIGRTMINPLUS3` in the runtime's interface.
+    let name = name.unwrap_or_default().replace('+', "PLUS").replace('-', "MINUS");
+    Signal::from_str_name(&name).unwrap_or_default()
 }
 
 fn container_annotations(

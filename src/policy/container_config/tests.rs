@@ -4,7 +4,10 @@ use k8s_openapi::api::core::v1::EnvVar;
 
 use super::*;
 use crate::{
-    api::{ContainerKind, cri::NamespaceMode},
+    api::{
+        ContainerKind,
+        cri::{NamespaceMode, Signal},
+    },
     policy::{fingerprints::container_fingerprint, testing},
 };
 
@@ -97,4 +100,21 @@ fn namespaces_are_the_hosts_the_pods_or_the_containers() {
     assert_eq!(options(|s| s.host_ipc = Some(true)), [pod, container, node]);
     assert_eq!(options(|s| s.share_process_namespace = Some(true)), [pod, pod, pod]);
     assert_eq!(options(|s| s.share_process_namespace = Some(false)), [pod, container, pod]);
+}
+
+#[test]
+fn the_stop_signal_is_asked_of_the_runtime() {
+    let mut pod = testing::pod(&["a"]);
+    let asked = |pod: &Pod| testing::ContainerParts::of(pod).with(container_config).unwrap().stop_signal();
+    assert_eq!(asked(&pod), Signal::RuntimeDefault);
+    for (name, expected) in [
+        ("SIGUSR1", Signal::Sigusr1),
+        ("SIGRTMIN+3", Signal::Sigrtminplus3),
+        ("SIGRTMAX-14", Signal::Sigrtmaxminus14),
+        ("SIGRTMAX", Signal::Sigrtmax),
+    ] {
+        pod.spec.as_mut().unwrap().containers[0].lifecycle =
+            serde_json::from_value(serde_json::json!({"stopSignal": name})).unwrap();
+        assert_eq!(asked(&pod), expected, "{name}");
+    }
 }

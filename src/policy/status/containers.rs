@@ -51,6 +51,11 @@ impl<'a> Entry<'a> {
     fn kind(&self) -> Option<ContainerKind> {
         self.container.map(|(kind, _)| kind)
     }
+
+    /// The signal that the container was made with: a change of it makes another container.
+    fn stop_signal(&self) -> Option<String> {
+        self.container.and_then(|(_, container)| container.lifecycle.as_ref()?.stop_signal.clone())
+    }
 }
 
 /// The regular containers, in the specification's order.
@@ -126,6 +131,7 @@ fn from_record(
             Observed::Created => waiting("ContainerCreating", ""),
         }),
         container_id: Some(id),
+        stop_signal: entry.stop_signal(),
         ..ContainerStatus::default()
     };
     let runs_again = match seen.state {

@@ -1,0 +1,279 @@
+//! Scripted cases of probes and hooks.
+
+use std::{sync::Arc, time::Duration};
+
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, Lifecycle, Pod, Probe};
+use tokio::time::sleep;
+
+use crate::{
+    agent::{Agent, Node},
+    script::{Script, container, pod, sidecar, with},
+    world::Command,
+};
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// A probe by a command, every second.
+fn probe(command: &str) -> Probe {
+    let json = serde_json::json!({
+        "exec": {"command": [command]}, "periodSeconds": 1, "timeoutSeconds": 1,
+        "successThreshold": 1, "failureThreshold": 2,
+    });
+    serde_json::from_value(json).unwrap()
+}
+
+fn hooks(json: &serde_json::Value) -> Lifecycle {
+    serde_json::from_value(json.clone()).unwrap()
+}
+
+fn says(agent: &Agent, command: &str, does: Command) {
+    agent.world.with(|state| state.commands.insert(command.to_owned(), does));
+}
+
+fn status(agent: &Agent, name: &str) -> Option<ContainerStatus> {
+    let view = agent.view("u1")?;
+    let lists = [&view.status.container_statuses, &view.status.init_container_statuses];
+    lists.into_iter().flatten().flatten().find(|status| status.name == name).cloned()
+}
+
+fn ready(agent: &Agent, name: &str) -> bool {
+    status(agent, name).is_some_and(|status| status.ready)
+}
+
+fn restarts(agent: &Agent, name: &str) -> i32 {
+    status(agent, name).map_or(0, |status| status.restart_count)
+}
+
+/// When lines with these words were traced, in milliseconds.
+fn times(agent: &Agent, words: &str) -> Vec<u64> {
+    let state = agent.world.lock();
+    let lines = state.trace.iter().filter(|line| line.contains(words));
+    lines.map(|line| line.split_whitespace().next().unwrap().parse().unwrap()).collect()
+}
+
+fn no_violations(node: &Node) {
+    let state = node.world.lock();
+    assert!(state.oracle.violations.is_empty(), "{}", state.trace.join("\n"));
+}
+
+fn one(containers: Vec<Container>) -> Arc<Pod> {
+    Arc::new(pod("a", "u1", containers))
+}
+
+#[test]
+fn a_failing_liveness_probe_restarts_that_container_alone_and_ever_more_slowly() {
+    let node = Node::new(1);
+    let live = Container { liveness_probe: Some(probe("live")), ..container("live", &Script::default()) };
+    let pod = one(vec![live, container("other", &Script::default())]);
+    node.run(async |agent| {
+        agent.publish(&[pod]);
+        agent.until("ready", seconds(10), |agent| ready(agent, "live") && ready(agent, "other")).await;
+        sleep(seconds(30)).await;
+        assert_eq!(restarts(agent, "live"), 0);
+        says(agent, "live", Command::Exits(1));
+        agent.until("one restart", seconds(10), |agent| restarts(agent, "live") == 1).await;
+        agent.until("another", seconds(40), |agent| restarts(agent, "live") == 2).await;
+        let ends = times(agent, "/live.");
+        assert!(!ends.is_empty());
+        says(agent, "live", Command::Exits(0));
+        sleep(seconds(60)).await;
+        assert_eq!((restarts(agent, "live"), restarts(agent, "other")), (2, 0));
+        assert!(ready(agent, "live"));
+        assert_eq!(times(agent, "StopContainer u1/live").len(), 2);
+        assert!(times(agent, "StopContainer u1/other").is_empty());
+    });
+    no_violations(&node);
+}
+
+#[test]
+fn readiness_survives_an_agent_that_is_killed_and_ends_when_the_probe_fails() {
+    let node = Node::new(1);
+    let mut c = container("main", &Script::default());
+    c.startup_probe = Some(probe("up"));
+    c.readiness_probe = Some(probe("ready"));
+    let pod = one(vec![c]);
+    node.run(async |agent| {
+        says(agent, "up", Command::Exits(1));
+        agent.publish(&[Arc::clone(&pod)]);
+        agent.until("it runs", seconds(5), |agent| agent.runs("u1", "main")).await;
+        assert!(!ready(agent, "main"));
+        says(agent, "up", Command::Exits(0));
+        agent.until("ready", seconds(10), |agent| ready(agent, "main")).await;
+    });
+    for _ in 0..3 {
+        node.run(async |agent| {
+            // A startup probe that was over would now restart the container.
+            says(agent, "up", Command::Exits(1));
+            agent.publish(&[Arc::clone(&pod)]);
+            agent
+                .until("seen", seconds(5), |agent| {
+                    status(agent, "main").is_some_and(|s| s.container_id.is_some())
+                })
+                .await;
+            for _ in 0..10_000 {
+                sleep(Duration::from_millis(1)).await;
+                assert!(ready(agent, "main"));
+            }
+        });
+    }
+    node.run(async |agent| {
+        says(agent, "ready", Command::Exits(1));
+        agent.publish(&[Arc::clone(&pod)]);
+        agent
+            .until("unready", seconds(10), |agent| {
+                status(agent, "main").is_some_and(|s| s.started == Some(true) && !s.ready)
+            })
+            .await;
+        says(agent, "ready", Command::Hangs);
+    });
+    node.run(async |agent| {
+        agent.publish(&[Arc::clone(&pod)]);
+        sleep(seconds(20)).await;
+        assert!(!ready(agent, "main") && restarts(agent, "main") == 0);
+        says(agent, "ready", Command::Exits(0));
+        agent.until("ready again", seconds(10), |agent| ready(agent, "main")).await;
+    });
+    no_violations(&node);
+}
+
+#[test]
+fn a_runtime_that_is_away_makes_nothing_unready_and_restarts_nothing() {
+    let node = Node::new(1);
+    let mut c = container("main", &Script::default());
+    c.liveness_probe = Some(probe("live"));
+    c.readiness_probe = Some(probe("ready"));
+    let pod = one(vec![c]);
+    node.run(async |agent| {
+        agent.publish(&[pod]);
+        agent.until("ready", seconds(10), |agent| ready(agent, "main")).await;
+        agent.world.with(crate::world::State::go_down);
+        for _ in 0..30 {
+            sleep(seconds(1)).await;
+            assert!(ready(agent, "main"));
+        }
+        agent.world.with(crate::world::State::come_back);
+        sleep(seconds(30)).await;
+        assert!(ready(agent, "main") && restarts(agent, "main") == 0);
+    });
+    no_violations(&node);
+}
+
+#[test]
+fn a_pre_stop_hook_is_waited_for_within_the_grace_period_and_cut_at_its_end() {
+    let node = Node::new(1);
+    let stopped_by = |name: &str, command: &str| {
+        let hook = serde_json::json!({"preStop": {"exec": {"command": [command]}}});
+        Container { lifecycle: Some(hooks(&hook)), ..container(name, &Script::default()) }
+    };
+    let pod = |grace| {
+        Arc::new(with(
+            pod("a", "u1", vec![stopped_by("quick", "quick"), stopped_by("slow", "slow")]),
+            |spec| {
+                spec.termination_grace_period_seconds = Some(grace);
+                spec.init_containers = Some(vec![Container {
+                    restart_policy: Some("Always".into()),
+                    ..stopped_by("side", "side")
+                }]);
+            },
+        ))
+    };
+    node.run(async |agent| {
+        says(agent, "slow", Command::Hangs);
+        agent.publish(&[pod(20)]);
+        agent.until("ready", seconds(10), |agent| ready(agent, "quick") && ready(agent, "slow")).await;
+        let begun = agent.now();
+        agent.publish(&[]);
+        agent.until("gone", seconds(60), |agent| agent.world.lock().containers.is_empty()).await;
+        let after =
+            |words: &str| times(agent, words).iter().map(|at| (at - begun) / 1000).collect::<Vec<_>>();
+        // All hooks begin at once, the sidecar's too, and each container is stopped after its own.
+        for hook in ["quick", "slow", "side"] {
+            assert_eq!(after(&format!(" {hook}"))[0], 0, "{hook}");
+        }
+        assert_eq!(after("StopContainer u1/quick"), [0]);
+        assert_eq!(after("StopContainer u1/slow"), [20]);
+        assert_eq!(after("StopContainer u1/side"), [20]);
+        assert_eq!(times(agent, "ExecSync").len(), 3);
+    });
+    no_violations(&node);
+}
+
+#[test]
+fn an_agent_killed_in_the_middle_of_a_pre_stop_hook_leaves_it_the_time_it_had() {
+    let node = Node::new(1);
+    let hook = serde_json::json!({"preStop": {"exec": {"command": ["slow"]}}});
+    let c = Container { lifecycle: Some(hooks(&hook)), ..container("main", &Script::default()) };
+    let pod = one(vec![c]);
+    let begun = node.run(async |agent| {
+        says(agent, "slow", Command::Hangs);
+        agent.publish(&[pod]);
+        agent.until("ready", seconds(10), |agent| ready(agent, "main")).await;
+        agent.publish(&[]);
+        let begun = agent.now();
+        sleep(seconds(10)).await;
+        begun
+    });
+    node.run(async |agent| {
+        agent.publish(&[]);
+        agent.until("gone", seconds(60), |agent| agent.world.lock().containers.is_empty()).await;
+        let at = times(agent, "StopContainer u1/main")[0] - begun.unwrap();
+        assert_eq!(at / 1000, 30);
+        assert_eq!(times(agent, "ExecSync").len(), 2);
+    });
+    no_violations(&node);
+}
+
+#[test]
+fn a_post_start_hook_holds_back_what_comes_after_and_its_failure_restarts_the_container() {
+    let node = Node::new(1);
+    let hook = serde_json::json!({"postStart": {"exec": {"command": ["begin"]}}});
+    let first = Container { lifecycle: Some(hooks(&hook)), ..container("first", &Script::default()) };
+    let pod = one(vec![first, container("second", &Script::default())]);
+    node.run(async |agent| {
+        says(agent, "begin", Command::Hangs);
+        agent.publish(&[Arc::clone(&pod)]);
+        agent.until("it runs", seconds(5), |agent| agent.runs("u1", "first")).await;
+        sleep(seconds(100)).await;
+        assert!(status(agent, "first").is_some_and(|s| s.started == Some(false) && !s.ready));
+        assert!(!agent.runs("u1", "second"));
+    });
+    // As with kubelet, the next agent takes a hook that was begun for done.
+    node.run(async |agent| {
+        agent.publish(&[Arc::clone(&pod)]);
+        agent.until("ready", seconds(10), |agent| ready(agent, "first") && ready(agent, "second")).await;
+        assert_eq!(times(agent, "ExecSync").len(), 1);
+        says(agent, "begin", Command::Exits(1));
+        agent.world.with(|state| {
+            let id = state.newest("u1", "first").map(|c| c.id.clone()).unwrap();
+            state.container_killed(&id, false);
+        });
+        agent.until("it fails and is tried again", seconds(60), |agent| restarts(agent, "first") >= 3).await;
+        assert!(!ready(agent, "first") && ready(agent, "second"));
+        says(agent, "begin", Command::Exits(0));
+        agent.until("ready again", seconds(300), |agent| ready(agent, "first")).await;
+        assert_eq!(restarts(agent, "second"), 0);
+    });
+    no_violations(&node);
+}
+
+#[test]
+fn what_comes_after_a_sidecar_waits_for_its_startup_probe() {
+    let node = Node::new(1);
+    let mut side = sidecar("side", &Script::default());
+    side.startup_probe = Some(probe("up"));
+    let pod = Arc::new(with(pod("a", "u1", vec![container("main", &Script::default())]), |spec| {
+        spec.init_containers = Some(vec![side]);
+    }));
+    node.run(async |agent| {
+        says(agent, "up", Command::Exits(1));
+        agent.publish(&[pod]);
+        // Failing for good it is started anew; the rest waits on.
+        agent.until("restarted", seconds(30), |agent| restarts(agent, "side") == 1).await;
+        assert!(status(agent, "main").is_some_and(|s| s.container_id.is_none()));
+        says(agent, "up", Command::Exits(0));
+        agent.until("main", seconds(60), |agent| ready(agent, "main") && ready(agent, "side")).await;
+    });
+    no_violations(&node);
+}
