@@ -21,6 +21,8 @@ pub enum Verdict {
     Honoured,
     /// The pod is refused, for this reason.
     Refuse(&'static str),
+    /// Refused, for this reason, as long as there is no API server to give it.
+    NeedsApi(&'static str),
     /// The pod runs without it; the reason is told.
     Warn(&'static str),
     /// Refused, unless it has one of these values, which is what the agent does anyway.
@@ -47,7 +49,7 @@ pub struct Support {
     pub warnings: Vec<FieldProblem>,
 }
 
-use Verdict::{Each, Honoured, Refuse, Unless, Warn};
+use Verdict::{Each, Honoured, NeedsApi, Refuse, Unless, Warn};
 
 const API_ONLY: &str = "ignored: only an API server sets it";
 const VOLUME: &str = "this type of volume is not supported yet; emptyDir and hostPath are";
@@ -105,7 +107,7 @@ pub static SPEC: Table = Table {
         ),
         // Services are known from an API server only.
         ("enableServiceLinks", Honoured),
-        ("ephemeralContainers", Refuse("a static pod may not have ephemeral containers")),
+        ("ephemeralContainers", NeedsApi("a static pod may not have ephemeral containers")),
         ("hostAliases", Refuse("not supported yet: /etc/hosts would lack these names")),
         ("hostIPC", Honoured),
         ("hostNetwork", Honoured),
@@ -113,7 +115,7 @@ pub static SPEC: Table = Table {
         ("hostUsers", Unless(&["true"], SECURITY)),
         ("hostname", Refuse("not supported yet: the pod would have another host name")),
         ("hostnameOverride", Refuse("not supported yet: the pod would have another host name")),
-        ("imagePullSecrets", Refuse("static pods may not reference secrets")),
+        ("imagePullSecrets", NeedsApi("static pods may not reference secrets")),
         ("initContainers", Each(&CONTAINER)),
         ("nodeName", Honoured),
         ("nodeSelector", Honoured),
@@ -123,7 +125,7 @@ pub static SPEC: Table = Table {
         ("priority", Honoured),
         ("priorityClassName", Honoured),
         ("readinessGates", Refuse("not supported yet: the pod would never be ready")),
-        ("resourceClaims", Refuse("static pods may not reference resourceclaims")),
+        ("resourceClaims", NeedsApi("static pods may not reference resourceclaims")),
         ("resources", Refuse("resources of the whole pod are not supported yet; those of containers are")),
         ("restartPolicy", Honoured),
         ("runtimeClassName", Refuse(SECURITY)),
@@ -131,8 +133,8 @@ pub static SPEC: Table = Table {
         ("schedulingGates", Refuse("a gated pod must not run")),
         ("schedulingGroup", Honoured),
         ("securityContext", Each(&POD_SECURITY)),
-        ("serviceAccount", Refuse("static pods may not reference serviceaccounts")),
-        ("serviceAccountName", Refuse("static pods may not reference serviceaccounts")),
+        ("serviceAccount", NeedsApi("static pods may not reference serviceaccounts")),
+        ("serviceAccountName", NeedsApi("static pods may not reference serviceaccounts")),
         ("setHostnameAsFQDN", Unless(&["false"], "not supported yet: the pod would have another host name")),
         ("shareProcessNamespace", Unless(&["false"], SECURITY)),
         ("subdomain", Refuse("not supported yet: the pod would have another host name")),
@@ -209,7 +211,7 @@ pub static ENV: Table = Table {
 pub static RESOURCES: Table = Table {
     kind: "ResourceRequirements",
     fields: &[
-        ("claims", Refuse("static pods may not reference resourceclaims")),
+        ("claims", NeedsApi("static pods may not reference resourceclaims")),
         ("limits", Honoured),
         ("requests", Honoured),
     ],
@@ -257,11 +259,11 @@ pub static VOLUME_TABLE: Table = Table {
         ("azureFile", Refuse(VOLUME)),
         ("cephfs", Refuse(VOLUME)),
         ("cinder", Refuse(VOLUME)),
-        ("configMap", Refuse(VOLUME)),
-        ("csi", Refuse(VOLUME)),
+        ("configMap", NeedsApi("static pods may not reference configmaps")),
+        ("csi", NeedsApi("static pods may not reference csidrivers")),
         ("downwardAPI", Refuse(VOLUME)),
         ("emptyDir", Each(&EMPTY_DIR)),
-        ("ephemeral", Refuse(VOLUME)),
+        ("ephemeral", NeedsApi("static pods may not reference persistentvolumeclaims")),
         ("fc", Refuse(VOLUME)),
         ("flexVolume", Refuse(VOLUME)),
         ("flocker", Refuse(VOLUME)),
@@ -273,14 +275,14 @@ pub static VOLUME_TABLE: Table = Table {
         ("iscsi", Refuse(VOLUME)),
         ("name", Honoured),
         ("nfs", Refuse(VOLUME)),
-        ("persistentVolumeClaim", Refuse(VOLUME)),
+        ("persistentVolumeClaim", NeedsApi("static pods may not reference persistentvolumeclaims")),
         ("photonPersistentDisk", Refuse(VOLUME)),
         ("portworxVolume", Refuse(VOLUME)),
         ("projected", Refuse(VOLUME)),
         ("quobyte", Refuse(VOLUME)),
         ("rbd", Refuse(VOLUME)),
         ("scaleIO", Refuse(VOLUME)),
-        ("secret", Refuse(VOLUME)),
+        ("secret", NeedsApi("static pods may not reference secrets")),
         ("storageos", Refuse(VOLUME)),
         ("vsphereVolume", Refuse(VOLUME)),
     ],
@@ -328,7 +330,7 @@ fn walk(table: &Table, value: &Value, path: &str, support: &mut Support) {
         let verdict = table.fields.iter().find(|(field, _)| field == name).map(|(_, verdict)| *verdict);
         match verdict.unwrap_or(Refuse("not known to this release")) {
             Honoured => {}
-            Refuse(reason) => support.refused.push(FieldProblem::new(path, reason)),
+            Refuse(reason) | NeedsApi(reason) => support.refused.push(FieldProblem::new(path, reason)),
             Warn(reason) => support.warnings.push(FieldProblem::new(path, reason)),
             Unless(allowed, reason) => {
                 let text = match value {
