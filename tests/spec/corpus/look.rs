@@ -83,7 +83,8 @@ impl Looker<'_> {
     }
 
     fn inside(&mut self, name: &str, look: &Look, process: Process) {
-        let proc = |file: &str| fs::read(format!("/proc/{}/{file}", process.0)).ok().map(lossy);
+        let proc =
+            |file: &str| fs::read(format!("/proc/{}/{file}", process.0)).ok().map(|bytes| lossy(&bytes));
         for (variable, wanted) in &look.env {
             let found = process.variable(variable);
             self.check(&format!("{name}: variable {variable}"), wanted, found.as_deref());
@@ -192,11 +193,11 @@ fn content(path: &Path) -> Option<String> {
         names.sort();
         return Some(names.join(" "));
     }
-    fs::read(path).ok().map(lossy)
+    fs::read(path).ok().map(|bytes| lossy(&bytes))
 }
 
-fn lossy(bytes: Vec<u8>) -> String {
-    String::from_utf8_lossy(&bytes).into_owned()
+fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// `V1FILE|V2FILE` of a process's cgroup or of the one around it; the controller is the name's first part.
