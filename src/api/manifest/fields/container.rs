@@ -1,30 +1,10 @@
-//! Types below a container: environment, ports, restart rules.
+//! Types below a container: sources of variables, ports, restart rules.
 
 use crate::api::manifest::unsupported::{Table, Verdict};
 
-use Verdict::{Each, Honoured, NeedsApi, Refuse};
+use Verdict::{Each, Honoured, NeedsApi};
 
-const CONFIG_MAP: &str = "static pods may not reference configmaps";
-const SECRET: &str = "static pods may not reference secrets";
 const EPHEMERAL: &str = "ephemeral containers are added to a running pod through an API server";
-
-/// `EnvVarSource`.
-pub static ENV_SOURCE: Table = Table {
-    kind: "EnvVarSource",
-    fields: &[
-        ("configMapKeyRef", NeedsApi(CONFIG_MAP)),
-        ("fieldRef", Each(&FIELD_REF)),
-        ("fileKeyRef", Refuse("not supported yet: the container would lack this variable")),
-        ("resourceFieldRef", Each(&RESOURCE_FIELD_REF)),
-        ("secretKeyRef", NeedsApi(SECRET)),
-    ],
-};
-
-/// `EnvFromSource`.
-pub static ENV_FROM: Table = Table {
-    kind: "EnvFromSource",
-    fields: &[("configMapRef", NeedsApi(CONFIG_MAP)), ("prefix", Honoured), ("secretRef", NeedsApi(SECRET))],
-};
 
 /// `ObjectFieldSelector`.
 pub static FIELD_REF: Table =

@@ -1,8 +1,8 @@
-//! Probes and hooks.
+//! Probes, and what they and hooks do.
 
 use crate::api::manifest::unsupported::{Table, Verdict};
 
-use Verdict::{Each, Honoured, Refuse};
+use Verdict::{Each, Honoured};
 
 /// `Probe`.
 pub static PROBE: Table = Table {
@@ -18,23 +18,6 @@ pub static PROBE: Table = Table {
         ("tcpSocket", Each(&TCP_SOCKET)),
         ("terminationGracePeriodSeconds", Honoured),
         ("timeoutSeconds", Honoured),
-    ],
-};
-
-/// `Lifecycle`.
-pub static LIFECYCLE: Table = Table {
-    kind: "Lifecycle",
-    fields: &[("postStart", Each(&HOOK)), ("preStop", Each(&HOOK)), ("stopSignal", Honoured)],
-};
-
-/// `LifecycleHandler`.
-pub static HOOK: Table = Table {
-    kind: "LifecycleHandler",
-    fields: &[
-        ("exec", Each(&EXEC)),
-        ("httpGet", Each(&HTTP_GET)),
-        ("sleep", Each(&SLEEP)),
-        ("tcpSocket", Refuse("no hook, as with kubelet: the API keeps the field for old manifests only")),
     ],
 };
 

@@ -2,7 +2,7 @@
 
 use crate::api::manifest::unsupported::{Table, Verdict};
 
-use Verdict::{Each, Honoured, NeedsApi};
+use Verdict::{Each, Honoured};
 
 use super::{FIELD_REF, RESOURCE_FIELD_REF};
 
@@ -34,22 +34,3 @@ pub static DOWNWARD_API_PROJECTION: Table =
 /// `ImageVolumeSource`.
 pub static IMAGE_VOLUME: Table =
     Table { kind: "ImageVolumeSource", fields: &[("pullPolicy", Honoured), ("reference", Honoured)] };
-
-/// `ProjectedVolumeSource`.
-pub static PROJECTED: Table = Table {
-    kind: "ProjectedVolumeSource",
-    fields: &[("defaultMode", Honoured), ("sources", Each(&PROJECTION))],
-};
-
-/// `VolumeProjection`.
-pub static PROJECTION: Table = Table {
-    kind: "VolumeProjection",
-    fields: &[
-        ("clusterTrustBundle", NeedsApi("static pods may not reference clustertrustbundles")),
-        ("configMap", NeedsApi("static pods may not reference configmaps")),
-        ("downwardAPI", Each(&DOWNWARD_API_PROJECTION)),
-        ("podCertificate", NeedsApi("static pods may not reference podcertificaterequests")),
-        ("secret", NeedsApi("static pods may not reference secrets")),
-        ("serviceAccountToken", NeedsApi("static pods may not reference serviceaccounts")),
-    ],
-};
