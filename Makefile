@@ -39,7 +39,7 @@ bench: ## speed and size, beside raw CRI calls
 	@hack/test.sh bench
 
 .PHONY: bless
-bless: ## write completions, manual pages and usage blocks anew from the command line
+bless: ## write completions, manual pages, usage blocks and docs/pod-spec.md anew
 	NODECTL_BLESS=1 cargo test --locked --test drift
 
 .PHONY: clean

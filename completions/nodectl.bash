@@ -411,7 +411,7 @@ _nodectl() {
             return 0
             ;;
         nodectl__subcmd__run)
-            opts="-v -h -V --config --config-dir --root-dir --hostname-override --node-ip --operator-socket --container-log-dir --runtime-class-path --v --pod-manifest-path --manifest-url --manifest-url-header --sync-frequency --file-check-frequency --http-check-frequency --container-runtime-endpoint --image-service-endpoint --runtime-request-timeout --cgroup-driver --cgroup-root --cgroups-per-qos --cpu-cfs-quota --cpu-cfs-quota-period --serialize-image-pulls --healthz-port --healthz-bind-address --feature-gates --logging-format --cluster-dns --cluster-domain --container-log-max-files --container-log-max-size --registry-burst --registry-qps --resolv-conf --minimum-container-ttl-duration --maximum-dead-containers --maximum-dead-containers-per-container --help --version"
+            opts="-v -h -V --config --config-dir --root-dir --hostname-override --node-ip --operator-socket --container-log-dir --runtime-class-path --v --seccomp-default --pod-manifest-path --manifest-url --manifest-url-header --sync-frequency --file-check-frequency --http-check-frequency --container-runtime-endpoint --image-service-endpoint --runtime-request-timeout --cgroup-driver --cgroup-root --cgroups-per-qos --cpu-cfs-quota --cpu-cfs-quota-period --serialize-image-pulls --healthz-port --healthz-bind-address --feature-gates --logging-format --allowed-unsafe-sysctls --cluster-dns --cluster-domain --container-log-max-files --container-log-max-size --enforce-node-allocatable --kube-reserved --kube-reserved-cgroup --oom-score-adj --pod-max-pids --registry-burst --registry-qps --resolv-conf --system-reserved --system-reserved-cgroup --minimum-container-ttl-duration --maximum-dead-containers --maximum-dead-containers-per-container --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -454,6 +454,10 @@ _nodectl() {
                     return 0
                     ;;
                 -v)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --seccomp-default)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -533,6 +537,10 @@ _nodectl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --allowed-unsafe-sysctls)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --cluster-dns)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -549,6 +557,26 @@ _nodectl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --enforce-node-allocatable)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kube-reserved)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kube-reserved-cgroup)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --oom-score-adj)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --pod-max-pids)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --registry-burst)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -558,6 +586,14 @@ _nodectl() {
                     return 0
                     ;;
                 --resolv-conf)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --system-reserved)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --system-reserved-cgroup)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -71,6 +71,7 @@ complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l operator-socket 
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l container-log-dir -d 'Folder of links to container logs by name' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l runtime-class-path -d 'Folder of runtime class manifests' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -s v -l v -d 'Verbosity of the log, 0 to 10' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l seccomp-default -d 'RuntimeDefault where no seccomp profile is named' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l pod-manifest-path -d 'Folder or file of static pod manifests [key: staticPodPath]' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l manifest-url -d 'URL of static pod manifests [key: staticPodURL]' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l manifest-url-header -d 'Headers for --manifest-url, name:value [key: staticPodURLHeader]' -r
@@ -90,13 +91,21 @@ complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l healthz-port -d 
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l healthz-bind-address -d 'Address of the health endpoint [key: healthzBindAddress]' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l feature-gates -d 'Feature gates, Name=true or false [key: featureGates]' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l logging-format -d 'text or json [key: logging.format]' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l allowed-unsafe-sysctls -d 'Unsafe sysctls that pods may set [key: allowedUnsafeSysctls]' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l cluster-dns -d 'DNS servers of the cluster [key: clusterDNS]' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l cluster-domain -d 'DNS domain of the cluster [key: clusterDomain]' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l container-log-max-files -d 'Most log files of a container [key: containerLogMaxFiles]' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l container-log-max-size -d 'Size at which a container log is rotated [key: containerLogMaxSize]' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l enforce-node-allocatable -d 'What node allocatable is enforced on [key: enforceNodeAllocatable]' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l kube-reserved -d 'Resources kept for Kubernetes\' daemons [key: kubeReserved]' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l kube-reserved-cgroup -d 'Cgroup of --kube-reserved [key: kubeReservedCgroup]' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l oom-score-adj -d 'The agent\'s own oom_score_adj [key: oomScoreAdj]' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l pod-max-pids -d 'Most processes in a pod [key: podPidsLimit]' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l registry-burst -d 'Burst over --registry-qps [key: registryBurst]' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l registry-qps -d 'Image pulls per second [key: registryPullQPS]' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l resolv-conf -d 'Resolver file for pods [key: resolvConf]' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l system-reserved -d 'Resources kept for the system [key: systemReserved]' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l system-reserved-cgroup -d 'Cgroup of --system-reserved [key: systemReservedCgroup]' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l minimum-container-ttl-duration -d 'Least age of a dead container that is removed' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l maximum-dead-containers -d 'Most dead containers on the node; negative is no limit' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l maximum-dead-containers-per-container -d 'Most dead instances kept of each container' -r

@@ -10,6 +10,11 @@
     reason = "a test's helpers fail by panicking and say why"
 )]
 
+#[path = "drift/api_types.rs"]
+mod api_types;
+#[path = "drift/pod_spec.rs"]
+mod pod_spec;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};

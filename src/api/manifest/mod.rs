@@ -8,6 +8,7 @@
 
 mod de;
 mod error;
+pub mod fields;
 mod identity;
 mod runtime_class;
 pub mod unsupported;

@@ -21,6 +21,8 @@ pub enum Verdict {
     Honoured,
     /// The pod is refused, for this reason.
     Refuse(&'static str),
+    /// Refused, for this reason, as long as there is no API server to give it.
+    NeedsApi(&'static str),
     /// The pod runs without it; the reason is told.
     Warn(&'static str),
     /// Refused, unless it has one of these values, which is what the agent does anyway.
@@ -47,10 +49,9 @@ pub struct Support {
     pub warnings: Vec<FieldProblem>,
 }
 
-use Verdict::{Each, Honoured, Refuse, Unless, Warn};
+use Verdict::{Each, Honoured, NeedsApi, Refuse, Unless, Warn};
 
 const API_ONLY: &str = "ignored: only an API server sets it";
-const API_VOLUME: &str = "needs the API server, which a static pod does not ask";
 const REMOVED: &str = "Kubernetes itself has removed this type of volume";
 const MIGRATED: &str = "Kubernetes has left this type of volume to CSI drivers, which need the API server";
 const NETWORK: &str =
@@ -104,7 +105,7 @@ pub static SPEC: Table = Table {
         ("dnsPolicy", Honoured),
         // Services are known from an API server only.
         ("enableServiceLinks", Honoured),
-        ("ephemeralContainers", Refuse("a static pod may not have ephemeral containers")),
+        ("ephemeralContainers", NeedsApi("a static pod may not have ephemeral containers")),
         ("hostAliases", Honoured),
         ("hostIPC", Honoured),
         ("hostNetwork", Honoured),
@@ -112,7 +113,7 @@ pub static SPEC: Table = Table {
         ("hostUsers", Honoured),
         ("hostname", Honoured),
         ("hostnameOverride", Honoured),
-        ("imagePullSecrets", Refuse("static pods may not reference secrets")),
+        ("imagePullSecrets", NeedsApi("static pods may not reference secrets")),
         ("initContainers", Each(&CONTAINER)),
         ("nodeName", Honoured),
         ("nodeSelector", Honoured),
@@ -125,7 +126,7 @@ pub static SPEC: Table = Table {
             "readinessGates",
             Warn("without an API server nothing sets these conditions: the pod runs and is never ready"),
         ),
-        ("resourceClaims", Refuse("static pods may not reference resourceclaims")),
+        ("resourceClaims", NeedsApi("static pods may not reference resourceclaims")),
         ("resources", Each(&RESOURCES)),
         ("restartPolicy", Honoured),
         ("runtimeClassName", Honoured),
@@ -133,8 +134,8 @@ pub static SPEC: Table = Table {
         ("schedulingGates", Refuse("a gated pod must not run")),
         ("schedulingGroup", Honoured),
         ("securityContext", Each(&POD_SECURITY)),
-        ("serviceAccount", Refuse("static pods may not reference serviceaccounts")),
-        ("serviceAccountName", Refuse("static pods may not reference serviceaccounts")),
+        ("serviceAccount", NeedsApi("static pods may not reference serviceaccounts")),
+        ("serviceAccountName", NeedsApi("static pods may not reference serviceaccounts")),
         ("setHostnameAsFQDN", Honoured),
         ("shareProcessNamespace", Honoured),
         ("subdomain", Honoured),
@@ -192,7 +193,7 @@ pub static CONTAINER: Table = Table {
         ("terminationMessagePath", Honoured),
         ("terminationMessagePolicy", Honoured),
         ("tty", Honoured),
-        ("volumeDevices", Refuse("a block device is a persistent volume, which needs the API server")),
+        ("volumeDevices", NeedsApi("a block device is a persistent volume, which needs the API server")),
         ("volumeMounts", Each(&VOLUME_MOUNT)),
         ("workingDir", Honoured),
     ],
@@ -225,11 +226,11 @@ pub static ENV: Table = Table {
 pub static ENV_SOURCE: Table = Table {
     kind: "EnvVarSource",
     fields: &[
-        ("configMapKeyRef", Refuse("static pods may not reference configmaps")),
+        ("configMapKeyRef", NeedsApi("static pods may not reference configmaps")),
         ("fieldRef", Honoured),
         ("fileKeyRef", Honoured),
         ("resourceFieldRef", Honoured),
-        ("secretKeyRef", Refuse("static pods may not reference secrets")),
+        ("secretKeyRef", NeedsApi("static pods may not reference secrets")),
     ],
 };
 
@@ -237,9 +238,9 @@ pub static ENV_SOURCE: Table = Table {
 pub static ENV_FROM: Table = Table {
     kind: "EnvFromSource",
     fields: &[
-        ("configMapRef", Refuse("static pods may not reference configmaps")),
+        ("configMapRef", NeedsApi("static pods may not reference configmaps")),
         ("prefix", Honoured),
-        ("secretRef", Refuse("static pods may not reference secrets")),
+        ("secretRef", NeedsApi("static pods may not reference secrets")),
     ],
 };
 
@@ -247,7 +248,7 @@ pub static ENV_FROM: Table = Table {
 pub static RESOURCES: Table = Table {
     kind: "ResourceRequirements",
     fields: &[
-        ("claims", Refuse("static pods may not reference resourceclaims")),
+        ("claims", NeedsApi("static pods may not reference resourceclaims")),
         ("limits", Honoured),
         ("requests", Honoured),
     ],
@@ -295,11 +296,11 @@ pub static VOLUME_TABLE: Table = Table {
         ("azureFile", Refuse(MIGRATED)),
         ("cephfs", Refuse(REMOVED)),
         ("cinder", Refuse(MIGRATED)),
-        ("configMap", Refuse(API_VOLUME)),
-        ("csi", Refuse(API_VOLUME)),
+        ("configMap", NeedsApi("static pods may not reference configmaps")),
+        ("csi", NeedsApi("static pods may not reference csidrivers")),
         ("downwardAPI", Honoured),
         ("emptyDir", Each(&EMPTY_DIR)),
-        ("ephemeral", Refuse(API_VOLUME)),
+        ("ephemeral", NeedsApi("static pods may not reference persistentvolumeclaims")),
         ("fc", Refuse(NETWORK)),
         ("flexVolume", Refuse("drivers that are programs on the node are not run; CSI has replaced them")),
         ("flocker", Refuse(REMOVED)),
@@ -311,14 +312,14 @@ pub static VOLUME_TABLE: Table = Table {
         ("iscsi", Refuse(NETWORK)),
         ("name", Honoured),
         ("nfs", Refuse(NETWORK)),
-        ("persistentVolumeClaim", Refuse(API_VOLUME)),
+        ("persistentVolumeClaim", NeedsApi("static pods may not reference persistentvolumeclaims")),
         ("photonPersistentDisk", Refuse(REMOVED)),
         ("portworxVolume", Refuse(MIGRATED)),
         ("projected", Each(&PROJECTED)),
         ("quobyte", Refuse(REMOVED)),
         ("rbd", Refuse(REMOVED)),
         ("scaleIO", Refuse(REMOVED)),
-        ("secret", Refuse(API_VOLUME)),
+        ("secret", NeedsApi("static pods may not reference secrets")),
         ("storageos", Refuse(REMOVED)),
         ("vsphereVolume", Refuse(MIGRATED)),
     ],
@@ -343,12 +344,12 @@ pub static PROJECTED: Table = Table {
 pub static PROJECTION: Table = Table {
     kind: "VolumeProjection",
     fields: &[
-        ("clusterTrustBundle", Refuse("static pods may not reference clustertrustbundles")),
-        ("configMap", Refuse("static pods may not reference configmaps")),
+        ("clusterTrustBundle", NeedsApi("static pods may not reference clustertrustbundles")),
+        ("configMap", NeedsApi("static pods may not reference configmaps")),
         ("downwardAPI", Honoured),
-        ("podCertificate", Refuse("static pods may not reference podcertificaterequests")),
-        ("secret", Refuse("static pods may not reference secrets")),
-        ("serviceAccountToken", Refuse("static pods may not reference serviceaccounts")),
+        ("podCertificate", NeedsApi("static pods may not reference podcertificaterequests")),
+        ("secret", NeedsApi("static pods may not reference secrets")),
+        ("serviceAccountToken", NeedsApi("static pods may not reference serviceaccounts")),
     ],
 };
 
@@ -391,7 +392,7 @@ fn walk(table: &Table, value: &Value, path: &str, support: &mut Support) {
         let verdict = table.fields.iter().find(|(field, _)| field == name).map(|(_, verdict)| *verdict);
         match verdict.unwrap_or(Refuse("not known to this release")) {
             Honoured => {}
-            Refuse(reason) => support.refused.push(FieldProblem::new(path, reason)),
+            Refuse(reason) | NeedsApi(reason) => support.refused.push(FieldProblem::new(path, reason)),
             Warn(reason) => support.warnings.push(FieldProblem::new(path, reason)),
             Unless(allowed, reason) => {
                 let text = match value {

@@ -1,0 +1,32 @@
+//! Types below `spec`.
+
+use crate::api::manifest::unsupported::{Table, Verdict};
+
+use Verdict::{Each, Honoured, NeedsApi, Refuse};
+
+/// `PodDNSConfig`.
+pub static DNS_CONFIG: Table = Table {
+    kind: "PodDNSConfig",
+    fields: &[("nameservers", Honoured), ("options", Each(&DNS_OPTION)), ("searches", Honoured)],
+};
+
+/// `PodDNSConfigOption`.
+pub static DNS_OPTION: Table =
+    Table { kind: "PodDNSConfigOption", fields: &[("name", Honoured), ("value", Honoured)] };
+
+/// `HostAlias`.
+pub static HOST_ALIAS: Table =
+    Table { kind: "HostAlias", fields: &[("hostnames", Honoured), ("ip", Honoured)] };
+
+/// `PodOS`.
+pub static OS: Table = Table { kind: "PodOS", fields: &[("name", Honoured)] };
+
+/// `PodReadinessGate`.
+pub static READINESS_GATE: Table = Table {
+    kind: "PodReadinessGate",
+    fields: &[("conditionType", NeedsApi("conditions of other controllers come through an API server"))],
+};
+
+/// `PodSchedulingGate`.
+pub static SCHEDULING_GATE: Table =
+    Table { kind: "PodSchedulingGate", fields: &[("name", Refuse("a gated pod must not run"))] };
