@@ -39,8 +39,9 @@ bench: ## speed and size, beside raw CRI calls
 	@hack/test.sh bench
 
 .PHONY: bless
-bless: ## write completions, manual pages, usage blocks and docs/pod-spec.md anew
+bless: ## write completions, manual pages, usage blocks, docs/configuration.md and docs/pod-spec.md anew
 	NODECTL_BLESS=1 cargo test --locked --test drift
+	NODECTL_BLESS=1 cargo test --locked --lib config::tests::docs
 
 .PHONY: clean
 clean: ## remove what was built and end a demonstration

@@ -11,14 +11,6 @@ const HOST_PATH_TYPES: [&str; 8] =
 
 /// Checks the volumes, and gives their names for the mounts.
 pub(super) fn check<'p>(spec: &'p PodSpec, problems: &mut Problems) -> VolumeNames<'p> {
-    if let Some(security) = &spec.security_context {
-        let path = "spec.securityContext.fsGroup";
-        if let Some(gid) = security.fs_group.filter(|gid| !(0..=i64::from(i32::MAX)).contains(gid)) {
-            problems.invalid(path, gid, "must be between 0 and 2147483647");
-        }
-        let policy = security.fs_group_change_policy.as_deref();
-        problems.one_of(format!("{path}ChangePolicy"), policy, &["OnRootMismatch", "Always"]);
-    }
     let mut all = VolumeNames::new();
     let mut unique = Unique::default();
     for (index, volume) in spec.volumes.iter().flatten().enumerate() {

@@ -1,15 +1,24 @@
-//! `docs/configuration.md` lists what acts: the same as the tables.
+//! `docs/configuration.md` lists what acts: the same as the tables. `make bless` writes it.
+
+use std::{fs, sync::Mutex};
 
 use super::*;
 
-const PAGE: &str = include_str!("../../../docs/configuration.md");
+const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
 
-/// The lines of the page between two markers.
-fn section(name: &str) -> String {
-    let start = format!("<!-- {name} -->\n");
-    let end = format!("<!-- end of {name} -->");
-    let body = PAGE.split_once(&start).unwrap().1;
-    body.split_once(&end).unwrap().0.to_owned()
+/// Compares the lines of the page between two markers with what they should be, or writes them.
+fn check_section(name: &str, expected: &str) {
+    static PAGE_LOCK: Mutex<()> = Mutex::new(());
+    let _one_at_a_time = PAGE_LOCK.lock();
+    let page = fs::read_to_string(PAGE).unwrap();
+    let (start, end) = (format!("<!-- {name} -->\n"), format!("<!-- end of {name} -->"));
+    let (before, rest) = page.split_once(&start).unwrap();
+    let (body, after) = rest.split_once(&end).unwrap();
+    if std::env::var_os("NODECTL_BLESS").is_some() {
+        fs::write(PAGE, format!("{before}{start}{expected}{end}{after}")).unwrap();
+        return;
+    }
+    assert_eq!(body, expected, "docs/configuration.md is not that of the tables: run 'make bless'");
 }
 
 fn kind_name(kind: KeyKind) -> String {
@@ -47,7 +56,7 @@ fn the_page_lists_the_keys_that_act() {
             format!("| `{}` | {} | {default} |\n", spec.path, kind_name(spec.kind))
         })
         .collect();
-    assert_eq!(section("acting keys"), format!("| key | value | default |\n|---|---|---|\n{table}"));
+    check_section("acting keys", &format!("| key | value | default |\n|---|---|---|\n{table}"));
 }
 
 #[test]
@@ -67,6 +76,6 @@ fn the_page_lists_the_flags_that_act() {
             .collect()
     };
     let head = "| flag | key | what it sets |\n|---|---|---|\n";
-    assert_eq!(section("acting flags"), format!("{head}{}", rows(false)));
-    assert_eq!(section("own flags"), format!("{head}{}", rows(true)));
+    check_section("acting flags", &format!("{head}{}", rows(false)));
+    check_section("own flags", &format!("{head}{}", rows(true)));
 }

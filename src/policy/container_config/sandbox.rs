@@ -70,7 +70,6 @@ pub fn sandbox_config(input: &SandboxInput<'_>) -> PodSandboxConfig {
             sysctls: sysctls::of_pod(pod),
             resources: Some(sandbox_resources(pod, &node.resources)),
             overhead: Some(sandbox_overhead(pod, &node.resources)),
-            ..LinuxPodSandboxConfig::default()
         }),
         ..PodSandboxConfig::default()
     }
