@@ -17,10 +17,20 @@ const CONFIG: &str = "podPidsLimit: 64\nsystemReserved: {memory: 64Mi, cpu: 250m
 
 fn node(name: &str, release: Release) -> Node {
     let builder = Node::builder(name).config(CONFIG);
-    match release {
-        Release::Machine => builder.start(),
-        Release::Two => builder.containerd2().start(),
-    }
+    let mut node = match release {
+        Release::Machine => builder.prepare(),
+        Release::Two => builder.containerd2().prepare(),
+    };
+    let classes = node.dir().join("classes");
+    fs::create_dir(&classes).unwrap();
+    let class = json!({
+        "apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "heavy"}, "handler": "runc",
+        "overhead": {"podFixed": {"cpu": "150m", "memory": "16Mi"}},
+    });
+    fs::write(classes.join("heavy.json"), class.to_string()).unwrap();
+    node.set_arguments(&["--runtime-class-path", classes.to_str().unwrap()]);
+    node.start_agent();
+    node
 }
 
 /// A controller's file in a group below the node's own root. Every test here needs the machine's v1
@@ -77,7 +87,7 @@ fn the_tree_and_its_values(name: &str, release: Release) {
     let mut whole = pod_of("whole", &[with_resources("main", json!({"cpu": "100m"}), json!({}))]);
     whole["spec"]["resources"] =
         json!({"limits": {"cpu": "1", "memory": "64Mi"}, "requests": {"memory": "32Mi"}});
-    whole["spec"]["overhead"] = json!({"cpu": "150m", "memory": "16Mi"});
+    whole["spec"]["runtimeClassName"] = json!("heavy");
     node.put(&whole);
 
     let even = node.wait_ready("even");
