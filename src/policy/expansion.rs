@@ -1,7 +1,7 @@
 //! `$(NAME)` references in commands, arguments and environment values, as Kubernetes defines them
 //! (k8s.io/kubernetes/third_party/forked/golang/expansion): a reference to an unknown name stays as it is,
 //! `$$` is a dollar sign, and any other text, an unclosed `$(` too, is itself.
-
+//!
 //! A text of a few bytes may refer to a variable that refers to others twice, and so on: what references
 //! put in is counted, and the process that starts the container holds no more of it than one could use.
 
