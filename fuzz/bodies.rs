@@ -11,7 +11,7 @@ use nodectl::api::quantity::Quantity;
 use nodectl::api::uid_hash::HashOrigin;
 use nodectl::api::validation::validate_static_pod;
 use nodectl::config::load_on;
-use nodectl::policy::expansion::expand;
+use nodectl::policy::expansion::{Room, expand};
 
 /// More bytes are not tried: what is slow with size has a limit of its own, and a test for it.
 pub const MOST: usize = 1 << 16;
@@ -115,8 +115,12 @@ pub fn expansion(bytes: &[u8]) {
         "LONG-NAME" => Some(long),
         _ => None,
     };
-    assert_eq!(expand(text, value), expanded(text, value), "of {text:?}");
-    assert_eq!(expand(&text.replace('$', "$$"), value), text, "escaped");
+    assert_eq!(
+        expand(text, &mut Room::default(), value).as_deref(),
+        Ok(expanded(text, value).as_str()),
+        "of {text:?}"
+    );
+    assert_eq!(expand(&text.replace('$', "$$"), &mut Room::default(), value).as_deref(), Ok(text), "escaped");
 }
 
 /// The same by the book, one character after the other.

@@ -29,14 +29,15 @@ crun_handler() {
 [plugins."$1".containerd.runtimes.crun.options]
   BinaryName = "$here/crun.sh"
   Root = "$dir/crun"
-  SystemdCgroup = false
+  SystemdCgroup = $systemd
 CRUN
 }
 
 configure() {
-    local version=$1 restrict=false defaults bins net crun
+    local version=$1 restrict=false systemd=false defaults bins net crun
     net=$(cat "$dir/net")
     if lacks_sys_resource; then restrict=true; fi
+    if [ "${NODECTL_CGROUP_DRIVER:-cgroupfs}" = systemd ]; then systemd=true; fi
     snapshotter=$(pick_snapshotter)
     mkdir -p "$dir/cni/net.d" "$dir/cni/ipam" "$dir/root" "$dir/state" "$dir/runc"
     # A second handler, where there is one: what a runtime class names.
@@ -113,7 +114,7 @@ COMMON
   runtime_type = "io.containerd.runc.v2"
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
   Root = "$dir/runc"
-  SystemdCgroup = false
+  SystemdCgroup = $systemd
 TWO
             [ -z "$crun" ] || crun_handler io.containerd.cri.v1.runtime
         else
@@ -135,7 +136,7 @@ TWO
   runtime_type = "io.containerd.runc.v2"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
   Root = "$dir/runc"
-  SystemdCgroup = false
+  SystemdCgroup = $systemd
 ONE
             [ -z "$crun" ] || crun_handler io.containerd.grpc.v1.cri
         fi

@@ -17,6 +17,7 @@
 # environment: CONTAINERD_BIN   the containerd to run; its ctr and shim are looked for beside it first
 #              CNI_BIN_DIR      the CNI plugins' folder, looked at before the usual ones
 #              NODECTL_OWNER    pid of the process this containerd is for; see gc
+#              NODECTL_CGROUP_DRIVER  systemd, or cgroupfs (the default)
 #              NODECTL_IMAGES   folder of hack/images.sh (default: target/images)
 set -Eeuo pipefail
 export LC_ALL=C

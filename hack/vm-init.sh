@@ -49,6 +49,10 @@ if [ ! -s /vm/systemd ]; then
     mount -t tmpfs shm /dev/shm
     mount -t tmpfs run /run
     mount -t cgroup2 cgroup /sys/fs/cgroup
+    # In a group of its own, as under an init: containerd looks for swap's limit in the group it runs in.
+    mkdir /sys/fs/cgroup/init.scope
+    echo $$ >/sys/fs/cgroup/init.scope/cgroup.procs
+    echo +memory >/sys/fs/cgroup/cgroup.subtree_control
     mount --make-rshared /
 fi
 mkdir -p /lib/modules

@@ -79,7 +79,7 @@ result=0
 timeout --foreground "$timeout" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m "$memory" \
     -nodefaults -no-user-config -no-reboot -display none \
     -kernel "$cache/boot/vmlinuz-$version" -initrd "$work/initrd.img" \
-    -append "console=ttyS0 quiet loglevel=3 panic=-1 hugepages=64 systemd.unified_cgroup_hierarchy=1 systemd.show_status=false" \
+    -append "console=ttyS0 quiet loglevel=3 panic=-1 hugepages=64 systemd.unified_cgroup_hierarchy=1 systemd.show_status=true systemd.mask=systemd-tmpfiles-setup.service systemd.mask=systemd-tmpfiles-clean.timer systemd.mask=systemd-udevd.service systemd.mask=systemd-udev-trigger.service systemd.mask=systemd-journal-flush.service" \
     -virtfs local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap \
     -serial "file:$work/console" -chardev stdio,id=out,logfile="$work/out",signal=off -serial chardev:out </dev/null || result=$?
 code=$(tr -d '\r' <"$work/out" | sed -n 's/^vm: exit \([0-9]*\)$/\1/p' | tail -n 1)

@@ -12,6 +12,8 @@
 
 #[path = "drift/api_types.rs"]
 mod api_types;
+#[path = "drift/examples.rs"]
+mod examples;
 #[path = "drift/pod_spec.rs"]
 mod pod_spec;
 

@@ -192,7 +192,7 @@ fn pods_wait_for_space_on_a_full_disk() {
     let message = told["progress"]["lastError"]["message"].as_str().unwrap();
     assert!(message.contains(root.to_str().unwrap()), "{message}");
     assert_eq!(node.healthz("/healthz").unwrap().0, 200);
-    // The others go on: a death is acted on, and a removal is done.
+    // The others go on: a death is acted on, without a file for the next one's last words, and a removal is done.
     node.process(&early, "main").kill();
     node.wait_view("early", "restarted", |view| view.restarts("main") == 1 && view.runs("main"));
     node.take_away("early");

@@ -139,7 +139,7 @@ impl SyncLoop {
                         let told = present.iter().map(|source| Arc::clone(&source.borrow()));
                         (desired.apply(told), desired.all_delivered())
                     };
-                    updates.set.into_iter().for_each(|pod| workers.update(pod));
+                    workers.update(updates.set);
                     updates.removed.iter().for_each(|uid| workers.remove(uid));
                     if all_delivered {
                         workers.allow_removals();

@@ -19,6 +19,10 @@ use crate::api::{
     quantity::{Format, Quantity},
 };
 
+/// The most bytes of a volume's files together. Many small items may each say all of the annotations, which
+/// the agent holds at once; a whole object of an API server has less than 2 MiB.
+pub const MAX_VOLUME_BYTES: usize = 16 << 20;
+
 /// What the texts are taken from.
 #[derive(Debug, Clone, Copy)]
 pub struct Downward<'a> {
@@ -150,11 +154,13 @@ impl Downward<'_> {
     /// The files of a downwardAPI volume, or of such a part of a projected one, by their paths as given.
     ///
     /// # Errors
-    /// As [`Downward::field`] and [`Downward::resource`]; the file is named.
+    /// As [`Downward::field`] and [`Downward::resource`], and when the contents need more than `room`, which
+    /// they take from; the file is named.
     pub fn volume_files(
         &self,
         items: &[DownwardAPIVolumeFile],
         default_mode: Option<i32>,
+        room: &mut usize,
     ) -> Result<BTreeMap<String, VolumeFile>, ConfigError> {
         let default_mode = default_mode.unwrap_or(VOLUME_FILE_MODE);
         let file = |item: &DownwardAPIVolumeFile| {
@@ -163,6 +169,13 @@ impl Downward<'_> {
                 (None, Some(resource)) => self.resource(resource, None),
                 (None, None) => Err(ConfigError::new("neither fieldRef nor resourceFieldRef is given")),
             };
+            let content = content.and_then(|content| {
+                *room = room.checked_sub(content.len()).ok_or_else(|| {
+                    let most = MAX_VOLUME_BYTES >> 20;
+                    ConfigError::new(format!("the volume's files come to more than {most} MiB"))
+                })?;
+                Ok(content)
+            });
             let content = content.map_err(|error| ConfigError {
                 message: format!("file {:?}: {}", item.path, error.message),
                 ..error

@@ -160,11 +160,16 @@ fn files_have_their_mode_or_the_volumes() {
         ..DownwardAPIVolumeFile::default()
     };
     let told = Downward { pod: &pod, pod_ips: &[], node: &node };
-    let files =
-        told.volume_files(&[field("d/name", "metadata.name", Some(0o400)), limit], Some(0o440)).unwrap();
+    let files = told
+        .volume_files(&[field("d/name", "metadata.name", Some(0o400)), limit], Some(0o440), &mut 100)
+        .unwrap();
     let file = |content: &str, mode| VolumeFile { content: content.into(), mode };
     assert_eq!(files, [("cpu".into(), file("2", 0o440)), ("d/name".into(), file("p", 0o400))].into());
-    let error = told.volume_files(&[field("x", "spec.x", None)], None).unwrap_err();
+    let items = ["a", "b", "c"].map(|path| field(path, "metadata.name", None));
+    let error =
+        told.volume_files(&items, None, &mut (2 * pod.metadata.name.as_ref().unwrap().len())).unwrap_err();
+    assert!(error.message.starts_with("file \"c\": ") && error.message.contains("16 MiB"), "{error}");
+    let error = told.volume_files(&[field("x", "spec.x", None)], None, &mut 100).unwrap_err();
     assert!(error.message.contains("file \"x\""), "{error}");
 }
 

@@ -1,14 +1,16 @@
 //! A container's environment.
 
-use std::{
-    cell::RefCell,
-    collections::{BTreeMap, HashMap},
-};
+use std::collections::{BTreeMap, HashMap};
 
 use k8s_openapi::api::core::v1::{EnvVarSource, FileKeySelector};
 use thiserror::Error;
 
-use super::{container_config::ContainerInput, downward::Downward, env_file::value_of, expansion::expand};
+use super::{
+    container_config::ContainerInput,
+    downward::Downward,
+    env_file::value_of,
+    expansion::{Room, TooMuch, expand},
+};
 
 /// Why a container's configuration cannot be made (kubelet's `CreateContainerConfigError`).
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -40,7 +42,10 @@ pub fn environment(input: &ContainerInput<'_>) -> Result<Vec<(String, String)>, 
     let vars = input.container.env.as_deref().unwrap_or_default();
     let mut known: HashMap<&str, String> = HashMap::new();
     let mut order: Vec<&str> = Vec::with_capacity(vars.len());
+    let mut room = Room::default();
     for var in vars {
+        let too_much =
+            |error: TooMuch| ConfigError::new(format!("environment variable {:?}: {error}", var.name));
         let text = var.value.as_deref().unwrap_or_default();
         let value = match &var.value_from {
             Some(from) if text.is_empty() => {
@@ -49,40 +54,20 @@ pub fn environment(input: &ContainerInput<'_>) -> Result<Vec<(String, String)>, 
                     ..error
                 })?;
                 match value {
-                    Some(value) => value,
+                    Some(value) => {
+                        room.take(value.len()).map_err(too_much)?;
+                        value
+                    }
                     None => continue,
                 }
             }
-            _ => expand(text, |name| known.get(name).map(String::as_str)),
+            _ => expand(text, &mut room, |name| known.get(name).map(String::as_str)).map_err(too_much)?,
         };
         if known.insert(&var.name, value).is_none() {
             order.push(&var.name);
         }
     }
     Ok(order.into_iter().map(|name| (name.to_owned(), known.remove(name).unwrap_or_default())).collect())
-}
-
-/// Expands a text all of whose references must be known, as those of `subPathExpr` must.
-///
-/// # Errors
-/// The names that the environment has not.
-pub fn expand_known(text: &str, environment: &[(String, String)]) -> Result<String, ConfigError> {
-    let missing = RefCell::new(Vec::new());
-    let expanded = expand(text, |name| {
-        let found = environment.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
-        if found.is_none() {
-            missing.borrow_mut().push(name.to_owned());
-        }
-        found
-    });
-    let missing = missing.into_inner();
-    if missing.is_empty() {
-        return Ok(expanded);
-    }
-    Err(ConfigError {
-        message: format!("{text:?} refers to variables that the container has not: {}", missing.join(", ")),
-        hints: vec!["give them in the container's env".to_owned()],
-    })
 }
 
 /// A variable's value from elsewhere; `None` if it may be left out and is not there.

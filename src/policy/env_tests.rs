@@ -104,11 +104,21 @@ fn what_cannot_be_had_is_told_by_the_variables_name() {
 }
 
 #[test]
-fn every_reference_of_a_path_must_be_known() {
-    let env = pairs(&[("A", "x"), ("B", "")]);
-    assert_eq!(expand_known("$(A)/$$(C)/$(B)y", &env), Ok("x/$(C)/y".to_owned()));
-    let error = expand_known("$(A)/$(C)/$(D)", &env).unwrap_err();
-    assert!(error.message.ends_with("the container has not: C, D"), "{error}");
+fn variables_that_double_end_in_an_error() {
+    let doubling = |n: usize| var(&format!("V{n}"), &format!("$(V{0})$(V{0})", n - 1));
+    let vars: Vec<EnvVar> = std::iter::once(var("V0", "0123456789")).chain((1..60).map(doubling)).collect();
+    let error = parts(vars.clone()).with(environment).unwrap_err();
+    assert!(
+        error.message.starts_with("environment variable \"V") && error.message.contains("6 MiB"),
+        "{error}"
+    );
+    let env = parts(vars[..10].to_vec()).with(environment).unwrap();
+    assert_eq!(env[9].1.len(), 10 << 9);
+    // So do those that say a long annotation again and again.
+    let mut parts = parts((0..1000).map(|n| field(&format!("F{n}"), "metadata.annotations['a']")).collect());
+    parts.pod.metadata.annotations = Some([("a".to_owned(), "x".repeat(200 << 10))].into());
+    let error = parts.with(environment).unwrap_err();
+    assert!(error.message.contains("\"F30\"") && error.message.contains("6 MiB"), "{error}");
 }
 
 proptest! {
@@ -118,14 +128,5 @@ proptest! {
         let env = parts(values.iter().map(|(name, value)| var(name, value)).collect()).with(environment).unwrap();
         let last: BTreeMap<_, _> = values.into_iter().collect();
         prop_assert_eq!(env.into_iter().collect::<BTreeMap<_, _>>(), last);
-    }
-
-    #[test]
-    fn expansion_of_the_known_is_expansion(text in "[$()AB]{0,20}") {
-        let env = pairs(&[("A", "1"), ("B", "2")]);
-        let plain = expand(&text, |name| env.iter().find(|(key, _)| key == name).map(|(_, v)| v.as_str()));
-        if let Ok(known) = expand_known(&text, &env) {
-            prop_assert_eq!(known, plain);
-        }
     }
 }

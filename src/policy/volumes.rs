@@ -10,7 +10,7 @@ use k8s_openapi::{
 
 use super::{
     env::ConfigError,
-    expansion::expand,
+    expansion::{Room, expand},
     node::NodeSettings,
     runtime::{RuntimeFacts, Unmet},
 };
@@ -119,7 +119,7 @@ pub fn sub_path(mount: &VolumeMount, env: &[(String, String)]) -> Result<Option<
 
 fn expanded(mount: &VolumeMount, expression: &str, env: &[(String, String)]) -> Result<String, ConfigError> {
     let missing = std::cell::RefCell::new(BTreeSet::new());
-    let path = expand(expression, |name| {
+    let path = expand(expression, &mut Room::default(), |name| {
         let value = env.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
         if value.is_none_or(str::is_empty) {
             missing.borrow_mut().insert(name.to_owned());
@@ -128,7 +128,8 @@ fn expanded(mount: &VolumeMount, expression: &str, env: &[(String, String)]) -> 
     });
     let missing = missing.into_inner();
     if missing.is_empty() {
-        return Ok(path);
+        return path
+            .map_err(|error| ConfigError::new(format!("mount {:?}: subPathExpr: {error}", mount.name)));
     }
     let names: Vec<&str> = missing.iter().map(String::as_str).collect();
     Err(ConfigError::new(format!(

@@ -42,9 +42,23 @@ struct Walk {
     tables: BTreeMap<&'static str, &'static Table>,
     /// Where a table's fields are told already.
     told: Vec<(&'static Table, String)>,
-    /// Path, what becomes of it, remark.
-    rows: Vec<(String, String, String)>,
+    rows: Vec<Row>,
     problems: BTreeSet<String>,
+}
+
+/// A line of the page.
+pub(crate) struct Row {
+    pub(crate) path: String,
+    /// What becomes of it.
+    pub(crate) what: String,
+    remark: String,
+    /// The type and the field, `Probe.periodSeconds`, of what has no more fields below it.
+    pub(crate) field: Option<String>,
+}
+
+/// All lines of the page.
+pub(crate) fn rows() -> Vec<Row> {
+    walk().rows
 }
 
 impl Walk {
@@ -56,7 +70,12 @@ impl Walk {
             };
             let place =
                 if path.is_empty() { field.name.to_owned() } else { format!("{path}.{}", field.name) };
+            let leaf = field.object.is_none().then(|| format!("{}.{}", kind.kind, field.name));
+            let before = self.rows.len();
             self.field(&place, field.many, field.object.as_ref(), *verdict);
+            if let (Some(leaf), Some(row)) = (leaf, self.rows.get_mut(before)) {
+                row.field = Some(leaf);
+            }
         }
     }
 
@@ -110,7 +129,8 @@ impl Walk {
     }
 
     fn row(&mut self, path: String, what: &str, remark: &str) {
-        self.rows.push((path, what.to_owned(), remark.replace('|', "\\|")));
+        let remark = remark.replace('|', "\\|");
+        self.rows.push(Row { path, what: what.to_owned(), remark, field: None });
     }
 }
 
@@ -158,12 +178,12 @@ fn every_field_of_the_api_has_a_row_and_every_row_a_field() {
 
 #[test]
 fn every_note_is_on_a_row_of_its_kind() {
-    let rows = walk().rows;
+    let rows = rows();
     let what = |path: &str| {
         let fits = |row: &str| {
             [path, &format!("{path}.*"), &format!("{path}[].*"), &format!("{path}[]")].contains(&row)
         };
-        rows.iter().find(|(row, _, _)| fits(row)).map_or("no row", |(_, what, _)| what)
+        rows.iter().find(|row| fits(&row.path)).map_or("no row", |row| row.what.as_str())
     };
     for (path, _) in NO_EFFECT {
         assert_eq!(what(path), "no effect on a node", "{path}");
@@ -175,12 +195,12 @@ fn every_note_is_on_a_row_of_its_kind() {
 
 #[test]
 fn the_page_of_the_pod_spec_is_that_of_the_tables() {
-    let rows = walk().rows;
+    let rows = rows();
     let mut page = HEAD.replace("@version@", API_VERSION);
     for (at, (title, _)) in SECTIONS.iter().enumerate() {
         let section = |path: &str| SECTIONS.iter().position(|(_, begins)| path.starts_with(begins));
         write!(page, "\n## {title}\n\n| field | on this node | |\n|---|---|---|\n").unwrap();
-        for (path, what, remark) in rows.iter().filter(|(path, _, _)| section(path) == Some(at)) {
+        for Row { path, what, remark, .. } in rows.iter().filter(|row| section(&row.path) == Some(at)) {
             writeln!(page, "| `{path}` | {what} | {remark} |").unwrap();
         }
     }

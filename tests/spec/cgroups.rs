@@ -1,4 +1,5 @@
-//! Cgroups and resources: read from the kernel's files of the pod's groups and of its containers'.
+//! Cgroups and resources: read from the kernel's files of the pod's groups and of its containers', on the
+//! version of cgroups that the machine has. `vm` runs the same on a machine with v2.
 
 use std::{
     fs,
@@ -17,14 +18,33 @@ const CONFIG: &str = "podPidsLimit: 64\nsystemReserved: {memory: 64Mi, cpu: 250m
 
 fn node(name: &str, release: Release) -> Node {
     let builder = Node::builder(name).config(CONFIG);
-    match release {
-        Release::Machine => builder.start(),
-        Release::Two => builder.containerd2().start(),
-    }
+    let mut node = match release {
+        Release::Machine => builder.prepare(),
+        Release::Two => builder.containerd2().prepare(),
+    };
+    let classes = node.dir().join("classes");
+    fs::create_dir(&classes).unwrap();
+    let class = json!({
+        "apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "heavy"}, "handler": "runc",
+        "overhead": {"podFixed": {"cpu": "150m", "memory": "16Mi"}},
+    });
+    fs::write(classes.join("heavy.json"), class.to_string()).unwrap();
+    node.set_arguments(&["--runtime-class-path", classes.to_str().unwrap()]);
+    node.start_agent();
+    node
 }
 
-/// A controller's file in a group below the node's own root. Every test here needs the machine's v1
-/// hierarchies; v2 is looked at on a machine of its own.
+/// Whether the machine has cgroup v2 and nothing else.
+pub(crate) fn is_v2() -> bool {
+    Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
+}
+
+/// The part of CPU time as the kernel says it: shares, or v2's weight, by runc's and kubelet's own line.
+pub(crate) fn share(shares: i64) -> i64 {
+    if is_v2() { 1 + (shares - 2) * 9999 / 262_142 } else { shares }
+}
+
+/// A controller's file in a group below the node's own root.
 fn read(node: &Node, controller: &str, cgroup: &str, file: &str) -> String {
     let path = folder(node, controller, cgroup).join(file);
     let text = fs::read_to_string(&path);
@@ -32,18 +52,32 @@ fn read(node: &Node, controller: &str, cgroup: &str, file: &str) -> String {
 }
 
 fn folder(node: &Node, controller: &str, cgroup: &str) -> PathBuf {
-    PathBuf::from(format!("/sys/fs/cgroup/{controller}{}/{cgroup}", node.containerd.cgroup_root()))
+    let hierarchy = if is_v2() { String::new() } else { format!("/{controller}") };
+    PathBuf::from(format!("/sys/fs/cgroup{hierarchy}{}/{cgroup}", node.containerd.cgroup_root()))
 }
 
 fn number(node: &Node, controller: &str, cgroup: &str, file: &str) -> i64 {
     read(node, controller, cgroup, file).parse().unwrap()
 }
 
-/// Shares, quota, bytes of memory and processes of a group; `None` is no limit.
+/// The [`share`] of a group.
+fn share_of(node: &Node, cgroup: &str) -> i64 {
+    number(node, "cpu", cgroup, if is_v2() { "cpu.weight" } else { "cpu.shares" })
+}
+
+/// [`share`], quota, bytes of memory and processes of a group; `None` is no limit.
 fn values(node: &Node, cgroup: &str) -> (i64, Option<i64>, Option<i64>, Option<i64>) {
+    if is_v2() {
+        let most = read(node, "cpu", cgroup, "cpu.max");
+        let (quota, period) = most.split_once(' ').unwrap();
+        assert_eq!(period, "100000");
+        let memory = read(node, "memory", cgroup, "memory.max").parse().ok();
+        let pids = read(node, "pids", cgroup, "pids.max").parse().ok();
+        return (share_of(node, cgroup), quota.parse().ok(), memory, pids);
+    }
     let limit = |value: i64| (0..i64::MAX - (64 << 10)).contains(&value).then_some(value);
     (
-        number(node, "cpu", cgroup, "cpu.shares"),
+        share_of(node, cgroup),
         limit(number(node, "cpu", cgroup, "cpu.cfs_quota_us")),
         limit(number(node, "memory", cgroup, "memory.limit_in_bytes")),
         read(node, "pids", cgroup, "pids.max").parse().ok(),
@@ -57,9 +91,12 @@ fn with_resources(name: &str, requests: Value, limits: Value) -> Value {
     container
 }
 
-/// A container's own group in a controller.
-fn own(process: Process, controller: &str, file: &str) -> String {
-    fs::read_to_string(process.cgroup(controller).join(file)).unwrap().trim().to_owned()
+/// What the container's own group says: [`share`], quota and bytes of memory.
+fn own(process: Process) -> (i64, String, String) {
+    let share = process.cgroup_value("cpu", "cpu.shares", "cpu.weight").parse().unwrap();
+    let quota = process.cgroup_value("cpu", "cpu.cfs_quota_us", "cpu.max");
+    let memory = process.cgroup_value("memory", "memory.limit_in_bytes", "memory.max");
+    (share, quota.trim_end_matches(" 100000").to_owned(), memory)
 }
 
 fn the_tree_and_its_values(name: &str, release: Release) {
@@ -77,20 +114,22 @@ fn the_tree_and_its_values(name: &str, release: Release) {
     let mut whole = pod_of("whole", &[with_resources("main", json!({"cpu": "100m"}), json!({}))]);
     whole["spec"]["resources"] =
         json!({"limits": {"cpu": "1", "memory": "64Mi"}, "requests": {"memory": "32Mi"}});
-    whole["spec"]["overhead"] = json!({"cpu": "150m", "memory": "16Mi"});
+    whole["spec"]["runtimeClassName"] = json!("heavy");
     node.put(&whole);
 
     let even = node.wait_ready("even");
     let group = format!("kubepods/pod{}", even.uid());
-    assert_eq!(values(&node, &group), (102, Some(10_000), Some(32 << 20), Some(64)));
+    assert_eq!(values(&node, &group), (share(102), Some(10_000), Some(32 << 20), Some(64)));
     let main = node.process(&even, "main");
-    assert_eq!(own(main, "cpu", "cpu.shares"), "102");
-    assert_eq!(own(main, "cpu", "cpu.cfs_quota_us"), "10000");
-    assert_eq!(own(main, "memory", "memory.limit_in_bytes"), (32 << 20).to_string());
-    // No swap: memory and swap together have memory's limit.
-    let swap = main.cgroup("memory").join("memory.memsw.limit_in_bytes");
-    if swap.exists() {
-        assert_eq!(own(main, "memory", "memory.memsw.limit_in_bytes"), (32 << 20).to_string());
+    assert_eq!(own(main), (share(102), "10000".to_owned(), (32 << 20).to_string()));
+    // No swap: on v1 memory and swap together have memory's limit, where the kernel can tell.
+    if is_v2() {
+        assert_eq!(main.cgroup_value("memory", "", "memory.swap.max"), "0");
+        // Of a container's processes none is killed alone.
+        assert_eq!(main.cgroup_value("memory", "", "memory.oom.group"), "1");
+    } else if main.cgroup("memory").join("memory.memsw.limit_in_bytes").exists() {
+        let both = main.cgroup_value("memory", "memory.memsw.limit_in_bytes", "");
+        assert_eq!(both, (32 << 20).to_string());
     }
     for controller in ["cpu", "memory", "pids"] {
         assert_eq!(main.cgroup(controller).parent(), Some(folder(&node, controller, &group).as_path()));
@@ -98,44 +137,50 @@ fn the_tree_and_its_values(name: &str, release: Release) {
 
     let least = node.wait_ready("least");
     let least_group = format!("kubepods/besteffort/pod{}", least.uid());
-    assert_eq!(values(&node, &least_group), (2, None, None, Some(64)));
+    assert_eq!(values(&node, &least_group), (share(2), None, None, Some(64)));
 
     // One container of the two has no limit of CPU time, so the pod has none.
     let burst = node.wait_ready("burst");
     let burst_group = format!("kubepods/burstable/pod{}", burst.uid());
-    assert_eq!(values(&node, &burst_group), (256, None, Some(48 << 20), Some(64)));
-    assert_eq!(own(node.process(&burst, "main"), "cpu", "cpu.cfs_quota_us"), "50000");
+    assert_eq!(values(&node, &burst_group), (share(256), None, Some(48 << 20), Some(64)));
+    assert_eq!(own(node.process(&burst, "main")).1, "50000");
 
     let whole = node.wait_ready("whole");
     let whole_group = format!("kubepods/burstable/pod{}", whole.uid());
-    assert_eq!(values(&node, &whole_group), (256, Some(115_000), Some(80 << 20), Some(64)));
+    assert_eq!(values(&node, &whole_group), (share(256), Some(115_000), Some(80 << 20), Some(64)));
     let main = node.process(&whole, "main");
-    assert_eq!(own(main, "cpu", "cpu.cfs_quota_us"), "100000");
-    assert_eq!(own(main, "memory", "memory.limit_in_bytes"), (64 << 20).to_string());
+    assert_eq!(own(main).1, "100000");
+    assert_eq!(own(main).2, (64 << 20).to_string());
     assert_eq!(whole.0["status"]["qosClass"], "Burstable");
 
     // The classes: what their pods request together, and the least.
     wait_until(SOON, "the class has the shares of both its pods", || {
-        number(&node, "cpu", "kubepods/burstable", "cpu.shares") == 256 + 256
+        share_of(&node, "kubepods/burstable") == share(256 + 256)
     });
-    assert_eq!(number(&node, "cpu", "kubepods/besteffort", "cpu.shares"), 2);
+    assert_eq!(share_of(&node, "kubepods/besteffort"), share(2));
     // All pods: what the machine has but for what is reserved.
     let (shares, quota, memory, pids) = values(&node, "kubepods");
     let cpus = fs::read_to_string("/proc/cpuinfo").unwrap().matches("processor\t").count();
-    assert_eq!(shares, (i64::try_from(cpus).unwrap() * 1000 - 250) * 1024 / 1000);
+    assert_eq!(shares, share((i64::try_from(cpus).unwrap() * 1000 - 250) * 1024 / 1000));
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap();
     let kib: i64 = meminfo.split_whitespace().nth(1).unwrap().parse().unwrap();
-    assert_eq!((quota, memory), (None, Some(kib * 1024 - (64 << 20))));
+    // Huge pages that are set aside are no memory.
+    let huge_kib: i64 = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("Hugetlb:"))
+        .map_or(0, |rest| rest.trim_end_matches(" kB").trim().parse().unwrap());
+    assert_eq!((quota, memory), (None, Some((kib - huge_kib) * 1024 - (64 << 20))));
     assert!(pids.is_some_and(|pids| pids > 64));
 
     // Another agent finds all as it should be, and brings back what somebody changed.
     let pids = folder(&node, "pids", &burst_group).join("pids.max");
     fs::write(&pids, "7").unwrap();
-    fs::write(folder(&node, "cpu", "kubepods/besteffort").join("cpu.shares"), "77").unwrap();
+    let file = if is_v2() { "cpu.weight" } else { "cpu.shares" };
+    fs::write(folder(&node, "cpu", "kubepods/besteffort").join(file), "77").unwrap();
     node.restart();
     wait_until(SOON, "the values are set again", || {
         fs::read_to_string(&pids).unwrap().trim() == "64"
-            && number(&node, "cpu", "kubepods/besteffort", "cpu.shares") == 2
+            && share_of(&node, "kubepods/besteffort") == share(2)
     });
     assert_eq!(node.wait_ready("burst").restarts("main"), 0);
 
@@ -143,9 +188,7 @@ fn the_tree_and_its_values(name: &str, release: Release) {
     for pod in ["burst", "whole", "even", "least"] {
         node.take_away(pod);
     }
-    wait_until(SOON, "the class has no pods", || {
-        number(&node, "cpu", "kubepods/burstable", "cpu.shares") == 2
-    });
+    wait_until(SOON, "the class has no pods", || share_of(&node, "kubepods/burstable") == share(2));
     node.wait_leak_free(&before);
 }
 
@@ -220,7 +263,7 @@ fn what_is_left_of_pods_that_are_gone_is_reaped() {
     // A process that nobody else would end, in one hierarchy, as pids are there for any.
     let mut left = Command::new("sleep").arg("1000").spawn().unwrap();
     let pids: Vec<&PathBuf> =
-        busy.iter().filter(|folder| folder.starts_with("/sys/fs/cgroup/pids")).collect();
+        busy.iter().filter(|folder| is_v2() || folder.starts_with("/sys/fs/cgroup/pids")).collect();
     fs::write(pids[0].join("inner/cgroup.procs"), left.id().to_string()).unwrap();
 
     node.start_agent();

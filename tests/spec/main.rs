@@ -19,4 +19,5 @@ mod housekeeping;
 mod network;
 mod probes;
 mod security;
+mod vm;
 mod volumes;

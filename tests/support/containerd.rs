@@ -52,6 +52,12 @@ impl Containerd {
     /// Starts one in a new folder, with the images of `hack/images.sh`.
     #[track_caller]
     pub(crate) fn start(name: &str, release: Release) -> Self {
+        Self::with_cgroup_driver(name, release, "cgroupfs")
+    }
+
+    /// The same with a cgroup driver.
+    #[track_caller]
+    pub(crate) fn with_cgroup_driver(name: &str, release: Release, cgroup_driver: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         assert!(
             nix::unistd::geteuid().is_root(),
@@ -60,7 +66,8 @@ impl Containerd {
         let pid = std::process::id();
         let dir = PathBuf::from(format!("/run/ndt-{pid}-{}", COUNT.fetch_add(1, Ordering::Relaxed)));
         let owner = pid.to_string();
-        let mut environment = vec![("NODECTL_OWNER", owner.as_str())];
+        let mut environment =
+            vec![("NODECTL_OWNER", owner.as_str()), ("NODECTL_CGROUP_DRIVER", cgroup_driver)];
         let binary;
         if release == Release::Two {
             binary = format!("{}/containerd", succeed("containerd2.sh", &[], &[]).trim());

@@ -204,7 +204,7 @@ impl Process {
     #[track_caller]
     pub(crate) fn cgroup_value(self, controller: &str, v1: &str, v2: &str) -> String {
         let folder = self.cgroup(controller);
-        let file = [v1, v2].map(|name| folder.join(name)).into_iter().find(|file| file.exists());
+        let file = [v1, v2].map(|name| folder.join(name)).into_iter().find(|file| file.is_file());
         let file = file.unwrap_or_else(|| panic!("neither {v1} nor {v2} in {}", folder.display()));
         fs::read_to_string(file).unwrap().trim().to_owned()
     }

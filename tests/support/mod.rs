@@ -44,16 +44,28 @@ pub(crate) use status::View;
 /// never waits it out.
 pub(crate) const SOON: Duration = Duration::from_secs(60);
 
+/// How many times longer than elsewhere anything may take here: `NODECTL_TEST_SLOW`, which is set where a
+/// processor is emulated.
+pub(crate) fn slow() -> u32 {
+    std::env::var("NODECTL_TEST_SLOW").map_or(1, |text| text.parse().expect("NODECTL_TEST_SLOW is a number"))
+}
+
+/// Between two looks at what is waited for.
+pub(crate) fn look_again() -> Duration {
+    Duration::from_millis(20) * slow()
+}
+
 /// Tries `probe` every 20 ms until it answers `Some`; fails the test with `what` after `within`.
 #[track_caller]
 pub(crate) fn wait_for<T>(within: Duration, what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let within = within * slow();
     let start = Instant::now();
     loop {
         if let Some(found) = probe() {
             return found;
         }
         assert!(start.elapsed() < within, "not within {within:?}: {what}");
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(look_again());
     }
 }
 
@@ -79,12 +91,20 @@ pub(crate) fn tail(path: &Path, lines: usize) -> String {
 pub(crate) struct NodeBuilder {
     name: String,
     release: Release,
+    cgroup_driver: &'static str,
     config: String,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
 }
 
 impl NodeBuilder {
+    /// With systemd's cgroup driver, in the runtime and in the agent, and kubelet's own slices from the root:
+    /// for a machine that is the test's own.
+    pub(crate) fn systemd(mut self) -> Self {
+        self.cgroup_driver = "systemd";
+        self
+    }
+
     /// On containerd 2.x (with CRI's event stream) instead of the machine's own.
     pub(crate) fn containerd2(mut self) -> Self {
         self.release = Release::Two;
@@ -114,7 +134,7 @@ impl NodeBuilder {
 
     /// The containerd and the folders, without the agent: for tests that prepare something first.
     pub(crate) fn prepare(self) -> Node {
-        let containerd = Containerd::start(&self.name, self.release);
+        let containerd = Containerd::with_cgroup_driver(&self.name, self.release, self.cgroup_driver);
         let dir = containerd.dir().to_path_buf();
         for folder in ["kubelet", "manifests", "pod-logs", "container-logs"] {
             fs::create_dir(dir.join(folder)).unwrap();
@@ -125,6 +145,7 @@ impl NodeBuilder {
             containerd,
             dir,
             agent: None,
+            cgroup_driver: self.cgroup_driver,
             extra_config: self.config,
             arguments: self.arguments,
             environment: self.environment,
@@ -147,6 +168,7 @@ pub(crate) struct Node {
     dir: PathBuf,
     agent: Option<Child>,
     healthz_port: u16,
+    cgroup_driver: &'static str,
     extra_config: String,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
@@ -170,6 +192,7 @@ impl Node {
         NodeBuilder {
             name: name.to_owned(),
             release: Release::Machine,
+            cgroup_driver: "cgroupfs",
             config: String::new(),
             arguments: Vec::new(),
             environment: Vec::new(),
@@ -226,12 +249,13 @@ impl Node {
         format!(
             "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n\
              staticPodPath: {manifests}\npodLogsDir: {logs}\ncontainerRuntimeEndpoint: unix://{runtime}\n\
-             cgroupRoot: {cgroup}\ncgroupDriver: cgroupfs\nhealthzBindAddress: 127.0.0.1\n\
+             cgroupRoot: {cgroup}\ncgroupDriver: {driver}\nhealthzBindAddress: 127.0.0.1\n\
              healthzPort: {healthz}\nport: {port}\nreadOnlyPort: 0\n{extra}",
             manifests = self.manifests().display(),
             logs = self.pod_logs().display(),
             runtime = self.containerd.socket().display(),
-            cgroup = self.containerd.cgroup_root(),
+            cgroup = if self.cgroup_driver == "systemd" { "/" } else { self.containerd.cgroup_root() },
+            driver = self.cgroup_driver,
             healthz = self.healthz_port,
             port = free_port(),
             extra = self.extra_config,
@@ -279,7 +303,11 @@ impl Node {
                 self.agent = None;
                 panic!("the agent ended while starting: {status}\n{}", self.agent_log());
             }
-            assert!(start.elapsed() < SOON, "the agent does not answer on {}", self.socket().display());
+            assert!(
+                start.elapsed() < SOON * slow(),
+                "the agent does not answer on {}",
+                self.socket().display()
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -305,7 +333,7 @@ impl Node {
                 self.agent = None;
                 return Some(status);
             }
-            assert!(start.elapsed() < SOON, "the agent outlives {signal}");
+            assert!(start.elapsed() < SOON * slow(), "the agent outlives {signal}");
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -434,8 +462,8 @@ impl Node {
             if now == before {
                 return;
             }
-            assert!(start.elapsed() < SOON, "leaked:\n{}", now.difference(&before));
-            std::thread::sleep(Duration::from_millis(100));
+            assert!(start.elapsed() < SOON * slow(), "leaked:\n{}", now.difference(&before));
+            std::thread::sleep(look_again() * 5);
         }
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Node, Process, SOON, wait_for};
+use super::{Node, Process, SOON, look_again, slow, wait_for};
 
 /// A pod of the list.
 #[derive(Clone, Debug)]
@@ -92,6 +92,7 @@ impl Node {
         wanted: impl Fn(&View) -> bool,
     ) -> View {
         let mut last = None;
+        let within = within * slow();
         let start = std::time::Instant::now();
         loop {
             let view = self.view(pod);
@@ -100,7 +101,7 @@ impl Node {
             }
             last = view.or(last);
             assert!(start.elapsed() < within, "not within {within:?}: pod {pod} {what}: {last:#?}");
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(look_again());
         }
     }
 

@@ -28,6 +28,10 @@ pub struct PodRecord {
     pub pod: Option<Arc<Pod>>,
     /// Where it is in its life.
     pub lifecycle: PodLifecycle,
+    /// Whether the node has taken it; a pod that is on its way without having been judged is judged again.
+    /// Not in the files of the first release, which wrote them of pods that it had taken.
+    #[serde(default = "taken")]
+    pub admitted: bool,
     /// When the agent took it on.
     pub start_time: Timestamp,
     /// Why it failed as a whole.
@@ -37,6 +41,17 @@ pub struct PodRecord {
     /// until a probe fails.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub probes: BTreeMap<ContainerId, Kept>,
+}
+
+fn taken() -> bool {
+    true
+}
+
+impl PodRecord {
+    /// Whether an earlier agent took the pod and had not begun to stop it.
+    pub fn is_taken(&self) -> bool {
+        self.admitted && self.lifecycle == PodLifecycle::Syncing
+    }
 }
 
 /// A [`PodFailure`] on disk.

@@ -76,7 +76,7 @@ impl PodWorker {
         };
         let mut mounts = self.mounts(pod, &input, images).await?;
         mounts.extend(self.hosts_mount(pod, container, &pod_ips).await?);
-        mounts.push(self.termination_mount(container, start).await?);
+        mounts.extend(self.termination_mount(container, start).await);
         if let Some(ids) = self.user_namespace {
             ids.map_mounts(&mut mounts);
         }
@@ -103,21 +103,17 @@ impl PodWorker {
         read.map_err(|why| StepError::new("CreateContainerConfigError", why))
     }
 
-    /// The file for the container's last words.
-    async fn termination_mount(
-        &self,
-        container: &Container,
-        start: &StartContainer,
-    ) -> Result<Mount, StepError> {
+    /// The file for the container's last words. Without one, as on a full disk, the container starts all the
+    /// same and leaves none, as on kubelet.
+    async fn termination_mount(&self, container: &Container, start: &StartContainer) -> Option<Mount> {
         let (env, uid, container) = (Arc::clone(&self.env), self.uid.clone(), container.clone());
-        let attempt = start.attempt;
+        let (attempt, name) = (start.attempt, &start.name);
         let made = tokio::task::spawn_blocking(move || {
             termination::set_up(&env.paths, &uid, &container, attempt).map_err(|error| error.to_string())
         });
-        made.await.unwrap_or_else(|error| Err(error.to_string())).map_err(|why| {
-            let what = "cannot make the file for the container's termination message";
-            StepError::new("CreateContainerConfigError", format!("{what}: {why}"))
-        })
+        let made = made.await.unwrap_or_else(|error| Err(error.to_string()));
+        let what = "cannot make the file for the container's termination message, going on without";
+        made.inspect_err(|why| tracing::warn!(pod = %self.full_name, container = name, "{what}: {why}")).ok()
     }
 
     /// The images of the volumes that the container mounts, by the volumes' names.

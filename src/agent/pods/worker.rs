@@ -118,7 +118,7 @@ impl PodWorker {
         };
         let classed = lifecycle == PodLifecycle::Syncing && same_class(taken.as_deref(), pod.as_deref());
         // What an earlier agent took is not judged again, and has its place before anything new.
-        let admitted = lifecycle == PodLifecycle::Syncing;
+        let admitted = record.as_ref().is_some_and(PodRecord::is_taken);
         if let Some(pod) = pod.as_ref().filter(|_| admitted) {
             env.admitted.keep(&start.uid, pod);
         }
@@ -311,7 +311,6 @@ impl PodWorker {
         }
         if mail.start && self.lifecycle == PodLifecycle::Pending {
             self.step(LifecycleInput::Start);
-            self.save();
         }
         if let Some((reason, grace)) = mail.stop {
             self.step(LifecycleInput::Stop { reason, grace });
@@ -385,6 +384,7 @@ impl PodWorker {
         let record = PodRecord {
             pod: self.pod.clone(),
             lifecycle: self.lifecycle,
+            admitted: self.admitted,
             start_time: self.start_time,
             failure: self.failure.clone(),
             probes: self.kept.clone(),
@@ -511,7 +511,10 @@ impl PodWorker {
         } else {
             env.admitted.admit(&self.uid, pod, &env.node)?;
         }
-        self.admitted = true;
+        if !self.admitted {
+            self.admitted = true;
+            self.save();
+        }
         Ok(())
     }
 

@@ -105,6 +105,12 @@ impl PodWorkers {
         records: HashMap<PodUid, PodRecord>,
     ) -> (Self, mpsc::UnboundedReceiver<(PodUid, WorkerEnd)>) {
         let (ends, receiver) = mpsc::unbounded_channel();
+        // What an earlier agent took has its place before anything new, whichever source tells it when.
+        for (uid, record) in records.iter().filter(|(_, record)| record.is_taken()) {
+            if let Some(pod) = &record.pod {
+                env.admitted.keep(uid, pod);
+            }
+        }
         let state = State { records, ..State::default() };
         let workers = Self {
             env,
@@ -137,9 +143,18 @@ impl PodWorkers {
         }
     }
 
-    /// A pod is wanted with this specification.
-    pub fn update(&self, pod: Arc<Pod>) {
+    /// Pods are wanted with these specifications. None is begun before all of them are known: one that runs
+    /// has its place before a new one, in whatever order they are told.
+    pub fn update(&self, pods: impl IntoIterator<Item = Arc<Pod>>) {
         let mut state = self.state();
+        for pod in pods {
+            self.want(&mut state, pod);
+        }
+        drop(state);
+        self.admit();
+    }
+
+    fn want(&self, state: &mut State, pod: Arc<Pod>) {
         let uid = pod.uid();
         if let Some(handle) = state.workers.get_mut(&uid) {
             if handle.removing.is_some() {
@@ -156,9 +171,7 @@ impl PodWorkers {
         }
         let full_name = pod.full_name();
         let record = state.records.remove(&uid);
-        self.spawn(&mut state, uid, full_name, Some(pod), record);
-        drop(state);
-        self.admit();
+        self.spawn(state, uid, full_name, Some(pod), record);
     }
 
     /// A pod is no longer wanted.
@@ -338,7 +351,7 @@ impl PodWorkers {
             }
         } else if let Some(pod) = handle.again {
             drop(state);
-            self.update(pod);
+            self.update([pod]);
             return;
         }
         drop(state);

@@ -1,6 +1,6 @@
 //! One run of a probe.
 
-use std::{net::IpAddr, time::Duration};
+use std::{collections::HashMap, net::IpAddr, time::Duration};
 
 use k8s_openapi::{
     api::core::v1::{Container, HTTPGetAction, Probe},
@@ -16,7 +16,7 @@ use crate::{
     cri::{Cri, CriErrorKind},
     error::chain,
     policy::{
-        expansion::expand,
+        expansion::{Room, expand},
         probe::{ProbeResult, timeout},
     },
 };
@@ -90,11 +90,15 @@ async fn run_exec(
     within: Duration,
 ) -> ProbeResult {
     // Variables with a plain value are known here, as with kubelet; others stay as they are written.
-    let value_of = |name: &str| {
-        let vars = container.env.as_deref().unwrap_or_default().iter().filter(|var| var.value_from.is_none());
-        vars.rev().find(|var| var.name == name).map(|var| var.value.as_deref().unwrap_or_default())
+    let vars = container.env.iter().flatten().filter(|var| var.value_from.is_none());
+    let values: HashMap<&str, &str> =
+        vars.map(|var| (var.name.as_str(), var.value.as_deref().unwrap_or_default())).collect();
+    let mut room = Room::default();
+    let command = command.iter().map(|text| expand(text, &mut room, |name| values.get(name).copied()));
+    let command = match command.collect::<Result<_, _>>() {
+        Ok(command) => command,
+        Err(error) => return ProbeResult::Unknown(format!("the command: {error}")),
     };
-    let command = command.iter().map(|text| expand(text, value_of)).collect();
     let call = cri.exec_sync(id, command, Some(within));
     match tokio::time::timeout(within + RUNTIME_SLACK, call).await {
         Err(_elapsed) => ProbeResult::Unknown("the runtime does not answer".to_owned()),

@@ -22,7 +22,7 @@ use crate::{
         ownership::give_to_group,
     },
     policy::{
-        downward::{Downward, VolumeFile},
+        downward::{Downward, MAX_VOLUME_BYTES, VolumeFile},
         env::ConfigError,
         node::NodeSettings,
     },
@@ -98,8 +98,13 @@ fn files(
     node: &NodeSettings,
 ) -> Result<BTreeMap<String, VolumeFile>, ConfigError> {
     let told = Downward { pod, pod_ips: &[], node };
+    let mut room = MAX_VOLUME_BYTES;
     if let Some(source) = &volume.downward_api {
-        return told.volume_files(source.items.as_deref().unwrap_or_default(), source.default_mode);
+        return told.volume_files(
+            source.items.as_deref().unwrap_or_default(),
+            source.default_mode,
+            &mut room,
+        );
     }
     let mut all = BTreeMap::new();
     let Some(projected) = &volume.projected else { return Ok(all) };
@@ -109,7 +114,7 @@ fn files(
             return Err(ConfigError::new("a source other than downwardAPI needs an API server"));
         };
         let items = source.items.as_deref().unwrap_or_default();
-        all.extend(told.volume_files(items, projected.default_mode)?);
+        all.extend(told.volume_files(items, projected.default_mode, &mut room)?);
     }
     Ok(all)
 }

@@ -1,8 +1,8 @@
 //! Which fields of a pod the agent does not honour yet, and what it says to each.
 //!
 //! A field that is not honoured must never be dropped in silence. So every field of the types that
-//! make up a pod stands in a table below, and a test compares the tables with the types' own lists
-//! of fields. To support a field, change its entry to [`Verdict::Honoured`].
+//! make up a pod stands in a table below, and a test (`tests/drift/pod_spec.rs`) compares the tables
+//! with the types' own lists of fields. To support a field, change its entry to [`Verdict::Honoured`].
 //!
 //! *Refused* is what would change what the pod does, or what it may do: a security setting that is
 //! not applied, a probe that is not run, a volume that is not there. *Warned* is what matters to
@@ -428,82 +428,9 @@ fn is_unset(value: &Value) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use k8s_openapi::api::core::v1 as core;
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-    use serde::Deserialize;
-    use serde::de::{Deserializer, Visitor, value::Error};
-
     use super::*;
     use crate::api::defaults::set_pod_defaults;
     use crate::api::manifest::{Shape, parse};
-
-    /// A deserializer that only asks a type for its name and fields.
-    struct Fields<'a>(&'a mut Option<(&'static str, &'static [&'static str])>);
-
-    impl<'de> Deserializer<'de> for Fields<'_> {
-        type Error = Error;
-
-        fn deserialize_struct<V: Visitor<'de>>(
-            self,
-            name: &'static str,
-            fields: &'static [&'static str],
-            _visitor: V,
-        ) -> Result<V::Value, Error> {
-            *self.0 = Some((name, fields));
-            Err(serde::de::Error::custom("asked"))
-        }
-
-        fn deserialize_any<V: Visitor<'de>>(self, _visitor: V) -> Result<V::Value, Error> {
-            Err(serde::de::Error::custom("no struct"))
-        }
-
-        serde::forward_to_deserialize_any! {
-            bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf option unit
-            unit_struct newtype_struct seq tuple tuple_struct map enum identifier ignored_any
-        }
-    }
-
-    fn fields_of<T: for<'de> Deserialize<'de>>() -> (&'static str, Vec<&'static str>) {
-        let mut found = None;
-        assert!(T::deserialize(Fields(&mut found)).is_err());
-        let (name, fields) = found.expect("a struct");
-        (name, fields.to_vec())
-    }
-
-    #[test]
-    fn every_field_of_every_type_has_a_verdict() {
-        let types: BTreeMap<&str, Vec<&str>> = [
-            fields_of::<Pod>(),
-            fields_of::<ObjectMeta>(),
-            fields_of::<core::PodSpec>(),
-            fields_of::<core::PodSecurityContext>(),
-            fields_of::<core::Container>(),
-            fields_of::<core::Lifecycle>(),
-            fields_of::<core::LifecycleHandler>(),
-            fields_of::<core::EnvVar>(),
-            fields_of::<core::EnvVarSource>(),
-            fields_of::<core::EnvFromSource>(),
-            fields_of::<core::ResourceRequirements>(),
-            fields_of::<core::SecurityContext>(),
-            fields_of::<core::VolumeMount>(),
-            fields_of::<core::Volume>(),
-            fields_of::<core::EmptyDirVolumeSource>(),
-            fields_of::<core::ProjectedVolumeSource>(),
-            fields_of::<core::VolumeProjection>(),
-        ]
-        .into_iter()
-        .collect();
-        assert_eq!(types.len(), TABLES.len());
-        for table in TABLES {
-            let mut want = types[table.kind].clone();
-            want.sort_unstable();
-            let mut have: Vec<&str> = table.fields.iter().map(|(name, _)| *name).collect();
-            have.sort_unstable();
-            assert_eq!(have, want, "{}", table.kind);
-        }
-    }
 
     fn support(spec: &str) -> Support {
         let text = format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: a}}\nspec: {spec}\n");

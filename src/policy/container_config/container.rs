@@ -1,6 +1,6 @@
 //! A container's configuration.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod};
 
@@ -14,7 +14,7 @@ use crate::{
     },
     policy::{
         env::{ConfigError, EnvFiles, environment},
-        expansion::expand,
+        expansion::{Room, expand},
         fingerprints::container_fingerprint,
         node::NodeSettings,
         pod_actions::StartContainer,
@@ -64,9 +64,12 @@ pub struct ContainerInput<'a> {
 pub fn container_config(input: &ContainerInput<'_>) -> Result<ContainerConfig, ConfigError> {
     let ContainerInput { pod, container, start, .. } = *input;
     let env = environment(input)?;
-    let value_of = |name: &str| env.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
-    let expanded = |texts: &Option<Vec<String>>| -> Vec<String> {
-        texts.iter().flatten().map(|text| expand(text, value_of)).collect()
+    let values: HashMap<&str, &str> = env.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    let mut room = Room::default();
+    let mut expanded = |field: &str, texts: &Option<Vec<String>>| -> Result<Vec<String>, ConfigError> {
+        let texts = texts.iter().flatten();
+        let all = texts.map(|text| expand(text, &mut room, |name| values.get(name).copied()));
+        all.collect::<Result<_, _>>().map_err(|error| ConfigError::new(format!("{field}: {error}")))
     };
     let mut all_labels = pod_labels(pod);
     all_labels.insert(labels::CONTAINER_NAME.to_owned(), container.name.clone());
@@ -77,8 +80,8 @@ pub fn container_config(input: &ContainerInput<'_>) -> Result<ContainerConfig, C
             user_specified_image: container.image.clone().unwrap_or_default(),
             ..ImageSpec::default()
         }),
-        command: expanded(&container.command),
-        args: expanded(&container.args),
+        command: expanded("command", &container.command)?,
+        args: expanded("args", &container.args)?,
         working_dir: container.working_dir.clone().unwrap_or_default(),
         envs: env.iter().map(|(key, value)| KeyValue { key: key.clone(), value: value.clone() }).collect(),
         mounts: input.mounts.clone(),

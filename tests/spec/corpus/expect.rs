@@ -23,9 +23,9 @@ pub(crate) struct Entry {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub(crate) struct Expect {
-    /// The first release of the runtime that can run it, `containerd 2.1`.
-    pub(crate) needs: Option<String>,
-    /// What `nodectl explain` says on an older one.
+    /// The first releases that can run it, `containerd 2.1`, `runc 1.2`.
+    pub(crate) needs: Vec<String>,
+    /// What `nodectl explain` says on older ones.
     pub(crate) without: Option<String>,
     /// A part of every problem for which the manifest is refused.
     pub(crate) refused: Vec<String>,
