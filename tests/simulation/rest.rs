@@ -93,8 +93,18 @@ fn pod_unsettled(agent: &Agent, state: &State, pod: &Pod, wrong: &mut Vec<String
         note(format!("{sandboxes} sandboxes are kept"));
     }
     let phase = agent.phase(&uid);
-    // A pod that is not always restarted may lose what it had done when its records are taken away.
+    // A pod that is not always restarted may lose what it had done when its records are taken away; but it
+    // comes to its end, or all of it has started.
     if state.oracle.is_disturbed(&uid) && pod.restart_policy() != RestartPolicy::Always {
+        let waits = |kind: ContainerKind, name: &str| {
+            kind != ContainerKind::Init && state.newest(&uid, name).is_none()
+        };
+        if !["Failed", "Succeeded"].contains(&phase.as_str()) {
+            for (_, spec) in pod.all_containers().into_iter().filter(|(kind, spec)| waits(*kind, &spec.name))
+            {
+                note(format!("container {} has not started", spec.name));
+            }
+        }
         return;
     }
     if state.is_done(&uid) {
@@ -217,11 +227,15 @@ pub(crate) fn comes_to_rest(node: &Node, wanted: &[Arc<Pod>]) -> Result<(), Stri
         });
         agent.publish_split(&[], true).await;
         let begun = tokio::time::Instant::now();
-        settles(agent, &[], "to nothing").await?;
+        while agent.world.lock().containers.values().any(|c| c.is == Is::Running) && begun.elapsed() < LONGEST
+        {
+            sleep(Duration::from_millis(100)).await;
+        }
         // No hook and no number of sidecars draws it out, but for the least that each is given, together.
         if begun.elapsed() > longest + LEAST + SLOW_CALLS {
             return Err(format!("the end took {:?}, of {longest:?}", begun.elapsed()));
         }
+        settles(agent, &[], "to nothing").await?;
         if !agent.env.pleg.all().is_empty() {
             return Err("what the runtime held is still in the agent's tables".to_owned());
         }
