@@ -205,7 +205,23 @@ impl Node {
         tokio::spawn(health.run(stop.clone()));
         tokio::spawn(Arc::clone(&env.probes).run(stop.clone()));
         let looping = Some(tokio::spawn(sync_loop.run(stop.clone())));
+        tokio::spawn(watch_shown(Arc::clone(&self.world), Arc::clone(&env)));
         Agent { world: Arc::clone(&self.world), env, state, senders, stop, looping }
+    }
+}
+
+/// Judges what is newly shown, again and again.
+async fn watch_shown(world: Arc<World>, env: Arc<PodEnv>) {
+    let mut judged: HashMap<PodUid, Arc<PodView>> = HashMap::new();
+    loop {
+        sleep(Duration::from_millis(250)).await;
+        for uid in env.board.uids() {
+            let Some(view) = env.board.get(&uid) else { continue };
+            if !judged.get(&uid).is_some_and(|last| Arc::ptr_eq(last, &view)) {
+                world.lock().check_shown(&view);
+                judged.insert(uid, view);
+            }
+        }
     }
 }
 

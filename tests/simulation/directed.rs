@@ -114,6 +114,32 @@ fn what_was_not_seen_is_looked_at_before_more_is_done() {
     no_violations(&node);
 }
 
+#[test]
+fn a_container_that_starts_after_its_pods_end_began_has_the_rest_of_the_pods_time() {
+    let node = Node::new(1);
+    let stubborn = container("main", &Script { term: None, ..Script::default() });
+    let pod = Arc::new(pod("a", "u1", vec![stubborn]));
+    let begun = node.run(async |agent| {
+        plan(agent, "StartContainer", "main", Plan::slow(2000));
+        let lost = Fate::TimesOut { after: 120_000, acts: false };
+        plan(agent, "StopContainer", "main", Plan { acts_after: 150_000, answers_after: 0, fate: lost });
+        agent.publish(&[pod]);
+        agent.until("its start is under way", seconds(5), |agent| calls(agent, "StartContainer") == 1).await;
+        agent.publish(&[]);
+        let begun = agent.now();
+        sleep(seconds(10)).await;
+        begun
+    });
+    // It hears only of the second asking; the pod's time is not begun anew for that.
+    node.run(async |agent| {
+        agent.publish(&[]);
+        agent.until("u1 is gone", seconds(60), is_empty).await;
+        let took = agent.now() - begun.unwrap();
+        assert!((30_000..35_000).contains(&took), "{took}");
+    });
+    no_violations(&node);
+}
+
 /// The next call of a kind about something goes so.
 fn plan(agent: &Agent, rpc: &'static str, about: &str, plan: Plan) {
     agent.world.with(|state| state.faults.scripted.push((rpc, about.to_owned(), plan)));

@@ -441,31 +441,54 @@ impl Cri for FakeRuntime {
     ) -> Result<ExecSyncResponse> {
         let (id, word) = (container.to_owned(), command.first().cloned().unwrap_or_default());
         let key = format!("{} {word}", self.about(container));
-        self.call("ExecSync", key, move |state, acts, flight| {
-            if !acts {
-                return Some(Ok(ExecSyncResponse::default()));
-            }
-            if !state.containers.get(&id).is_some_and(|c| c.is == Is::Running) {
-                return Some(not_found(&id));
-            }
-            match state.commands.get(&word).copied().unwrap_or(Command::Exits(0)) {
-                Command::Exits(exit_code) => {
-                    Some(Ok(ExecSyncResponse { exit_code, ..ExecSyncResponse::default() }))
+        self.0.lock().check_exec(container, &word);
+        let told = word.clone();
+        let result = self
+            .call("ExecSync", key, move |state, acts, flight| {
+                if !acts {
+                    return Some(Ok(ExecSyncResponse::default()));
                 }
-                Command::Hangs => {
-                    if let Some(timeout) = timeout {
-                        let (flight, millis) =
-                            (Arc::clone(flight), u64::try_from(timeout.as_millis()).unwrap());
-                        let due = state.now() + millis;
-                        state.at(due, move |_| {
-                            flight.answer(Err((CriErrorKind::DeadlineExceeded, "timed out".to_owned())));
-                        });
+                if !state.containers.get(&id).is_some_and(|c| c.is == Is::Running) {
+                    return Some(not_found(&id));
+                }
+                match state.commands.get(&word).copied().unwrap_or(Command::Exits(0)) {
+                    Command::Exits(exit_code) => {
+                        Some(Ok(ExecSyncResponse { exit_code, ..ExecSyncResponse::default() }))
                     }
-                    None
+                    Command::Hangs => {
+                        if let Some(timeout) = timeout {
+                            let (flight, millis) =
+                                (Arc::clone(flight), u64::try_from(timeout.as_millis()).unwrap());
+                            let due = state.now() + millis;
+                            state.at(due, move |_| {
+                                flight.answer(Err((CriErrorKind::DeadlineExceeded, "timed out".to_owned())));
+                            });
+                        }
+                        None
+                    }
+                    Command::Takes(takes, exit_code) => {
+                        let (now, late) = (state.now(), timeout.map(|timeout| timeout.as_millis()));
+                        let late = late.map(|late| u64::try_from(late).unwrap()).filter(|late| *late < takes);
+                        let flight = Arc::clone(flight);
+                        state.at(now + late.unwrap_or(takes), move |state| {
+                            let lives = state.containers.get(&id).is_some_and(|c| c.is == Is::Running);
+                            let exit_code = if lives { exit_code } else { 137 };
+                            flight.answer(match late {
+                                Some(_) => Err((CriErrorKind::DeadlineExceeded, "timed out".to_owned())),
+                                None => Ok(ExecSyncResponse { exit_code, ..ExecSyncResponse::default() }),
+                            });
+                        });
+                        None
+                    }
                 }
-            }
-        })
-        .await
+            })
+            .await;
+        let passed = match &result {
+            Ok(done) => Some(done.exit_code == 0),
+            Err(error) => (error.kind() == CriErrorKind::DeadlineExceeded).then_some(false),
+        };
+        self.0.lock().exec_told(container, &told, passed);
+        result
     }
 
     async fn exec(&self, _request: ExecRequest) -> Result<String> {

@@ -82,6 +82,11 @@ impl Faults {
         Self { per_mille: 0, read_per_mille: 0, until: 0, latency: 5, scripted: Vec::new() }
     }
 
+    /// Whether calls go as they should.
+    pub(crate) fn are_none(&self) -> bool {
+        self.per_mille == 0 && self.read_per_mille == 0
+    }
+
     pub(crate) fn plan(&mut self, rpc: &str, key: &str, read: bool, now: Ms, throw: u64) -> Plan {
         let meant = self.scripted.iter().position(|(r, word, _)| {
             *r == rpc && if word.is_empty() { key.is_empty() } else { key.contains(word.as_str()) }

@@ -13,7 +13,10 @@ use nodectl::{
     policy::grace::pod_grace,
 };
 
-use crate::world::{Ctr, Is, Ms, State};
+use crate::{
+    health::Health,
+    world::{Ctr, Is, Ms, State},
+};
 
 /// Every container is given at least so long between being asked to end and being killed, however late
 /// the asking comes.
@@ -25,6 +28,7 @@ pub(crate) struct Oracle {
     /// What each source last told; `None` until it has told anything to the present agent.
     sources: BTreeMap<String, Option<Vec<Arc<Pod>>>>,
     pods: HashMap<String, History>,
+    pub(crate) health: Health,
 }
 
 #[derive(Default)]
@@ -61,6 +65,7 @@ impl Oracle {
     /// A new agent has been told nothing yet.
     pub(crate) fn new_agent(&mut self, sources: &[&str]) {
         self.sources = sources.iter().map(|source| ((*source).to_owned(), None)).collect();
+        self.health.new_agent();
     }
 
     /// A source tells the agent what it wants.
@@ -107,7 +112,7 @@ impl Oracle {
         self.pods.get(uid).is_some_and(|history| history.disturbed)
     }
 
-    fn pod(&self, uid: &str) -> Option<&Pod> {
+    pub(crate) fn pod(&self, uid: &str) -> Option<&Pod> {
         self.pods.get(uid)?.pod.as_deref()
     }
 
@@ -139,7 +144,7 @@ fn stays_ended(pod: &Pod, container: &Container, kind: ContainerKind, code: i32)
 }
 
 impl State {
-    fn blame(&mut self, text: String) {
+    pub(crate) fn blame(&mut self, text: String) {
         let now = self.now();
         self.note(format!("!! {text}"));
         self.oracle.violation(now, text);
@@ -205,7 +210,10 @@ impl State {
             let Some((kind, spec)) = all.iter().find(|(_, c)| c.name == name) else { return };
             let Some(last) = self.newest(uid, &name) else { return };
             let same = last.sandbox == sandbox && !self.oracle.changed(last);
-            let ended = last.is == Is::Exited && stays_ended(pod, spec, *kind, last.exit_code);
+            // A probe's failure counts as one of the container, whatever it exits with.
+            let ailed =
+                self.oracle.health.ever_failed(&last.id) && pod.restart_policy() != RestartPolicy::Never;
+            let ended = last.is == Is::Exited && stays_ended(pod, spec, *kind, last.exit_code) && !ailed;
             (same && ended).then(|| format!("container {name} of {uid} is made again after its end"))
         };
         blame.into_iter().for_each(|text| self.blame(text));
@@ -265,31 +273,12 @@ impl State {
         let right = self.oracle.unwanted_after(&container.uid, container.issued)
             || self.oracle.changed(container)
             || replaced(container)
-            || self.ails(container)
+            || self.oracle.health.failed(id)
             || self.is_done(&container.uid);
         if !right {
             let text = format!("container {} of {} is stopped for no reason", container.name, container.uid);
             self.blame(text);
         }
-    }
-
-    /// Whether a probe or hook of the container may have called for its end: what its command comes to was
-    /// written into the script.
-    fn ails(&self, container: &Ctr) -> bool {
-        let Some(pod) = self.oracle.pods.get(&container.uid).and_then(|history| history.pod.as_ref()) else {
-            return false;
-        };
-        let containers = pod.all_containers();
-        let Some((_, spec)) = containers.into_iter().find(|(_, c)| c.name == container.name) else {
-            return false;
-        };
-        let probes = [&spec.liveness_probe, &spec.startup_probe].into_iter().flatten();
-        let hook = spec.lifecycle.iter().flat_map(|l| &l.post_start).filter_map(|hook| hook.exec.as_ref());
-        probes
-            .filter_map(|probe| probe.exec.as_ref())
-            .chain(hook)
-            .filter_map(|exec| exec.command.as_ref()?.first())
-            .any(|word| self.commands.contains_key(word))
     }
 
     pub(crate) fn check_sandbox_stop(&mut self, id: &str) {
@@ -316,13 +305,14 @@ impl State {
 
     pub(crate) fn check_container_removal(&mut self, id: &str) {
         let Some(container) = self.containers.get(id) else { return };
-        let newer = self.containers.values().filter(|c| {
-            c.uid == container.uid
-                && c.name == container.name
-                && (c.created, c.attempt) > (container.created, container.attempt)
-        });
-        // One that does not run is kept of each name: the newest.
-        let garbage = container.is != Is::Running && newer.filter(|c| c.is != Is::Running).count() >= 1;
+        // Of each name one that does not run is kept, the newest, whether or not another runs beside it
+        // (kubelet's `evictContainers` with its default `maxPerPodContainer` of 1).
+        let garbage = container.is != Is::Running
+            && self.containers.values().any(|c| {
+                (&c.uid, &c.name) == (&container.uid, &container.name)
+                    && c.is != Is::Running
+                    && (c.attempt, c.created) > (container.attempt, container.created)
+            });
         if !garbage && !self.oracle.unwanted_after(&container.uid, container.issued) {
             let text = format!("container {} of {} is removed for no reason", container.name, container.uid);
             self.blame(text);
@@ -340,10 +330,13 @@ impl State {
         let history = self.oracle.pods.get(&container.uid);
         let grace = history.and_then(|history| history.grace).unwrap_or(30_000);
         let mates = self.containers.values().filter(|c| c.uid == container.uid && c.started <= now);
+        let ends = history.iter().flat_map(|history| history.ends.iter().copied());
         let begun = mates
-            .filter_map(|mate| mate.term)
-            .chain(history.iter().flat_map(|history| history.ends.iter().copied()))
+            .flat_map(|mate| [mate.term, self.oracle.health.pre_stop(&mate.id)])
+            .flatten()
             .filter(|at| *at >= container.started)
+            // An end may come while the container is on its way: the pod's time is not begun anew for it.
+            .chain(ends.filter(|at| *at >= container.issued))
             .min();
         let text = match (container.term, begun) {
             (None, _) => Some("killed without having been asked to end".to_owned()),

@@ -18,6 +18,7 @@ mod agent;
 mod directed;
 mod fake;
 mod faults;
+mod health;
 mod invariants;
 mod probes;
 mod rest;

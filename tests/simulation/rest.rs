@@ -6,16 +6,22 @@ use k8s_openapi::api::core::v1::Pod;
 use nodectl::{
     agent::pods::paths::NodePaths,
     api::{ContainerKind, PodExt as _, RestartPolicy},
+    policy::grace::pod_grace,
 };
 use tokio::time::sleep;
 
 use crate::{
     agent::{Agent, Node},
-    world::{Is, State},
+    faults::dice,
+    world::{Command, Is, State},
 };
 
 /// Crash loops and pulls wait for up to five minutes, hung calls for two.
 const LONGEST: Duration = Duration::from_secs(1500);
+/// What containers are given at the end of their pod's time.
+const LEAST: Duration = Duration::from_secs(2);
+/// The calls of a pod's end, one after the other, each as slow as they come without faults.
+const SLOW_CALLS: Duration = Duration::from_secs(15);
 
 pub(crate) fn names(folder: &Path) -> BTreeSet<String> {
     let entries = fs::read_dir(folder).into_iter().flatten();
@@ -77,9 +83,9 @@ fn pod_unsettled(agent: &Agent, state: &State, pod: &Pod, wrong: &mut Vec<String
     let mine = || state.containers.values().filter(|c| c.uid == uid);
     let mut note = |text: String| wrong.push(format!("{uid}: {text}"));
     for (_, spec) in pod.all_containers() {
-        let kept = mine().filter(|c| c.name == spec.name).count();
-        if kept > 2 {
-            note(format!("{kept} containers {} are kept", spec.name));
+        let dead = mine().filter(|c| c.name == spec.name && c.is != Is::Running).count();
+        if dead > 1 {
+            note(format!("{dead} dead containers {} are kept", spec.name));
         }
     }
     let sandboxes = state.sandboxes.values().filter(|s| s.uid == uid).count();
@@ -87,8 +93,18 @@ fn pod_unsettled(agent: &Agent, state: &State, pod: &Pod, wrong: &mut Vec<String
         note(format!("{sandboxes} sandboxes are kept"));
     }
     let phase = agent.phase(&uid);
-    // A pod that is not always restarted may lose what it had done when its records are taken away.
+    // A pod that is not always restarted may lose what it had done when its records are taken away; but it
+    // comes to its end, or all of it has started.
     if state.oracle.is_disturbed(&uid) && pod.restart_policy() != RestartPolicy::Always {
+        let waits = |kind: ContainerKind, name: &str| {
+            kind != ContainerKind::Init && state.newest(&uid, name).is_none()
+        };
+        if !["Failed", "Succeeded"].contains(&phase.as_str()) {
+            for (_, spec) in pod.all_containers().into_iter().filter(|(kind, spec)| waits(*kind, &spec.name))
+            {
+                note(format!("container {} has not started", spec.name));
+            }
+        }
         return;
     }
     if state.is_done(&uid) {
@@ -147,6 +163,9 @@ fn pod_unsettled(agent: &Agent, state: &State, pod: &Pod, wrong: &mut Vec<String
             ));
         }
         let told = statuses.iter().find(|status| status.name == spec.name);
+        if !told.is_some_and(|status| status.ready && status.started == Some(true)) {
+            note(format!("container {} is not shown as ready", spec.name));
+        }
         if told.map(|status| status.restart_count) != Some(i32::try_from(newest.attempt).unwrap()) {
             note(format!("restarts of {} are shown as {told:?}", spec.name));
         }
@@ -192,8 +211,30 @@ pub(crate) fn comes_to_rest(node: &Node, wanted: &[Arc<Pod>]) -> Result<(), Stri
         });
         kept.unwrap_or(Ok(()))?;
     }
+    let longest = wanted.iter().map(|pod| pod_grace(pod)).max().unwrap_or_default();
     let emptied = node.run(async |agent| {
+        agent.publish_split(wanted, true).await;
+        sleep(Duration::from_secs(10)).await;
+        agent.world.with(|state| {
+            let seed = state.seed;
+            for (word, does) in state.commands.iter_mut().filter(|(word, _)| word.ends_with("preStop")) {
+                *does = match dice(seed, &["end", word]) % 3 {
+                    0 => Command::Exits(0),
+                    1 => Command::Exits(1),
+                    _ => Command::Takes(120_000, 0),
+                };
+            }
+        });
         agent.publish_split(&[], true).await;
+        let begun = tokio::time::Instant::now();
+        while agent.world.lock().containers.values().any(|c| c.is == Is::Running) && begun.elapsed() < LONGEST
+        {
+            sleep(Duration::from_millis(100)).await;
+        }
+        // No hook and no number of sidecars draws it out, but for the least that each is given, together.
+        if begun.elapsed() > longest + LEAST + SLOW_CALLS {
+            return Err(format!("the end took {:?}, of {longest:?}", begun.elapsed()));
+        }
         settles(agent, &[], "to nothing").await?;
         if !agent.env.pleg.all().is_empty() {
             return Err("what the runtime held is still in the agent's tables".to_owned());

@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Lifecycle, Pod, Probe};
 use nodectl::{agent::sources::PodSource, cri::EventSource};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use tokio::time::sleep;
@@ -13,7 +13,7 @@ use crate::{
     faults::Faults,
     rest,
     script::{Script, container, pod, set_version, sidecar, with},
-    world::{Is, Ms},
+    world::{Command, Is, Ms},
 };
 
 /// A static pod's name, and what stands in its manifest now.
@@ -31,6 +31,8 @@ pub(crate) struct Scenario {
     slots: Vec<Slot>,
     /// When the faults end.
     end: Ms,
+    /// What commands of new pods come to, before the world knows of them.
+    new_commands: Vec<(String, Command)>,
 }
 
 /// How an agent's time ends.
@@ -51,7 +53,7 @@ impl Scenario {
         let slots = (0..rng.random_range(1..=6))
             .map(|n| Slot { name: format!("p{n}"), generation: 0, version: 0, pod: None, last: None })
             .collect();
-        Self { end: rng.random_range(30_000..400_000), rng, seed, slots }
+        Self { end: rng.random_range(30_000..400_000), new_commands: Vec::new(), rng, seed, slots }
     }
 
     /// Plays it; answers what was wrong, with the trace.
@@ -77,6 +79,7 @@ impl Scenario {
         node.world.with(|state| {
             state.faults = Faults { latency: state.faults.latency, ..Faults::none() };
             state.event_loss = 0.0;
+            state.commands.values_mut().for_each(|command| *command = Command::Exits(0));
         });
         let wanted = self.wanted();
         let ended = rest::comes_to_rest(&node, &wanted);
@@ -129,7 +132,7 @@ impl Scenario {
         let place = self.rng.random_range(0..3);
         // A second source may tell long after the first, or not in this agent's time.
         let second = agent.now() + self.rng.random_range(0..*[1, 5000, 200_000].get(place).unwrap());
-        agent.publish_split(&self.wanted(), agent.now() >= second).await;
+        self.publish(agent, agent.now() >= second).await;
         loop {
             let gap = *[0, 1, 20, 300, 3000, 30_000].get(self.rng.random_range(0..6)).unwrap();
             sleep(millis(self.rng.random_range(0..=gap))).await;
@@ -139,7 +142,7 @@ impl Scenario {
             match self.rng.random_range(0..100) {
                 0..50 => {
                     self.change();
-                    agent.publish_split(&self.wanted(), agent.now() >= second).await;
+                    self.publish(agent, agent.now() >= second).await;
                 }
                 50..55 => return End::Killed,
                 55..62 => {
@@ -157,10 +160,12 @@ impl Scenario {
                     agent.world.with(|state| {
                         state.note(format!("-- the runtime hangs for {long} ms"));
                         state.hung_until = state.now() + long;
+                        state.was_away = true;
                     });
                 }
                 75..90 => self.mischief(agent),
-                90..92 => {
+                90..92 => self.commands_turn(agent),
+                92..94 => {
                     let long = self.rng.random_range(1000..60_000);
                     agent.world.with(|state| {
                         state.note("-- the network is down");
@@ -172,6 +177,12 @@ impl Scenario {
                 _ => {}
             }
         }
+    }
+
+    async fn publish(&mut self, agent: &Agent, second_too: bool) {
+        let new = std::mem::take(&mut self.new_commands);
+        agent.world.with(|state| state.commands.extend(new));
+        agent.publish_split(&self.wanted(), second_too).await;
     }
 
     fn runtime_away(&mut self, agent: &Agent) {
@@ -204,6 +215,77 @@ impl Scenario {
                 _ => {}
             }
         });
+    }
+
+    /// Some commands come to something else from now on.
+    fn commands_turn(&mut self, agent: &Agent) {
+        let mut words: Vec<String> = agent.world.with(|state| state.commands.keys().cloned().collect());
+        words.sort();
+        for word in words {
+            if self.chance(30) {
+                let does = self.command();
+                agent.world.with(|state| {
+                    state.note(format!("-- {word} now {does:?}"));
+                    state.commands.insert(word, does);
+                });
+            }
+        }
+    }
+
+    fn command(&mut self) -> Command {
+        let slow = self.rng.random_range(500..120_000);
+        self.pick(&[
+            Command::Exits(0),
+            Command::Exits(0),
+            Command::Exits(0),
+            Command::Exits(1),
+            Command::Takes(slow, 0),
+            Command::Takes(slow, 1),
+        ])
+    }
+
+    /// A command for a pod's container, and what it comes to at first.
+    fn word(&mut self, container: &Container, uid: &str, what: &str) -> String {
+        let word = format!("{uid}-{}-{what}", container.name);
+        let does = self.command();
+        self.new_commands.push((word.clone(), does));
+        word
+    }
+
+    fn probe(&mut self, container: &Container, uid: &str, what: &str) -> Option<Probe> {
+        let successes = if what == "ready" { self.pick(&[1, 1, 2]) } else { 1 };
+        let json = serde_json::json!({
+            "exec": {"command": [self.word(container, uid, what)]},
+            "initialDelaySeconds": self.pick(&[0, 0, 3]),
+            "periodSeconds": self.pick(&[1, 2, 5]),
+            "timeoutSeconds": self.pick(&[1, 2]),
+            "successThreshold": successes,
+            "failureThreshold": self.pick(&[1, 2, 3]),
+        });
+        Some(serde_json::from_value(json).unwrap())
+    }
+
+    /// Gives some containers probes and hooks.
+    fn probed(&mut self, made: &mut Container, uid: &str) {
+        if self.chance(20) {
+            made.startup_probe = self.probe(made, uid, "up");
+        }
+        if self.chance(20) {
+            made.liveness_probe = self.probe(made, uid, "live");
+        }
+        if self.chance(20) {
+            made.readiness_probe = self.probe(made, uid, "ready");
+        }
+        let mut hooks = serde_json::Map::new();
+        for (hook, percent) in [("postStart", 10), ("preStop", 20)] {
+            if self.chance(percent) {
+                let word = self.word(made, uid, hook);
+                hooks.insert(hook.to_owned(), serde_json::json!({"exec": {"command": [word]}}));
+            }
+        }
+        if !hooks.is_empty() {
+            made.lifecycle = Some(serde_json::from_value::<Lifecycle>(hooks.into()).unwrap());
+        }
     }
 
     /// The manifests change.
@@ -247,7 +329,7 @@ impl Scenario {
         let grace = self.pick(&[1, 2, 5, 30, 60]);
         let on_host = self.chance(20);
         let regular: Vec<Container> =
-            (0..self.rng.random_range(1..=3)).map(|n| self.regular(&format!("c{n}"), policy)).collect();
+            (0..self.rng.random_range(1..=3)).map(|n| self.regular(&format!("c{n}"), &uid, policy)).collect();
         let mut inits = Vec::new();
         for n in 0..self.pick(&[0, 0, 0, 1, 2]) {
             let after = self.rng.random_range(1..5000);
@@ -255,7 +337,8 @@ impl Scenario {
             inits.push(container(&format!("i{n}"), &Script { crashes, ..Script::exits(after, 0) }));
         }
         for n in 0..self.pick(&[0, 0, 0, 1, 2]) {
-            let side = sidecar(&format!("s{n}"), &self.endless());
+            let mut side = sidecar(&format!("s{n}"), &self.endless());
+            self.probed(&mut side, &uid);
             let at = self.rng.random_range(0..=inits.len());
             inits.insert(at, side);
         }
@@ -272,12 +355,13 @@ impl Scenario {
         Script { exit: None, crashes: self.pick(&[0, 0, 0, 1, 3]), term }
     }
 
-    fn regular(&mut self, name: &str, policy: &str) -> Container {
+    fn regular(&mut self, name: &str, uid: &str, policy: &str) -> Container {
         let mut script = self.endless();
         if policy != "Always" && self.chance(60) {
             script.exit = Some((self.rng.random_range(1..20_000), 0));
         }
         let mut made = container(name, &script);
+        self.probed(&mut made, uid);
         let image = self.pick(&["app", "app", "app", "app", "app", "pulled", "late"]);
         made.image = Some(format!("localhost/{image}:1"));
         made

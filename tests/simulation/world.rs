@@ -147,6 +147,8 @@ pub(crate) struct State {
     /// What commands in containers come to, by their first word; others succeed.
     pub(crate) commands: HashMap<String, Command>,
     pub(crate) down: bool,
+    /// It was down or hung at some time.
+    pub(crate) was_away: bool,
     pub(crate) hung_until: Ms,
     pub(crate) network_ready: bool,
     pub(crate) faults: Faults,
@@ -169,6 +171,8 @@ pub(crate) enum Command {
     Exits(i32),
     /// Runs for ever.
     Hangs,
+    /// Exits with this code after this time.
+    Takes(Ms, i32),
 }
 
 impl World {
@@ -187,6 +191,7 @@ impl World {
             bad_images: HashMap::new(),
             commands: HashMap::new(),
             down: false,
+            was_away: false,
             hung_until: 0,
             network_ready: true,
             faults: Faults::none(),
@@ -342,7 +347,8 @@ impl State {
         *count += 1;
         let count = *count;
         let read = READS.contains(&rpc);
-        if !read {
+        // A command may come at any time, and changes nothing that the agent keeps.
+        if !read && rpc != "ExecSync" {
             self.mutations += 1;
             if self.crash_at.is_some_and(|(nth, _)| self.mutations >= nth) {
                 let (_, after) = self.crash_at.take().unwrap();
@@ -410,6 +416,7 @@ impl State {
     pub(crate) fn go_down(&mut self) {
         self.note("-- the runtime dies");
         self.down = true;
+        self.was_away = true;
         let flights = std::mem::take(&mut self.flights);
         for (place, flight) in flights.into_iter().enumerate() {
             if let Some(flight) = flight.upgrade() {
