@@ -19,5 +19,6 @@ mod housekeeping;
 mod network;
 mod probes;
 mod security;
+mod userns;
 mod vm;
 mod volumes;
