@@ -310,3 +310,30 @@ fn probes_that_hang_hold_up_no_other_pod_and_end_with_their_own() {
     });
     no_violations(&node);
 }
+
+#[test]
+fn a_pod_with_much_to_probe_has_no_more_than_its_turns() {
+    let node = Node::new(1);
+    let probed = |name: &str, command: &str| {
+        let patient = Probe { timeout_seconds: Some(3), ..probe(command) };
+        Container { readiness_probe: Some(patient), ..container(name, &Script::default()) }
+    };
+    let slow: Vec<Container> = (0..150).map(|n| probed(&format!("c{n}"), "hangs")).collect();
+    let slow = Arc::new(pod("slow", "u2", slow));
+    let well = one(vec![probed("main", "well")]);
+    node.run(async |agent| {
+        says(agent, "hangs", Command::Hangs);
+        agent.publish(&[slow, well]);
+        agent.until("ready", seconds(10), |agent| ready(agent, "main")).await;
+        let last =
+            |agent: &Agent| agent.world.lock().containers.values().filter(|c| c.name == "c149").count();
+        agent.until("all run", seconds(60), |agent| last(agent) == 1).await;
+        let before = (times(agent, "ExecSync u1/main").len(), times(agent, "ExecSync u2/").len());
+        sleep(seconds(60)).await;
+        let own = times(agent, "ExecSync u1/main").len() - before.0;
+        let others = times(agent, "ExecSync u2/").len() - before.1;
+        // Sixteen begin in a second; in the order in which they are due each would come every ten seconds.
+        assert!((700..=1000).contains(&others) && own >= 25, "{own} and {others} runs in a minute");
+    });
+    no_violations(&node);
+}

@@ -59,14 +59,19 @@ struct State {
     /// What is due when; the number keeps apart what is due at once.
     queue: BTreeMap<(Instant, u64), Key>,
     serial: u64,
-    /// What is due and waits for others to have begun, in its order.
-    waiting: [BTreeMap<u64, Key>; 2],
+    /// What is due and waits for others to have begun, by turn. Pods take turns: one that has much waiting is
+    /// served no more often than one that has little.
+    waiting: [BTreeMap<(u64, u64), Key>; 2],
+    /// The last turn served.
+    turn: [u64; 2],
 }
 
 #[derive(Default)]
 struct PodProbes {
     verdicts: BTreeMap<ContainerId, Verdicts>,
     probes: BTreeMap<(ContainerId, ProbeKind), Entry>,
+    /// The turn of the last that began to wait.
+    turn: [u64; 2],
 }
 
 struct Entry {
@@ -85,7 +90,7 @@ enum Place {
     /// In the queue.
     Due(Instant, u64),
     /// Among the waiting of a class.
-    Waits(usize, u64),
+    Waits(usize, (u64, u64)),
     /// Its task, which ends with the entry.
     Runs { _task: AbortOnDropHandle<()> },
     /// It is over, or about to be put somewhere.
@@ -115,6 +120,19 @@ impl State {
         }
     }
 
+    /// Has an entry wait for a place among those that begin.
+    fn wait(&mut self, key: Key, class: usize) {
+        self.serial += 1;
+        let (serial, last) = (self.serial, self.turn[class]);
+        let Some(pod) = self.pods.get_mut(&key.uid) else { return };
+        pod.turn[class] = pod.turn[class].max(last) + 1;
+        let turn = (pod.turn[class], serial);
+        if let Some(entry) = self.entry(&key) {
+            entry.place = Place::Waits(class, turn);
+            self.waiting[class].insert(turn, key);
+        }
+    }
+
     /// Takes an entry out of a pod's probes, and out of where it waits. What runs of it ends.
     fn take(&mut self, uid: &PodUid, probe: &(ContainerId, ProbeKind)) {
         if let Some(entry) = self.pods.get_mut(uid).and_then(|pod| pod.probes.remove(probe)) {
@@ -125,7 +143,7 @@ impl State {
     fn drop_place(&mut self, place: &Place) {
         match place {
             Place::Due(due, serial) => drop(self.queue.remove(&(*due, *serial))),
-            Place::Waits(class, serial) => drop(self.waiting[*class].remove(serial)),
+            Place::Waits(class, turn) => drop(self.waiting[*class].remove(turn)),
             Place::Runs { .. } | Place::Nowhere => {}
         }
     }
@@ -265,8 +283,9 @@ impl Prober {
         let mut state = self.state();
         for class in 0..AT_ONCE.len() {
             while self.places[class].available_permits() > 0
-                && let Some((_, key)) = state.waiting[class].pop_first()
+                && let Some(((turn, _), key)) = state.waiting[class].pop_first()
             {
+                state.turn[class] = turn;
                 self.begin(&mut state, key);
             }
         }
@@ -283,15 +302,12 @@ impl Prober {
 
     /// Begins a run, or has it wait while too many begin.
     fn begin(self: &Arc<Self>, state: &mut State, key: Key) {
-        state.serial += 1;
-        let serial = state.serial;
         let Some(entry) = state.entry(&key) else { return };
         let (pod, wanted) = (Arc::clone(&entry.pod), entry.wanted.clone());
         let probe = wanted.container(&pod).and_then(|container| wanted.kind.of(container));
         let class = usize::from(probe.is_some_and(|probe| probe.exec.is_none()));
         let Ok(place) = Arc::clone(&self.places[class]).try_acquire_owned() else {
-            entry.place = Place::Waits(class, serial);
-            state.waiting[class].insert(serial, key);
+            state.wait(key, class);
             return;
         };
         let beginning = Beginning { place: Some(place), news: Arc::clone(&self.news) };

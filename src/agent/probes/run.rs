@@ -28,9 +28,10 @@ const TRIES: u32 = 3;
 /// The most characters that are told of what a container said: its command's output, its server's answer.
 const MAX_SAID: usize = 256;
 
-/// The begin of what a container said, as it may be told and kept.
+/// The begin of what a container said, as it may be told and kept: short and in one line, so that none can write
+/// lines of its own into the log.
 pub(crate) fn cut(said: &str) -> String {
-    said.trim().chars().take(MAX_SAID).collect()
+    said.trim().chars().take(MAX_SAID).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// Runs a container's probe once. What its result tells is cut to a bounded length, whoever said it.
@@ -223,6 +224,11 @@ mod tests {
         assert_eq!(judged(400), ProbeResult::Failure("status 400: words".into()));
         assert!(matches!(judged(199), ProbeResult::Failure(_)));
         assert!(matches!(judge(Err(GetError::Body("x".into()))), ProbeResult::Unknown(_)));
+    }
+
+    #[test]
+    fn what_is_told_is_one_line() {
+        assert_eq!(cut(" a\nINFO b\t\u{1b}[31m\n"), "a INFO b  [31m");
     }
 
     #[tokio::test]

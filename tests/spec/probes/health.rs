@@ -150,6 +150,10 @@ pub(super) fn ends(node: &Node) {
     let test = "test \"$1/$2/$3\" = 'plain//$(NONE)' && test -n \"$FROM\"";
     vars["readinessProbe"] = json!({"periodSeconds": 1,
         "exec": {"command": ["sh", "-c", test, "x", "$(PLAIN)", "$(FROM)", "$(NONE)"]}});
+    // Of what a command says little is kept, and all that it comes to.
+    let mut loud = container("loud", STAY);
+    loud["readinessProbe"] = exec("yes loud | head -c 3000000; test -e /well");
+    loud["readinessProbe"]["timeoutSeconds"] = json!(10);
     let mut pod = with_folder(
         pod_of(
             "ends",
@@ -159,6 +163,7 @@ pub(super) fn ends(node: &Node) {
                 notes("slow", json!({"preStop": sh("sleep 1; echo hook >> /host/slow")})),
                 notes("fails", json!({"preStop": sh("echo hook >> /host/fails; exit 3")})),
                 vars,
+                loud,
             ],
         ),
         &folder,
@@ -180,6 +185,11 @@ pub(super) fn ends(node: &Node) {
     node.wait_gone("stuck");
     assert!(!process.alive() && !stuck_folder.join("never").exists());
 
+    wait_until(SOON, "the begin of what it says", || {
+        node.agent_log().contains("readiness probe failed: exit code 1: loud loud ")
+    });
+    let view = node.wait_view("ends", "all to run", |view| view.runs("loud"));
+    fs::write(node.process(&view, "loud").path("/well"), "").unwrap();
     node.wait_ready("ends");
     // The next container waits for the hook of the one before it.
     let waited = uptime(&folder.join("after.start")) - uptime(&folder.join("post.start"));
