@@ -15,6 +15,7 @@ use tonic::{
 
 use super::{
     CriError, Result, RuntimeEndpoint, SocketProblem,
+    exec_output::Shortening,
     proto::v1::{image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient},
 };
 
@@ -41,6 +42,11 @@ pub(super) fn open_lazily(endpoint: &RuntimeEndpoint) -> Channel {
 
 pub(super) fn runtime_service(channel: Channel) -> RuntimeServiceClient<Channel> {
     RuntimeServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE)
+}
+
+/// For commands in containers alone: of what they say only the begin is kept.
+pub(super) fn exec_service(channel: Channel) -> RuntimeServiceClient<Shortening> {
+    RuntimeServiceClient::new(Shortening(channel)).max_decoding_message_size(MAX_MESSAGE)
 }
 
 pub(super) fn image_service(channel: Channel) -> ImageServiceClient<Channel> {

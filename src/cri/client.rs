@@ -6,7 +6,8 @@ use tonic::{Response, Status, async_trait, transport::Channel};
 
 use super::{
     Cri, CriError, CriErrorKind, Result, RuntimeEndpoint, RuntimeEvents,
-    channel::{image_service, open_lazily, runtime_service, within},
+    channel::{exec_service, image_service, open_lazily, runtime_service, within},
+    exec_output::Shortening,
     follow,
     proto::v1::{image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient},
 };
@@ -50,6 +51,7 @@ pub struct CriClient {
     endpoint_text: String,
     image_endpoint_text: String,
     runtime: RuntimeServiceClient<Channel>,
+    execs: RuntimeServiceClient<Shortening>,
     images: ImageServiceClient<Channel>,
     pulls: ImageServiceClient<Channel>,
     timeouts: CriTimeouts,
@@ -72,6 +74,7 @@ impl CriClient {
         Self {
             endpoint_text: endpoint.to_string(),
             image_endpoint_text: image_endpoint.to_string(),
+            execs: exec_service(shared.clone()),
             runtime: runtime_service(shared),
             images: image_service(images),
             pulls: image_service(open_lazily(&image_endpoint)),
@@ -279,7 +282,7 @@ impl Cri for CriClient {
         let request =
             ExecSyncRequest { container_id: container.to_owned(), cmd: command, timeout: seconds(timeout) };
         let limit = timeout.map(|timeout| self.timeouts.request.saturating_add(timeout));
-        self.ask_longer("ExecSync", limit, self.runtime().exec_sync(request)).await
+        self.ask_longer("ExecSync", limit, self.execs.clone().exec_sync(request)).await
     }
 
     async fn exec(&self, request: ExecRequest) -> Result<String> {

@@ -14,6 +14,9 @@ pub enum CriErrorKind {
     /// No answer in time, from us or from the runtime's own limit. What was asked for may still
     /// happen.
     DeadlineExceeded,
+    /// The runtime gave the call up before its time was over, as when it is shut down. What was asked for may
+    /// still happen.
+    Cancelled,
     /// There is no such sandbox, container or image.
     NotFound,
     /// What was to be made exists.
@@ -84,7 +87,8 @@ impl CriError {
         }
         let kind = match status.code() {
             Code::Unavailable => CriErrorKind::Unavailable,
-            Code::DeadlineExceeded | Code::Cancelled => CriErrorKind::DeadlineExceeded,
+            Code::DeadlineExceeded => CriErrorKind::DeadlineExceeded,
+            Code::Cancelled => CriErrorKind::Cancelled,
             Code::NotFound => CriErrorKind::NotFound,
             Code::AlreadyExists => CriErrorKind::AlreadyExists,
             Code::Unimplemented => CriErrorKind::Unimplemented,
@@ -148,10 +152,10 @@ impl CriError {
         self.kind == CriErrorKind::Unavailable
     }
 
-    /// The call took too long.
+    /// The call took too long or was given up: what was asked for may still happen.
     #[must_use]
     pub fn is_deadline_exceeded(&self) -> bool {
-        self.kind == CriErrorKind::DeadlineExceeded
+        matches!(self.kind, CriErrorKind::DeadlineExceeded | CriErrorKind::Cancelled)
     }
 
     /// Whether this is the answer to a second create of one name, and who has the name.
@@ -282,6 +286,7 @@ mod tests {
         for (code, kind) in [
             (Code::Unavailable, CriErrorKind::Unavailable),
             (Code::DeadlineExceeded, CriErrorKind::DeadlineExceeded),
+            (Code::Cancelled, CriErrorKind::Cancelled),
             (Code::NotFound, CriErrorKind::NotFound),
             (Code::AlreadyExists, CriErrorKind::AlreadyExists),
             (Code::Unimplemented, CriErrorKind::Unimplemented),

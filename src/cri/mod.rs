@@ -15,6 +15,7 @@ mod client;
 mod endpoint;
 mod error;
 mod event;
+mod exec_output;
 mod follow;
 pub mod observe;
 mod proto;
@@ -124,7 +125,7 @@ pub trait Cri: Send + Sync {
     /// Makes the runtime open the container's log file anew after it was moved away.
     async fn reopen_container_log(&self, container: &str) -> Result<()>;
 
-    /// Runs a command in the container and gives its output (cut at 16 MiB by the runtime) and exit
+    /// Runs a command in the container and gives the begin of its outputs (10 KiB of each) and its exit
     /// code. After `timeout` (whole seconds, rounded up; `None`: no limit) the runtime kills it and
     /// the call fails with [`CriErrorKind::DeadlineExceeded`].
     async fn exec_sync(

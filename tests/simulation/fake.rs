@@ -1,6 +1,13 @@
 //! The runtime as the agent sees it: [`Cri`] over the simulated world.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use nodectl::{
     api::cri::{
@@ -24,6 +31,23 @@ use crate::{
 const ENDPOINT: &str = "simulated";
 
 pub(crate) struct FakeRuntime(pub(crate) Arc<World>);
+
+/// Somebody who waits for a command.
+struct Waits(Arc<AtomicUsize>);
+
+impl Waits {
+    fn new(world: &World) -> Self {
+        let count = Arc::clone(&world.lock().waited_for);
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 type Labels = BTreeMap<String, String>;
 
@@ -441,6 +465,7 @@ impl Cri for FakeRuntime {
     ) -> Result<ExecSyncResponse> {
         let (id, word) = (container.to_owned(), command.first().cloned().unwrap_or_default());
         let key = format!("{} {word}", self.about(container));
+        let _waits = Waits::new(&self.0);
         self.0.lock().check_exec(container, &word);
         let told = word.clone();
         let result = self

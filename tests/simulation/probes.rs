@@ -1,6 +1,9 @@
 //! Scripted cases of probes and hooks.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, Lifecycle, Pod, Probe};
 use tokio::time::sleep;
@@ -274,6 +277,63 @@ fn what_comes_after_a_sidecar_waits_for_its_startup_probe() {
         assert!(status(agent, "main").is_some_and(|s| s.container_id.is_none()));
         says(agent, "up", Command::Exits(0));
         agent.until("main", seconds(60), |agent| ready(agent, "main") && ready(agent, "side")).await;
+    });
+    no_violations(&node);
+}
+
+#[test]
+fn probes_that_hang_hold_up_no_other_pod_and_end_with_their_own() {
+    let node = Node::new(1);
+    let probed = |name: &str, command: &str, timeout| {
+        let patient = Probe { timeout_seconds: Some(timeout), ..probe(command) };
+        Container { readiness_probe: Some(patient), ..container(name, &Script::default()) }
+    };
+    let well = one(vec![probed("main", "well", 1)]);
+    let slow: Vec<Container> = (0..50).map(|n| probed(&format!("c{n}"), "hangs", i32::MAX)).collect();
+    let slow = Arc::new(pod("slow", "u2", slow));
+    node.run(async |agent| {
+        let waited_for = Arc::clone(&agent.world.lock().waited_for);
+        let hanging = || waited_for.load(Ordering::Relaxed);
+        says(agent, "hangs", Command::Hangs);
+        agent.publish(&[Arc::clone(&slow)]);
+        agent.until("all hang", seconds(30), |_| hanging() == 50).await;
+        agent.publish(&[Arc::clone(&slow), well]);
+        agent.until("ready", seconds(10), |agent| ready(agent, "main")).await;
+        let before = times(agent, "ExecSync u1/main").len();
+        sleep(seconds(20)).await;
+        let runs = times(agent, "ExecSync u1/main").len() - before;
+        assert!((15..=21).contains(&runs), "{runs} runs in 20 s");
+        assert_eq!(hanging(), 50);
+        agent.publish(&[one(vec![probed("main", "well", 1)])]);
+        agent.until("gone", seconds(120), |agent| agent.view("u2").is_none()).await;
+        assert_eq!(hanging(), 0);
+    });
+    no_violations(&node);
+}
+
+#[test]
+fn a_pod_with_much_to_probe_has_no_more_than_its_turns() {
+    let node = Node::new(1);
+    let probed = |name: &str, command: &str| {
+        let patient = Probe { timeout_seconds: Some(3), ..probe(command) };
+        Container { readiness_probe: Some(patient), ..container(name, &Script::default()) }
+    };
+    let slow: Vec<Container> = (0..150).map(|n| probed(&format!("c{n}"), "hangs")).collect();
+    let slow = Arc::new(pod("slow", "u2", slow));
+    let well = one(vec![probed("main", "well")]);
+    node.run(async |agent| {
+        says(agent, "hangs", Command::Hangs);
+        agent.publish(&[slow, well]);
+        agent.until("ready", seconds(10), |agent| ready(agent, "main")).await;
+        let last =
+            |agent: &Agent| agent.world.lock().containers.values().filter(|c| c.name == "c149").count();
+        agent.until("all run", seconds(60), |agent| last(agent) == 1).await;
+        let before = (times(agent, "ExecSync u1/main").len(), times(agent, "ExecSync u2/").len());
+        sleep(seconds(60)).await;
+        let own = times(agent, "ExecSync u1/main").len() - before.0;
+        let others = times(agent, "ExecSync u2/").len() - before.1;
+        // Sixteen begin in a second; in the order in which they are due each would come every ten seconds.
+        assert!((700..=1000).contains(&others) && own >= 25, "{own} and {others} runs in a minute");
     });
     no_violations(&node);
 }

@@ -6,7 +6,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -146,6 +146,8 @@ pub(crate) struct State {
     pub(crate) bad_images: HashMap<String, u32>,
     /// What commands in containers come to, by their first word; others succeed.
     pub(crate) commands: HashMap<String, Command>,
+    /// Commands that somebody waits for.
+    pub(crate) waited_for: Arc<AtomicUsize>,
     pub(crate) down: bool,
     /// It was down or hung at some time.
     pub(crate) was_away: bool,
@@ -190,6 +192,7 @@ impl World {
             images: HashSet::from(["localhost/app:1".to_owned()]),
             bad_images: HashMap::new(),
             commands: HashMap::new(),
+            waited_for: Arc::default(),
             down: false,
             was_away: false,
             hung_until: 0,

@@ -1,5 +1,8 @@
 //! Probes and hooks: what they do to real containers, and what an agent that is killed leaves of them.
 
+mod health;
+mod servers;
+
 use std::{fs, path::PathBuf};
 
 use serde_json::{Value, json};
@@ -271,6 +274,9 @@ fn everything(mut node: Node) {
     hooks(&node);
     a_stop_signal_is_refused_by_name(&node);
     agents_that_are_killed(&mut node);
+    health::by_servers(&node);
+    health::restarts(&node);
+    health::ends(&node);
     a_hundred_probes(&node);
     // What would have 3000 seconds to stop is killed with its sandbox.
     for pod in ["web", "signal", "many", "twin"] {

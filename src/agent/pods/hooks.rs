@@ -9,6 +9,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{mailbox::Mailbox, worker::PodWorker};
 use crate::{
     agent::probes::{
+        cut,
         http::{Get, GetError, get},
         request,
     },
@@ -20,8 +21,6 @@ use crate::{
 
 /// What the agent calls itself to hooks.
 const HOOK_AGENT: &str = "kube-lifecycle/1.36";
-/// The most of a failed command's output that is told.
-const MAX_SAID: usize = 256;
 
 /// A hook, ready to be run.
 pub(super) enum Hook {
@@ -60,23 +59,33 @@ impl Hook {
                 Ok(done) if done.exit_code == 0 => Ok(()),
                 Ok(done) => {
                     let output = if done.stderr.is_empty() { done.stdout } else { done.stderr };
-                    let output: String =
-                        String::from_utf8_lossy(&output).trim().chars().take(MAX_SAID).collect();
-                    Err(format!("exit code {}: {output}", done.exit_code))
+                    Err(format!("exit code {}: {}", done.exit_code, cut(&String::from_utf8_lossy(&output))))
                 }
                 Err(error) => Err(chain(&error)),
             },
-            Self::Get(request) => match get(&request?, None).await {
-                // Its answer was there; what it says does not matter.
-                Ok(_) | Err(GetError::Body(_)) => Ok(()),
-                Err(error) => Err(error.to_string()),
-            },
+            Self::Get(request) => get_any(request?).await,
             Self::Sleep(time) => {
                 tokio::time::sleep(time).await;
                 Ok(())
             }
             Self::Unknown => Err("the hook says nothing that can be done".to_owned()),
         }
+    }
+}
+
+/// Asks for any answer. What is asked over TLS of a server that has none is asked again without, as kubelet does
+/// (for hooks, not for probes), but with no credentials.
+async fn get_any(mut request: Get) -> Result<(), String> {
+    let mut answer = get(&request, None).await;
+    if matches!(answer, Err(GetError::NoTls(_))) {
+        request.https = false;
+        request.headers.retain(|(name, _)| !name.eq_ignore_ascii_case("authorization"));
+        answer = get(&request, None).await;
+    }
+    match answer {
+        // Its answer was there; what it says does not matter.
+        Ok(_) | Err(GetError::Body(_)) => Ok(()),
+        Err(error) => Err(cut(&error.to_string())),
     }
 }
 
@@ -161,5 +170,44 @@ impl PodWorker {
         let handler = container.lifecycle.as_ref()?.pre_stop.as_ref()?;
         let ip = self.pod_ips(pod).first().map(ToString::to_string);
         Some(Hook::new(handler, container, ip.as_deref()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_without_tls_is_asked_again_without_it_and_without_credentials() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let serving = tokio::spawn(async move {
+            let mut heard = Vec::new();
+            for _ in 0..2 {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut read = vec![0; 4096];
+                let count = stream.read(&mut read).await.unwrap();
+                heard.push(String::from_utf8_lossy(&read[..count]).to_lowercase());
+                stream.write_all(b"HTTP/1.1 400 X\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+            }
+            heard
+        });
+        let container: Container = serde_json::from_value(serde_json::json!({
+            "name": "c",
+            "lifecycle": {"preStop": {"httpGet": {"port": port, "scheme": "HTTPS", "path": "/bye", "httpHeaders": [
+                {"name": "authorization", "value": "Bearer secret"}, {"name": "X-Own", "value": "1"}]}}},
+        }))
+        .unwrap();
+        let handler = container.lifecycle.as_ref().unwrap().pre_stop.as_ref().unwrap();
+        let Hook::Get(request) = Hook::new(handler, &container, Some("127.0.0.1")) else { panic!() };
+        get_any(request.unwrap()).await.unwrap();
+        let heard = serving.await.unwrap();
+        assert!(heard[1].starts_with("get /bye ") && heard[1].contains("x-own: 1"), "{heard:?}");
+        assert!(!heard.iter().any(|said| said.contains("secret")), "{heard:?}");
     }
 }

@@ -2,7 +2,10 @@
 //! is kept, no proxy is asked; redirects are followed on the same host only. Written on hyper's bare
 //! connection: a client with its pool would keep more in memory than a probe needs.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use http_body_util::{BodyExt as _, Empty};
 use hyper::{
@@ -14,15 +17,16 @@ use hyper_util::rt::TokioIo;
 use rustls::{
     ClientConfig, DigitallySignedStruct, Error as TlsError, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::WebPkiSupportedAlgorithms,
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
     time::{Instant, timeout_at},
 };
 use tokio_rustls::TlsConnector;
+use tokio_util::io::InspectReader;
+
+use super::lookup::connect;
 
 /// So much of an answer's body is read.
 const MAX_BODY: usize = 10 << 10;
@@ -64,6 +68,8 @@ pub(crate) struct Answer {
 pub(crate) enum GetError {
     /// No connection, no answer, none in time, none that can be read.
     Failed(String),
+    /// Asked over TLS, the server answers with HTTP that is not.
+    NoTls(String),
     /// An answer whose body broke off, which kubelet takes for no result at all.
     Body(String),
     /// The request cannot be made as it is specified.
@@ -72,7 +78,7 @@ pub(crate) enum GetError {
 
 impl std::fmt::Display for GetError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (Self::Failed(why) | Self::Body(why) | Self::Request(why)) = self;
+        let (Self::Failed(why) | Self::NoTls(why) | Self::Body(why) | Self::Request(why)) = self;
         f.write_str(why)
     }
 }
@@ -247,16 +253,25 @@ impl Target {
         let failed = |error: &dyn std::fmt::Display| {
             GetError::Failed(format!("cannot reach {} port {}: {error}", self.host, self.port))
         };
-        let stream =
-            TcpStream::connect((self.host.as_str(), self.port)).await.map_err(|error| failed(&error))?;
+        let stream = connect(&self.host, self.port).await.map_err(|error| failed(&error))?;
         if !self.https {
             return self.send(stream, headers).await;
         }
         let name = ServerName::try_from(self.host.clone()).map_err(|error| failed(&error))?;
         let config = tls().map_err(|error| failed(&error))?;
-        let stream =
-            TlsConnector::from(config).connect(name, stream).await.map_err(|error| failed(&error))?;
-        self.send(stream, headers).await
+        let begin = Arc::new(OnceLock::new());
+        let heard = Arc::clone(&begin);
+        let stream = InspectReader::new(stream, move |read: &[u8]| {
+            heard.get_or_init(|| read.starts_with(b"HTTP/"));
+        });
+        match TlsConnector::from(config).connect(name, stream).await {
+            Ok(stream) => self.send(stream, headers).await,
+            Err(_) if begin.get() == Some(&true) => Err(GetError::NoTls(format!(
+                "cannot reach {} port {}: it answers a TLS client with plain HTTP",
+                self.host, self.port
+            ))),
+            Err(error) => Err(failed(&error)),
+        }
     }
 
     async fn send<S>(&self, stream: S, headers: HeaderMap) -> Result<Response<Incoming>, GetError>
@@ -286,24 +301,25 @@ impl Target {
 
 /// The settings of all TLS connections, made by the first.
 fn tls() -> Result<Arc<ClientConfig>, TlsError> {
-    static CONFIG: std::sync::OnceLock<Arc<ClientConfig>> = std::sync::OnceLock::new();
+    static CONFIG: OnceLock<Arc<ClientConfig>> = OnceLock::new();
     if let Some(config) = CONFIG.get() {
         return Ok(Arc::clone(config));
     }
-    let provider = rustls::crypto::ring::default_provider();
-    let algorithms = provider.signature_verification_algorithms;
-    let made = ClientConfig::builder_with_provider(Arc::new(provider))
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let made = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyCertificate(algorithms)))
+        .with_custom_certificate_verifier(Arc::new(AnyCertificate))
         .with_no_client_auth();
     Ok(Arc::clone(CONFIG.get_or_init(|| Arc::new(made))))
 }
 
-/// Takes any certificate: a probe asks whether the container answers, and the pod's address is in no
-/// certificate. The handshake itself is checked.
+/// Takes any certificate, as kubelet does: a probe asks whether the container answers, and the pod's address is
+/// in no certificate. Nor is it checked that the server has the certificate's key: who is not to be known need
+/// not prove who it is, and the check would refuse certificates of version 1 and short RSA keys, which it cannot
+/// read.
 #[derive(Debug)]
-struct AnyCertificate(WebPkiSupportedAlgorithms);
+struct AnyCertificate;
 
 impl ServerCertVerifier for AnyCertificate {
     fn verify_server_cert(
@@ -319,24 +335,39 @@ impl ServerCertVerifier for AnyCertificate {
 
     fn verify_tls12_signature(
         &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, TlsError> {
-        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0)
+        Ok(HandshakeSignatureValid::assertion())
     }
 
     fn verify_tls13_signature(
         &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, TlsError> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0)
+        Ok(HandshakeSignatureValid::assertion())
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_schemes()
+        use SignatureScheme as S;
+        vec![
+            S::ECDSA_NISTP256_SHA256,
+            S::ECDSA_NISTP384_SHA384,
+            S::ECDSA_NISTP521_SHA512,
+            S::ED25519,
+            S::ED448,
+            S::RSA_PSS_SHA256,
+            S::RSA_PSS_SHA384,
+            S::RSA_PSS_SHA512,
+            S::RSA_PKCS1_SHA256,
+            S::RSA_PKCS1_SHA384,
+            S::RSA_PKCS1_SHA512,
+            S::ECDSA_SHA1_Legacy,
+            S::RSA_PKCS1_SHA1,
+        ]
     }
 }
 

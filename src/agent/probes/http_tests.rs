@@ -152,18 +152,35 @@ const KEY: &str = "-----BEGIN PRIVATE KEY-----\n\
     59cCdGf/DzFOc6Icje9VwIxnIDkyKWOyCAhIcNLplIrljzbEoGssknwd\n\
     -----END PRIVATE KEY-----";
 
-#[tokio::test]
-async fn any_certificate_will_do() {
+/// One of version 1, as `openssl x509 -req` makes them, which rustls by itself does not read.
+const CERTIFICATE_V1: &str = "-----BEGIN CERTIFICATE-----\n\
+    MIIBHjCBxQIUSp3CNNqn3E/nZxvFPeclRTksnrkwCgYIKoZIzj0EAwIwETEPMA0G\n\
+    A1UEAwwGbm9ib2R5MCAXDTI2MTEyMTE0MDIyN1oYDzIxMjYxMDI4MTQwMjI3WjAR\n\
+    MQ8wDQYDVQQDDAZub2JvZHkwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAASYWrcx\n\
+    WYTo9M9yl42PWrJg/2GbBn8UysHFwcH/0GCm/C2hZvj9VBjynN15354QhWPl32fV\n\
+    lHTNYsQ3wOrpv+9BMAoGCCqGSM49BAMCA0gAMEUCIQD4+uL3+ewoUhSbUeTqJD8P\n\
+    kUPYW9C9cAOLiw3rVvsDIwIgM6i1ybcQDaf0POiyxmSu+ryWg5xdZXeE7OohkjT+\n\
+    u28=\n\
+    -----END CERTIFICATE-----";
+const KEY_V1: &str = "-----BEGIN PRIVATE KEY-----\n\
+    MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg6qJb6S1SdxEvWlT3\n\
+    MqJfRYBi8Z2s8p+eyGwtppbO+H+hRANCAASYWrcxWYTo9M9yl42PWrJg/2GbBn8U\n\
+    ysHFwcH/0GCm/C2hZvj9VBjynN15354QhWPl32fVlHTNYsQ3wOrpv+9B\n\
+    -----END PRIVATE KEY-----";
+
+/// A server over TLS of one version that gives one answer.
+async fn tls_server(certificate: &str, key: &str, version: &'static rustls::SupportedProtocolVersion) -> u16 {
     use rustls::pki_types::{PrivateKeyDer, pem::PemObject as _};
-    let key = PrivateKeyDer::from_pem_slice(KEY.as_bytes()).unwrap();
-    let certificate = CertificateDer::from_pem_slice(CERTIFICATE.as_bytes()).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+    let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let key = provider.key_provider.load_private_key(key).unwrap();
+    let pair = rustls::sign::CertifiedKey::new(vec![certificate], key);
     let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(&[version])
         .unwrap()
         .with_no_client_auth()
-        .with_single_cert(vec![certificate], key)
-        .unwrap();
+        .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(pair)));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
@@ -175,10 +192,35 @@ async fn any_certificate_will_do() {
         stream.write_all(answer(200, "", "over tls").as_bytes()).await.unwrap();
         stream.shutdown().await.ok();
     });
-    let well = get(&Get { https: true, ..to(port, "/") }, SECOND).await.unwrap();
-    assert_eq!(well, Answer { status: 200, body: "over tls".into() });
-    // A server without TLS is no success over it.
-    let (port, _) = server(vec![answer(200, "", "")]).await;
-    let plain = get(&Get { https: true, ..to(port, "/") }, Some(Duration::from_millis(200))).await;
-    assert!(matches!(plain, Err(GetError::Failed(_))));
+    port
+}
+
+#[tokio::test]
+async fn any_certificate_will_do() {
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        for (certificate, key) in [(CERTIFICATE, KEY), (CERTIFICATE_V1, KEY_V1)] {
+            let port = tls_server(certificate, key, version).await;
+            let well = get(&Get { https: true, ..to(port, "/") }, SECOND).await.unwrap();
+            assert_eq!(well, Answer { status: 200, body: "over tls".into() });
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_without_tls_is_no_success_over_it_and_is_told() {
+    for (says, is_http) in [("HTTP/1.1 400 X\r\n\r\n", true), ("SSH-2.0-x\r\n", false)] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            assert!(stream.read(&mut [0; 512]).await.unwrap() > 0);
+            stream.write_all(says.as_bytes()).await.unwrap();
+        });
+        let plain = get(&Get { https: true, ..to(port, "/") }, SECOND).await;
+        match plain {
+            Err(GetError::NoTls(why)) if is_http => assert!(why.contains("plain HTTP"), "{why}"),
+            Err(GetError::Failed(_)) if !is_http => {}
+            other => panic!("{says}: {other:?}"),
+        }
+    }
 }

@@ -1,24 +1,32 @@
-//! Runs the probes of all pods: one task that waits for the next that is due, and a short task for each run
-//! under way, of which there are only so many at once. Between its runs a probe is an entry of a few hundred
-//! bytes in a map. Workers say what is wanted and read what came of it; see [`crate::policy::probe`] for what
-//! that means.
+//! Runs the probes of all pods: one task that waits for the next that is due, and a task for each run under way.
+//! Between its runs a probe is an entry of a few hundred bytes in a map. Workers say what is wanted and read what
+//! came of it; see [`crate::policy::probe`] for what that means.
+//!
+//! Only so many runs begin at once. One counts as beginning until it ends or has been under way for a second:
+//! nothing bounds a probe's time, and the commands of one pod that hang must not keep the others from being
+//! probed. What runs longer is bounded all the same: a probe has one run at a time, which keeps no more than the
+//! begin of what a container says, and which ends with its container.
 
 mod grpc;
 pub(crate) mod http;
+mod lookup;
 mod run;
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap},
     hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use k8s_openapi::api::core::v1::Pod;
-use tokio::{sync::Notify, time::Instant};
-use tokio_util::sync::CancellationToken;
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-pub(crate) use run::request;
+pub(crate) use run::{cut, request};
 
 use super::{clock::Clock, pods::mailbox::Mailbox};
 use crate::{
@@ -29,16 +37,20 @@ use crate::{
 
 /// What the agent calls itself to those it probes.
 pub(crate) const PROBE_AGENT: &str = "kube-probe/1.36";
-/// Runs at once of each class: those through the runtime, and those over the network. A runtime that hangs
-/// holds up no others.
+/// Runs of each class that begin at once: those through the runtime, and those over the network. A runtime that
+/// hangs holds up no others.
 const AT_ONCE: [usize; 2] = [16, 64];
+/// How long a run counts as one that begins.
+const BEGINNING: Duration = Duration::from_secs(1);
 
 /// All probes.
 pub struct Prober {
     cri: Arc<dyn Cri>,
     clock: Clock,
     state: Mutex<State>,
-    news: Notify,
+    /// Places for runs that begin.
+    places: [Arc<Semaphore>; 2],
+    news: Arc<Notify>,
 }
 
 #[derive(Default)]
@@ -47,14 +59,19 @@ struct State {
     /// What is due when; the number keeps apart what is due at once.
     queue: BTreeMap<(Instant, u64), Key>,
     serial: u64,
-    busy: [usize; 2],
-    waiting: [VecDeque<Key>; 2],
+    /// What is due and waits for others to have begun, by turn. Pods take turns: one that has much waiting is
+    /// served no more often than one that has little.
+    waiting: [BTreeMap<(u64, u64), Key>; 2],
+    /// The last turn served.
+    turn: [u64; 2],
 }
 
 #[derive(Default)]
 struct PodProbes {
     verdicts: BTreeMap<ContainerId, Verdicts>,
     probes: BTreeMap<(ContainerId, ProbeKind), Entry>,
+    /// The turn of the last that began to wait.
+    turn: [u64; 2],
 }
 
 struct Entry {
@@ -64,9 +81,20 @@ struct Entry {
     row: ProbeRow,
     /// Tells it from another of the same key that was there before.
     serial: u64,
-    /// Its place in the queue; none while it runs, waits for a free place, or is on hold.
-    place: Option<(Instant, u64)>,
+    place: Place,
     due: Instant,
+}
+
+/// Where an entry's probe is.
+enum Place {
+    /// In the queue.
+    Due(Instant, u64),
+    /// Among the waiting of a class.
+    Waits(usize, (u64, u64)),
+    /// Its task, which ends with the entry.
+    Runs { _task: AbortOnDropHandle<()> },
+    /// It is over, or about to be put somewhere.
+    Nowhere,
 }
 
 #[derive(Clone)]
@@ -84,19 +112,39 @@ impl State {
 
     fn enqueue(&mut self, key: Key, due: Instant) {
         self.serial += 1;
-        let place = (due, self.serial);
+        let serial = self.serial;
         if let Some(entry) = self.entry(&key) {
-            entry.place = Some(place);
+            entry.place = Place::Due(due, serial);
             entry.due = due;
-            self.queue.insert(place, key);
+            self.queue.insert((due, serial), key);
         }
     }
 
-    /// Takes an entry out of a pod's probes, and its place out of the queue.
+    /// Has an entry wait for a place among those that begin.
+    fn wait(&mut self, key: Key, class: usize) {
+        self.serial += 1;
+        let (serial, last) = (self.serial, self.turn[class]);
+        let Some(pod) = self.pods.get_mut(&key.uid) else { return };
+        pod.turn[class] = pod.turn[class].max(last) + 1;
+        let turn = (pod.turn[class], serial);
+        if let Some(entry) = self.entry(&key) {
+            entry.place = Place::Waits(class, turn);
+            self.waiting[class].insert(turn, key);
+        }
+    }
+
+    /// Takes an entry out of a pod's probes, and out of where it waits. What runs of it ends.
     fn take(&mut self, uid: &PodUid, probe: &(ContainerId, ProbeKind)) {
-        let entry = self.pods.get_mut(uid).and_then(|pod| pod.probes.remove(probe));
-        if let Some(place) = entry.and_then(|entry| entry.place) {
-            self.queue.remove(&place);
+        if let Some(entry) = self.pods.get_mut(uid).and_then(|pod| pod.probes.remove(probe)) {
+            self.drop_place(&entry.place);
+        }
+    }
+
+    fn drop_place(&mut self, place: &Place) {
+        match place {
+            Place::Due(due, serial) => drop(self.queue.remove(&(*due, *serial))),
+            Place::Waits(class, turn) => drop(self.waiting[*class].remove(turn)),
+            Place::Runs { .. } | Place::Nowhere => {}
         }
     }
 }
@@ -104,7 +152,8 @@ impl State {
 impl Prober {
     /// With nothing to probe. Nothing runs before [`Prober::run`].
     pub fn new(cri: Arc<dyn Cri>, clock: Clock) -> Arc<Self> {
-        Arc::new(Self { cri, clock, state: Mutex::default(), news: Notify::new() })
+        let places = AT_ONCE.map(|count| Arc::new(Semaphore::new(count)));
+        Arc::new(Self { cri, clock, state: Mutex::default(), places, news: Arc::default() })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -194,7 +243,7 @@ impl Prober {
             mailbox: Arc::clone(mailbox),
             row: ProbeRow::default(),
             serial,
-            place: None,
+            place: Place::Nowhere,
             due,
         };
         probes.probes.insert(key.clone(), entry);
@@ -206,9 +255,7 @@ impl Prober {
     pub fn forget(&self, uid: &PodUid) {
         let mut state = self.state();
         let Some(pod) = state.pods.remove(uid) else { return };
-        for place in pod.probes.into_values().filter_map(|entry| entry.place) {
-            state.queue.remove(&place);
-        }
+        pod.probes.values().for_each(|entry| state.drop_place(&entry.place));
     }
 
     /// How many probes there are.
@@ -231,9 +278,17 @@ impl Prober {
         }
     }
 
-    /// Begins all that is due, and answers when the next is.
+    /// Begins what waits as far as there are places, then all that is due, and answers when the next is.
     fn begin_due(self: &Arc<Self>) -> Option<Instant> {
         let mut state = self.state();
+        for class in 0..AT_ONCE.len() {
+            while self.places[class].available_permits() > 0
+                && let Some(((turn, _), key)) = state.waiting[class].pop_first()
+            {
+                state.turn[class] = turn;
+                self.begin(&mut state, key);
+            }
+        }
         let now = Instant::now();
         loop {
             let first = state.queue.first_entry()?;
@@ -245,29 +300,33 @@ impl Prober {
         }
     }
 
-    /// Begins a run, or has it wait for a free place.
+    /// Begins a run, or has it wait while too many begin.
     fn begin(self: &Arc<Self>, state: &mut State, key: Key) {
         let Some(entry) = state.entry(&key) else { return };
-        entry.place = None;
         let (pod, wanted) = (Arc::clone(&entry.pod), entry.wanted.clone());
         let probe = wanted.container(&pod).and_then(|container| wanted.kind.of(container));
         let class = usize::from(probe.is_some_and(|probe| probe.exec.is_none()));
-        if state.busy[class] >= AT_ONCE[class] {
-            state.waiting[class].push_back(key);
+        let Ok(place) = Arc::clone(&self.places[class]).try_acquire_owned() else {
+            state.wait(key, class);
             return;
-        }
-        state.busy[class] += 1;
-        let (this, slot) = (Arc::clone(self), Slot { prober: Arc::clone(self), class });
-        tokio::spawn(async move {
-            if let Some(container) = wanted.container(&pod)
-                && let Some(probe) = wanted.kind.of(container)
-            {
-                let run = Box::pin(run::run(&*this.cri, probe, container, wanted.id.as_str(), wanted.ip));
-                let result = run.await;
-                this.done(&key, &pod, &wanted, result);
-            }
-            drop(slot);
+        };
+        let beginning = Beginning { place: Some(place), news: Arc::clone(&self.news) };
+        let (this, of) = (Arc::clone(self), key.clone());
+        let task = tokio::spawn(async move {
+            let Some(container) = wanted.container(&pod) else { return };
+            let Some(probe) = wanted.kind.of(container) else { return };
+            let mut run = Box::pin(run::run(&*this.cri, probe, container, wanted.id.as_str(), wanted.ip));
+            let soon = tokio::time::timeout(BEGINNING, &mut run).await;
+            drop(beginning);
+            let result = match soon {
+                Ok(result) => result,
+                Err(_elapsed) => run.await,
+            };
+            this.done(&of, &pod, &wanted, result);
         });
+        if let Some(entry) = state.entry(&key) {
+            entry.place = Place::Runs { _task: AbortOnDropHandle::new(task) };
+        }
     }
 
     fn done(&self, key: &Key, pod: &Pod, wanted: &WantedProbe, result: ProbeResult) {
@@ -303,7 +362,11 @@ impl Prober {
             ProbeKind::Liveness => !passed,
             ProbeKind::Readiness => false,
         });
-        if !over {
+        if over {
+            if let Some(entry) = state.entry(key) {
+                entry.place = Place::Nowhere;
+            }
+        } else {
             state.enqueue(key.clone(), next);
         }
         drop(state);
@@ -317,21 +380,16 @@ impl Prober {
     }
 }
 
-/// A place among the runs under way; whatever becomes of the run, it is given on.
-struct Slot {
-    prober: Arc<Prober>,
-    class: usize,
+/// A place among the runs that begin; whatever becomes of the run, it is given on.
+struct Beginning {
+    place: Option<OwnedSemaphorePermit>,
+    news: Arc<Notify>,
 }
 
-impl Drop for Slot {
+impl Drop for Beginning {
     fn drop(&mut self) {
-        let mut state = self.prober.state();
-        state.busy[self.class] -= 1;
-        while state.busy[self.class] < AT_ONCE[self.class]
-            && let Some(key) = state.waiting[self.class].pop_front()
-        {
-            self.prober.begin(&mut state, key);
-        }
+        self.place.take();
+        self.news.notify_one();
     }
 }
 

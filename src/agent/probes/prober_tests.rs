@@ -1,4 +1,4 @@
-//! The scheduler over real sockets.
+//! The scheduler over real sockets. What commands that hang do to others is shown in `tests/simulation`.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

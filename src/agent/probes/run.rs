@@ -6,11 +6,11 @@ use k8s_openapi::{
     api::core::v1::{Container, HTTPGetAction, Probe},
     apimachinery::pkg::util::intstr::IntOrString,
 };
-use tokio::net::TcpStream;
 
 use super::{
     PROBE_AGENT, grpc,
     http::{Get, GetError, get},
+    lookup::connect,
 };
 use crate::{
     cri::{Cri, CriErrorKind},
@@ -25,10 +25,16 @@ use crate::{
 const RUNTIME_SLACK: Duration = Duration::from_secs(10);
 /// What could not be run is tried so often at once, as with kubelet (`maxProbeRetries`).
 const TRIES: u32 = 3;
-/// The most of a command's output or an answer's body that is told.
+/// The most characters that are told of what a container said: its command's output, its server's answer.
 const MAX_SAID: usize = 256;
 
-/// Runs a container's probe once.
+/// The begin of what a container said, as it may be told and kept: short and in one line, so that none can write
+/// lines of its own into the log.
+pub(crate) fn cut(said: &str) -> String {
+    said.trim().chars().take(MAX_SAID).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// Runs a container's probe once. What its result tells is cut to a bounded length, whoever said it.
 pub(super) async fn run(
     cri: &dyn Cri,
     probe: &Probe,
@@ -43,7 +49,11 @@ pub(super) async fn run(
             break;
         }
     }
-    result
+    match result {
+        ProbeResult::Success(said) => ProbeResult::Success(cut(&said)),
+        ProbeResult::Failure(said) => ProbeResult::Failure(cut(&said)),
+        ProbeResult::Unknown(said) => ProbeResult::Unknown(cut(&said)),
+    }
 }
 
 async fn run_once(
@@ -89,8 +99,9 @@ async fn run_exec(
     id: &str,
     within: Duration,
 ) -> ProbeResult {
-    // Variables with a plain value are known here, as with kubelet; others stay as they are written.
-    let vars = container.env.iter().flatten().filter(|var| var.value_from.is_none());
+    // As with kubelet only plain values are known here: a variable that comes from elsewhere is empty, and only
+    // what `env` does not name stays as it is written.
+    let vars = container.env.iter().flatten();
     let values: HashMap<&str, &str> =
         vars.map(|var| (var.name.as_str(), var.value.as_deref().unwrap_or_default())).collect();
     let mut room = Room::default();
@@ -118,7 +129,7 @@ async fn run_exec(
 }
 
 async fn run_tcp(host: &str, port: u16, within: Duration) -> ProbeResult {
-    match tokio::time::timeout(within, TcpStream::connect((host, port))).await {
+    match tokio::time::timeout(within, connect(host, port)).await {
         Ok(Ok(_)) => ProbeResult::Success(String::new()),
         Ok(Err(error)) => ProbeResult::Failure(format!("cannot connect to {host} port {port}: {error}")),
         Err(_elapsed) => ProbeResult::Failure(format!(
@@ -171,13 +182,13 @@ fn judge(answer: Result<super::http::Answer, GetError>) -> ProbeResult {
             ProbeResult::Success(format!("status {}: the redirect was not followed", answer.status))
         }
         Ok(answer) => ProbeResult::Failure(said(&format!("status {}", answer.status), &answer.body)),
-        Err(GetError::Failed(why)) => ProbeResult::Failure(why),
+        Err(GetError::Failed(why) | GetError::NoTls(why)) => ProbeResult::Failure(why),
         Err(GetError::Body(why) | GetError::Request(why)) => ProbeResult::Unknown(why),
     }
 }
 
 fn said(what: &str, output: &str) -> String {
-    let output: String = output.trim().chars().take(MAX_SAID).collect();
+    let output = cut(output);
     if output.is_empty() { what.to_owned() } else { format!("{what}: {output}") }
 }
 
@@ -213,5 +224,32 @@ mod tests {
         assert_eq!(judged(400), ProbeResult::Failure("status 400: words".into()));
         assert!(matches!(judged(199), ProbeResult::Failure(_)));
         assert!(matches!(judge(Err(GetError::Body("x".into()))), ProbeResult::Unknown(_)));
+    }
+
+    #[test]
+    fn what_is_told_is_one_line() {
+        assert_eq!(cut(" a\nINFO b\t\u{1b}[31m\n"), "a INFO b  [31m");
+    }
+
+    #[tokio::test]
+    async fn what_is_told_is_cut_whoever_said_it() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            assert!(stream.read(&mut [0; 512]).await.unwrap() > 0);
+            let answer = format!("HTTP/1.1 302 X\r\nlocation: a:{}\r\n\r\n", "x".repeat(10_000));
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        });
+        let probe = serde_json::from_value(serde_json::json!({"httpGet": {"port": port}})).unwrap();
+        let nobody = crate::cri::CriClient::connect_lazy(
+            "unix:///nonexistent/runtime.sock".parse().unwrap(),
+            None,
+            crate::cri::CriTimeouts::default(),
+        );
+        let result = run(&nobody, &probe, &Container::default(), "c", Some([127, 0, 0, 1].into())).await;
+        let ProbeResult::Failure(said) = result else { panic!("{result:?}") };
+        assert!(said.starts_with("redirect to an unusable location") && said.len() == MAX_SAID, "{said}");
     }
 }
