@@ -6,7 +6,7 @@
 //!
 //! *Refused* is what would change what the pod does, or what it may do: a security setting that is
 //! not applied, a probe that is not run, a volume that is not there. *Warned* is what matters to
-//! others only. What kubelet itself ignores for a static pod (affinity, the scheduler's name) is
+//! others only. What kubelet itself ignores for a static pod (affinity to other pods, the scheduler's name) is
 //! honoured by doing nothing.
 
 use k8s_openapi::api::core::v1::Pod;

@@ -8,11 +8,15 @@ pub static NO_EFFECT: &[(&str, &str)] = &[
     ("metadata.managedFields", "set by an API server; removed"),
     ("metadata.resourceVersion", "set by an API server; removed"),
     ("metadata.selfLink", "set by an API server; removed"),
-    ("spec.affinity", "for the scheduler: a static pod runs on the node that reads it"),
+    (
+        "spec.affinity.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution",
+        "for the scheduler: a static pod runs on the node that reads it",
+    ),
+    ("spec.affinity.podAffinity", "for the scheduler"),
+    ("spec.affinity.podAntiAffinity", "for the scheduler"),
     ("spec.automountServiceAccountToken", "a static pod has no service account, and so no token"),
     ("spec.enableServiceLinks", "services are known from an API server only"),
     ("spec.nodeName", "the node that reads the manifest; another name is told as a warning"),
-    ("spec.nodeSelector", "for the scheduler"),
     ("spec.preemptionPolicy", "for the scheduler"),
     ("spec.schedulerName", "for the scheduler"),
     ("spec.schedulingGroup", "for the scheduler"),
@@ -26,6 +30,7 @@ pub static NO_EFFECT: &[(&str, &str)] = &[
 /// Remarks on fields that are honoured.
 pub static NOTES: &[(&str, &str)] = &[
     ("kind", "`Pod`; behind a URL also `PodList`"),
+    ("metadata.labels", "with `kubernetes.io/os` of another system the pod fails"),
     ("metadata.name", "the node's name is put behind it"),
     ("metadata.namespace", "`default` if not given"),
     ("metadata.uid", "1 to 128 letters, digits, `-`, `_`, `.`; else a hash of the manifest"),
@@ -36,10 +41,18 @@ pub static NOTES: &[(&str, &str)] = &[
         "spec.containers[].resources.limits",
         "`cpu`, `memory`, `hugepages-*`; `ephemeral-storage` is not enforced yet",
     ),
-    ("spec.containers[].resources.requests", "`cpu` becomes shares; decides the QoS class"),
+    (
+        "spec.containers[].resources.requests",
+        "`cpu` becomes shares; decides the QoS class; a pod that requests more than the pods before it have left \
+         fails, as with kubelet, except that no running pod is ended for one of a higher priority: both run",
+    ),
     (
         "spec.initContainers",
         "with `restartPolicy: Always` a sidecar; only a sidecar may have probes and hooks",
+    ),
+    (
+        "spec.nodeSelector",
+        "against the node's own labels and those of `--node-labels`; a pod that does not fit fails (`NodeAffinity`)",
     ),
     ("spec.os.name", "`linux` only"),
     ("spec.terminationGracePeriodSeconds", "30 if not given"),
