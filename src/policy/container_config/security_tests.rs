@@ -202,7 +202,7 @@ fn privileges_given_and_taken() {
         ..plain()
     };
     let capabilities = made(own).capabilities.unwrap();
-    assert_eq!(capabilities.add_capabilities, ["NET_ADMIN", "SYS_TIME"]);
+    assert_eq!(capabilities.add_capabilities, ["NET_ADMIN", "CAP_SYS_TIME"], "as kubelet asks for them");
     assert_eq!(capabilities.drop_capabilities, ["ALL", "chown"]);
 
     let unmasked = made(SecurityContext { proc_mount: Some("Unmasked".into()), ..plain() });
