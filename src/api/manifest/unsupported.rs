@@ -239,7 +239,7 @@ pub static ENV_FROM: Table = Table {
     kind: "EnvFromSource",
     fields: &[
         ("configMapRef", NeedsApi("static pods may not reference configmaps")),
-        ("prefix", Honoured),
+        ("prefix", NeedsApi("stands before the names of a ConfigMap or Secret, which need the API server")),
         ("secretRef", NeedsApi("static pods may not reference secrets")),
     ],
 };
@@ -491,6 +491,7 @@ mod tests {
             refused,
             [
                 "spec.containers[0].envFrom[0].configMapRef",
+                "spec.containers[0].envFrom[0].prefix",
                 "spec.containers[0].env[0].valueFrom.secretKeyRef",
                 "spec.containers[0].lifecycle.postStart.tcpSocket",
                 "spec.containers[0].securityContext.windowsOptions",

@@ -36,15 +36,48 @@ pub static NOTES: &[(&str, &str)] = &[
     ("metadata.uid", "1 to 128 letters, digits, `-`, `_`, `.`; else a hash of the manifest"),
     ("spec.containers[].env[].value", "`$(NAME)` expanded over the variables before it"),
     ("spec.containers[].imagePullPolicy", "without `imagePullSecrets`"),
-    ("spec.containers[].ports[].hostPort", "the runtime's CNI plugins map it"),
+    (
+        "spec.containers[].lifecycle.stopSignal",
+        "needs containerd 2.3; tested on what the runtime is asked for alone",
+    ),
+    (
+        "spec.containers[].ports[].hostPort",
+        "the runtime's CNI plugins map it; of an init container it is not mapped, sidecar or not, as with kubelet",
+    ),
     (
         "spec.containers[].resources.limits",
-        "`cpu`, `memory`, `hugepages-*`; `ephemeral-storage` is not enforced yet",
+        "`cpu`, `memory`, `hugepages-*`; `ephemeral-storage` is not enforced yet; resources of device plugins \
+         (`example.com/gpu`) are passed over with a warning, as by a kubelet without the plugin",
     ),
     (
         "spec.containers[].resources.requests",
         "`cpu` becomes shares; decides the QoS class; a pod that requests more than the pods before it have left \
          fails, as with kubelet, except that no running pod is ended for one of a higher priority: both run",
+    ),
+    (
+        "spec.containers[].securityContext.appArmorProfile.type",
+        "but for `Unconfined` the kernel must enforce AppArmor, else the pod fails; tested on what the runtime is \
+         asked for alone",
+    ),
+    (
+        "spec.containers[].securityContext.capabilities.add",
+        "without `CAP_`: containerd adds nothing for a name that has it, which is told as a warning",
+    ),
+    (
+        "spec.containers[].securityContext.procMount",
+        "`Unmasked` needs `hostUsers: false`, and what that needs",
+    ),
+    (
+        "spec.containers[].securityContext.seLinuxOptions.level",
+        "without SELinux in the kernel of no effect; tested on what the runtime is asked for alone",
+    ),
+    (
+        "spec.containers[].volumeMounts[].recursiveReadOnly",
+        "`Enabled` needs containerd 2.0, runc 1.1 and Linux 5.12",
+    ),
+    (
+        "spec.hostUsers",
+        "`false` needs containerd 2.0, runc 1.2 or crun 1.13, and Linux 6.3; without them the pod is not started",
     ),
     (
         "spec.initContainers",
@@ -55,7 +88,13 @@ pub static NOTES: &[(&str, &str)] = &[
         "against the node's own labels and those of `--node-labels`; a pod that does not fit fails (`NodeAffinity`)",
     ),
     ("spec.os.name", "`linux` only"),
+    (
+        "spec.overhead",
+        "that of the pod's runtime class where it has one; without a class as it stands, as with kubelet",
+    ),
+    ("spec.securityContext.supplementalGroupsPolicy", "`Strict` needs containerd 2.0"),
     ("spec.terminationGracePeriodSeconds", "30 if not given"),
+    ("spec.volumes[].image.reference", "needs containerd 2.1"),
 ];
 
 /// Who a field without effect is for.
