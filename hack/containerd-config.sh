@@ -34,7 +34,10 @@ CRUN
 }
 
 configure() {
-    local version=$1 restrict=false systemd=false defaults bins net crun
+    local version=$1 restrict=false systemd=false defaults bins net crun runc
+    # A newer runc beside a newer containerd (hack/containerd2.sh), else the machine's.
+    runc=$(dirname "$containerd")/../sbin/runc
+    [ -x "$runc" ] || runc=$(command -v runc) || true
     net=$(cat "$dir/net")
     if lacks_sys_resource; then restrict=true; fi
     if [ "${NODECTL_CGROUP_DRIVER:-cgroupfs}" = systemd ]; then systemd=true; fi
@@ -113,6 +116,7 @@ COMMON
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
   runtime_type = "io.containerd.runc.v2"
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
+  BinaryName = "$runc"
   Root = "$dir/runc"
   SystemdCgroup = $systemd
 TWO
@@ -149,6 +153,7 @@ CONTAINERD_ADDRESS=$socket
 CTR=$(command -v ctr)
 SNAPSHOTTER=$snapshotter
 CGROUP_ROOT=$cgroup_root
+RUNC=$runc
 RUNC_ROOT=$dir/runc
 CRUN_ROOT=${crun:+$dir/crun}
 BRIDGE=$bridge

@@ -195,8 +195,9 @@ end_processes() {
         if alive; then kill -KILL "$pid" 2>/dev/null || true; fi
     fi
     for program in runc crun; do
-        tool=$program
-        [ "$program" = runc ] || tool=$here/crun.sh
+        tool=$here/crun.sh
+        if [ "$program" = runc ]; then tool=$(sed -n 's/^RUNC=//p' "$dir/env" 2>/dev/null); fi
+        [ -x "$tool" ] || tool=$program
         for container in "$dir/$program"/*/*/; do
             [ -d "$container" ] || continue
             "$tool" --root "$(dirname "$container")" delete --force "$(basename "$container")" >>"$dir/containerd.log" 2>&1 || true

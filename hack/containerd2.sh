@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# Fetches a containerd 2.x for the tests, as stable Debian and Ubuntu releases still carry 1.x.
+# Fetches a containerd 2.x for the tests, as stable Debian and Ubuntu releases still carry 1.x, and the runc
+# that goes with it: user namespaces with volumes take runc 1.2. That needs a newer C library than a stable
+# release has, so that comes with it too, and runc is pointed at it.
 #
-# It is Debian sid's package, found and checked by apt with a private configuration (sources, lists
+# They are Debian sid's packages, found and checked by apt with a private configuration (sources, lists
 # and cache of its own, Debian's archive keys), and only unpacked, never installed: the machine's own
 # packages and apt sources stay as they are. Kept in ${NODECTL_CACHE:-~/.cache/nodectl}, so that the
 # second run needs no network.
@@ -14,20 +16,23 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 home=$(cache_dir)/containerd2
 bin=$home/root/usr/bin
-if [ -x "$bin/containerd" ] && [ -x "$bin/containerd-shim-runc-v2" ] && [ -x "$bin/ctr" ]; then
+sbin=$home/root/usr/sbin
+whole() {
+    local program
+    for program in "$bin/containerd" "$bin/containerd-shim-runc-v2" "$bin/ctr" "$sbin/runc"; do
+        [ -x "$program" ] || return 1
+    done
     printf '%s\n' "$bin"
-    exit 0
-fi
-for tool in apt-get dpkg; do
-    command -v "$tool" >/dev/null || die "$tool is missing: a containerd 2.x is fetched from Debian's archive. Put containerd, containerd-shim-runc-v2 and ctr of 2.x into $bin instead"
+}
+if whole; then exit 0; fi
+for tool in apt-get dpkg patchelf; do
+    command -v "$tool" >/dev/null || die "$tool is missing: a containerd 2.x is fetched from Debian's archive. Put containerd, containerd-shim-runc-v2 and ctr of 2.x into $bin and runc into $sbin instead"
 done
 mkdir -p "$home"
 exec 9>"$home/lock"
 flock 9
-if [ -x "$bin/containerd" ]; then # another run was faster
-    printf '%s\n' "$bin"
-    exit 0
-fi
+# Another run may have been faster.
+if whole; then exit 0; fi
 keyring=
 for candidate in /usr/share/keyrings/debian-archive-keyring.gpg /usr/share/keyrings/debian-archive-keyring.pgp; do
     [ ! -r "$candidate" ] || keyring=$candidate
@@ -51,19 +56,25 @@ options=(
 )
 say "containerd2: fetching Debian sid's containerd into $home"
 apt-get -qq "${options[@]}" update >&2 || die "the package lists of Debian sid cannot be fetched: the first run needs the network"
-(cd "$apt/archives" && apt-get -qq "${options[@]}" download containerd >&2) ||
-    die "the package containerd of Debian sid cannot be fetched"
-deb=$(find "$apt/archives" -name 'containerd_*.deb' -print -quit)
-[ -n "$deb" ] || die "apt fetched no containerd package into $apt/archives"
-dpkg -x "$deb" "$home/new"
-[ -x "$home/new/usr/bin/containerd" ] || die "$deb has no usr/bin/containerd"
-version=$("$home/new/usr/bin/containerd" --version) || die "the containerd of $deb does not run on this machine"
+(cd "$apt/archives" && apt-get -qq "${options[@]}" download containerd runc libc6 libseccomp2 >&2) ||
+    die "the packages containerd, runc, libc6 and libseccomp2 of Debian sid cannot be fetched"
+for deb in "$apt"/archives/*.deb; do dpkg -x "$deb" "$home/new"; done
+[ -x "$home/new/usr/bin/containerd" ] || die "Debian sid's package of containerd has no usr/bin/containerd"
+version=$("$home/new/usr/bin/containerd" --version) || die "Debian sid's containerd does not run on this machine"
 case $version in
 *" 2."*) ;;
 *) die "Debian sid's containerd is not a 2.x: $version" ;;
 esac
+# The loader's path is written into the program, so it must be the last one.
+library=$(find "$home/new/usr/lib" -name libc.so.6 -printf '%P' -quit)
+library=$(dirname "$library")
+loader=$(find "$home/new/usr/lib/$library" -name 'ld-linux*' -printf '%f' -quit)
+[ -n "$loader" ] || die "Debian sid's package libc6 has no loader"
+patchelf --set-interpreter "$home/root/usr/lib/$library/$loader" \
+    --set-rpath "$home/root/usr/lib/$library" "$home/new/usr/sbin/runc" || die "patchelf cannot change runc"
 rm -rf "$home/root"
 mv "$home/new" "$home/root"
 rm -rf "$apt"
-say "containerd2: $version"
+runc=$("$sbin/runc" --version | sed -n 1p) || die "Debian sid's runc does not run on this machine"
+say "containerd2: $version; $runc"
 printf '%s\n' "$bin"

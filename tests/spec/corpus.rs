@@ -92,6 +92,11 @@ fn too_old(node: &Node, entry: &Entry) -> bool {
         let (program, least) = needs.split_once(' ').expect("`PROGRAM VERSION`");
         let version = match program {
             "containerd" => node.containerd.ctr(&["version"]),
+            "runc" => {
+                let runc = Command::new(node.containerd.fact("RUNC")).arg("--version").output();
+                let told = text_of(&runc.expect(program).stdout);
+                told.lines().next().unwrap_or_default().to_owned()
+            }
             _ => text_of(&Command::new(program).arg("--version").output().expect(program).stdout),
         };
         numbers(&version) < numbers(least)

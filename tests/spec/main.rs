@@ -20,5 +20,6 @@ mod housekeeping;
 mod network;
 mod probes;
 mod security;
+mod userns;
 mod vm;
 mod volumes;
