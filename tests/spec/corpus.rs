@@ -46,11 +46,7 @@ fn differ(what: &str, entry: &Entry, wanted: &[String], found: &[String]) -> Opt
 }
 
 /// Manifests that need more than any node of the tests has, and what that is. Elsewhere they may run.
-const NOT_RUN: &[(&str, &str)] = &[
-    ("proc-mount-unmasked", "a user namespace: runc 1.2"),
-    ("stop-signal", "containerd 2.3"),
-    ("user-namespace", "runc 1.2"),
-];
+const NOT_RUN: &[(&str, &str)] = &[("stop-signal", "containerd 2.3")];
 
 /// How many pods are on their way at the same time.
 const AT_A_TIME: usize = 16;
