@@ -77,7 +77,7 @@ pub(super) fn node_settings(config: &AgentConfig, machine: &Machine, cgroups: &C
         allocatable,
         room: room(config, machine, capacity, allocatable),
         // Without a cloud the node is named as its host.
-        labels: node_labels(&config.node_name, &config.node_labels),
+        labels: node_labels(&config.node_name, std::env::consts::ARCH, &config.node_labels),
         env_files: config.feature_gates.enabled("EnvFiles"),
         security: security_settings(config),
     }

@@ -230,7 +230,7 @@ mod tests {
         heavy.spec.as_mut().unwrap().overhead = serde_json::from_value(json!({"cpu": "501m"})).unwrap();
         assert_eq!(verdict(&heavy, &[], &node(9)).unwrap_err().0, "OutOfcpu");
         let light = pod(&json!({}), None);
-        assert_eq!(verdict(&light, &[light.clone()], &node(2)), Ok(()));
+        assert_eq!(verdict(&light, std::slice::from_ref(&light), &node(2)), Ok(()));
         let (reason, message) = verdict(&light, &[light.clone(), light.clone()], &node(2)).unwrap_err();
         assert_eq!(reason, "OutOfpods");
         assert_eq!(message, "Node didn't have enough resource: pods, requested: 1, used: 2, capacity: 2");

@@ -13,10 +13,15 @@ use crate::api::PodExt as _;
 const OS: &str = "kubernetes.io/os";
 const SYSTEM: &str = "linux";
 
-/// The labels of a node: of its host name, its system and its processor, and those configured over them.
-pub fn node_labels(host_name: &str, configured: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+/// The labels of a node: of its host name, its system and its processor (as Rust calls it), and those
+/// configured over them.
+pub fn node_labels(
+    host_name: &str,
+    processor: &str,
+    configured: &BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
     // As Go calls them.
-    let arch = match std::env::consts::ARCH {
+    let arch = match processor {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
         "x86" => "386",
@@ -121,7 +126,8 @@ mod tests {
         pod.spec = Some(serde_json::from_value(all).unwrap());
         let configured = [("zone", "a"), ("size", "8"), ("kubernetes.io/arch", "mine")]
             .map(|(key, value)| (key.to_owned(), value.to_owned()));
-        let node = NodeSettings { labels: node_labels("host1", &configured.into()), ..testing::node() };
+        let node =
+            NodeSettings { labels: node_labels("host1", "x86_64", &configured.into()), ..testing::node() };
         let verdict = admit(&AdmissionInput { pod: &pod, others: &[], node: &node });
         if let Err(refused) = &verdict {
             assert_eq!(refused.reason, "NodeAffinity");
@@ -133,6 +139,15 @@ mod tests {
         taken(&json!({"affinity": {"nodeAffinity": {
             "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms},
         }}}))
+    }
+
+    #[test]
+    fn the_processor_is_called_as_go_does() {
+        for (processor, expected) in [("x86_64", "amd64"), ("aarch64", "arm64"), ("s390x", "s390x")] {
+            let labels = node_labels("host1", processor, &BTreeMap::new());
+            assert_eq!(labels["kubernetes.io/arch"], expected);
+            assert_eq!(labels.len(), 3);
+        }
     }
 
     #[test]

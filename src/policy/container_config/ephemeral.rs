@@ -25,8 +25,7 @@ pub fn target_of(
     let Some(name) = name.filter(|name| !name.is_empty()) else { return Ok(None) };
     let target = observation.latest(name).ok_or_else(|| {
         ConfigError::new(format!(
-            "targetContainerName of ephemeral container {:?}: the pod has no container {name:?} in the runtime",
-            container
+            "targetContainerName of ephemeral container {container:?}: the pod has no container {name:?} in the runtime"
         ))
     })?;
     Ok(Some(target.id.clone()))
