@@ -411,7 +411,7 @@ _nodectl() {
             return 0
             ;;
         nodectl__subcmd__run)
-            opts="-v -h -V --config --config-dir --root-dir --hostname-override --node-ip --operator-socket --container-log-dir --runtime-class-path --v --seccomp-default --pod-manifest-path --manifest-url --manifest-url-header --sync-frequency --file-check-frequency --http-check-frequency --container-runtime-endpoint --image-service-endpoint --runtime-request-timeout --cgroup-driver --cgroup-root --cgroups-per-qos --cpu-cfs-quota --cpu-cfs-quota-period --serialize-image-pulls --healthz-port --healthz-bind-address --feature-gates --logging-format --allowed-unsafe-sysctls --cluster-dns --cluster-domain --container-log-max-files --container-log-max-size --enforce-node-allocatable --kube-reserved --kube-reserved-cgroup --oom-score-adj --pod-max-pids --registry-burst --registry-qps --resolv-conf --system-reserved --system-reserved-cgroup --minimum-container-ttl-duration --maximum-dead-containers --maximum-dead-containers-per-container --help --version"
+            opts="-v -h -V --config --config-dir --root-dir --hostname-override --node-ip --node-labels --operator-socket --container-log-dir --runtime-class-path --v --seccomp-default --pod-manifest-path --manifest-url --manifest-url-header --sync-frequency --file-check-frequency --http-check-frequency --container-runtime-endpoint --image-service-endpoint --runtime-request-timeout --cgroup-driver --cgroup-root --cgroups-per-qos --cpu-cfs-quota --cpu-cfs-quota-period --serialize-image-pulls --healthz-port --healthz-bind-address --feature-gates --logging-format --allowed-unsafe-sysctls --cluster-dns --cluster-domain --container-log-max-files --container-log-max-size --enforce-node-allocatable --kube-reserved --kube-reserved-cgroup --max-pods --oom-score-adj --pod-max-pids --pods-per-core --registry-burst --registry-qps --resolv-conf --system-reserved --system-reserved-cgroup --minimum-container-ttl-duration --maximum-dead-containers --maximum-dead-containers-per-container --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -434,6 +434,10 @@ _nodectl() {
                     return 0
                     ;;
                 --node-ip)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --node-labels)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -569,11 +573,19 @@ _nodectl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --max-pods)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --oom-score-adj)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --pod-max-pids)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --pods-per-core)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -67,6 +67,7 @@ complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l config-dir -d 'F
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l root-dir -d 'Folder of the agent\'s own files' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l hostname-override -d 'Node name, instead of the machine\'s host name' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l node-ip -d 'Addresses of the node: one, or one of each family' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l node-labels -d 'Labels of the node, which pods may ask for' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l operator-socket -d 'Local socket for nodectl pods and explain' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l container-log-dir -d 'Folder of links to container logs by name' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l runtime-class-path -d 'Folder of runtime class manifests' -r
@@ -99,8 +100,10 @@ complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l container-log-ma
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l enforce-node-allocatable -d 'What node allocatable is enforced on [key: enforceNodeAllocatable]' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l kube-reserved -d 'Resources kept for Kubernetes\' daemons [key: kubeReserved]' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l kube-reserved-cgroup -d 'Cgroup of --kube-reserved [key: kubeReservedCgroup]' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l max-pods -d 'Most pods on the node [key: maxPods]' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l oom-score-adj -d 'The agent\'s own oom_score_adj [key: oomScoreAdj]' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l pod-max-pids -d 'Most processes in a pod [key: podPidsLimit]' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l pods-per-core -d 'Most pods per CPU core [key: podsPerCore]' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l registry-burst -d 'Burst over --registry-qps [key: registryBurst]' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l registry-qps -d 'Image pulls per second [key: registryPullQPS]' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l resolv-conf -d 'Resolver file for pods [key: resolvConf]' -r

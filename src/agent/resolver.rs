@@ -28,7 +28,8 @@ pub struct HostNames {
 
 impl HostNames {
     /// Those of the configuration. A configured `resolvConf` is taken as it is; of the default one it is known
-    /// that pods cannot reach the stub, which is why kubeadm configures the other file.
+    /// that pods with a network of their own cannot reach the stub, which is why kubeadm configures the other
+    /// file.
     pub fn of(config: &AgentConfig) -> Self {
         let behind_stub = (!config.resolv_conf_given).then(|| RESOLVED.into());
         Self::new(config.resolv_conf.clone(), behind_stub, "/etc/hosts".into())
@@ -45,14 +46,15 @@ impl HostNames {
         &self.hosts
     }
 
-    /// The host's resolver; nothing where none is configured. Blocks on the file system.
+    /// The host's resolver; nothing where none is configured. What is behind systemd-resolved's stub is taken
+    /// unless the pod is on the host's network, where the stub answers. Blocks on the file system.
     ///
     /// # Errors
     /// The file cannot be read, or has a line that cannot be understood.
-    pub fn resolver(&self) -> Result<Option<Resolver>, String> {
+    pub fn resolver(&self, host_network: bool) -> Result<Option<Resolver>, String> {
         let Some(path) = &self.resolv_conf else { return Ok(None) };
         let found = read(path)?;
-        let Some(behind) = self.behind_stub.as_ref().filter(|_| found.is_stub()) else {
+        let Some(behind) = self.behind_stub.as_ref().filter(|_| !host_network && found.is_stub()) else {
             return Ok(Some(found));
         };
         match read(behind) {
@@ -97,13 +99,15 @@ mod tests {
             behind_stub: behind.then(|| real.clone()),
             ..HostNames::default()
         };
-        let servers = |names: &HostNames| names.resolver().unwrap().unwrap().servers;
+        let servers = |names: &HostNames| names.resolver(false).unwrap().unwrap().servers;
         fs::write(&etc, "nameserver 127.0.0.53\n").unwrap();
         assert_eq!(servers(&names(true)), ["127.0.0.53"], "there is no other");
         fs::write(&real, "search x\n").unwrap();
         assert_eq!(servers(&names(true)), ["127.0.0.53"], "the other has none");
         fs::write(&real, "nameserver 192.0.2.1\n").unwrap();
         assert_eq!(servers(&names(true)), ["192.0.2.1"]);
+        let on_the_host = names(true).resolver(true).unwrap().unwrap();
+        assert_eq!(on_the_host.servers, ["127.0.0.53"], "there it is reached");
         assert_eq!(servers(&names(false)), ["127.0.0.53"], "configured");
         fs::write(&etc, "nameserver 192.0.2.7\n").unwrap();
         assert_eq!(servers(&names(true)), ["192.0.2.7"], "no stub");
@@ -112,8 +116,8 @@ mod tests {
     #[test]
     fn a_file_that_cannot_be_had_is_named() {
         let names = HostNames { resolv_conf: Some("/nowhere/resolv.conf".into()), ..HostNames::default() };
-        let error = names.resolver().unwrap_err();
+        let error = names.resolver(false).unwrap_err();
         assert!(error.contains("/nowhere/resolv.conf"), "{error}");
-        assert_eq!(HostNames::default().resolver(), Ok(None));
+        assert_eq!(HostNames::default().resolver(false), Ok(None));
     }
 }

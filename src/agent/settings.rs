@@ -17,7 +17,9 @@ use crate::{
     policy::{
         allocatable::{NodeResources, Reservations, allocatable},
         cgroup::CgroupLayout,
+        fit::NodeRoom,
         node::NodeSettings,
+        node_affinity::node_labels,
         pod_cgroup::{NodeCapacity, reserved_values},
         resources::ResourceSettings,
         security::SecuritySettings,
@@ -38,6 +40,21 @@ pub(super) fn rotation_settings(config: &AgentConfig) -> Option<RotationSettings
 
 pub(super) fn node_settings(config: &AgentConfig, machine: &Machine, cgroups: &CgroupMounts) -> NodeSettings {
     let none = BTreeMap::new();
+    let capacity = NodeResources {
+        milli_cpu: i64::from(machine.cpus).saturating_mul(1000),
+        memory_bytes: machine.memory_bytes,
+        ephemeral_storage_bytes: told("the disk's size", file_system_bytes(&config.root_dir)),
+    };
+    let hugepage_bytes =
+        machine.hugepage_bytes.values().fold(0, |sum: u64, bytes| sum.saturating_add(*bytes));
+    let reserved = Reservations {
+        kube: config.kubelet.kube_reserved.as_ref().unwrap_or(&none),
+        system: config.kubelet.system_reserved.as_ref().unwrap_or(&none),
+        system_cpus: config.kubelet.reserved_system_cpus.as_deref().unwrap_or_default(),
+        hugepage_bytes: i64::try_from(hugepage_bytes).unwrap_or(i64::MAX),
+        eviction_hard: config.kubelet.eviction_hard.as_ref().unwrap_or(&none),
+    };
+    let allocatable = allocatable(capacity, &reserved);
     NodeSettings {
         name: config.node_name.clone(),
         host_ips: host_ips(config),
@@ -57,22 +74,38 @@ pub(super) fn node_settings(config: &AgentConfig, machine: &Machine, cgroups: &C
             hugepage_sizes: machine.hugepage_bytes.keys().copied().collect(),
             pod_pids_limit: config.pod_pids_limit,
         },
-        allocatable: allocatable(
-            NodeResources {
-                milli_cpu: i64::from(machine.cpus).saturating_mul(1000),
-                memory_bytes: machine.memory_bytes,
-                ephemeral_storage_bytes: told("the disk's size", file_system_bytes(&config.root_dir)),
-            },
-            &Reservations {
-                kube: config.kubelet.kube_reserved.as_ref().unwrap_or(&none),
-                system: config.kubelet.system_reserved.as_ref().unwrap_or(&none),
-                system_cpus: config.kubelet.reserved_system_cpus.as_deref().unwrap_or_default(),
-                eviction_hard: config.kubelet.eviction_hard.as_ref().unwrap_or(&none),
-            },
-        ),
+        allocatable,
+        room: room(config, machine, capacity, allocatable),
+        // Without a cloud the node is named as its host.
+        labels: node_labels(&config.node_name, std::env::consts::ARCH, &config.node_labels),
         env_files: config.feature_gates.enabled("EnvFiles"),
         security: security_settings(config),
     }
+}
+
+/// What pods may request together. What the machine did not tell of is not counted.
+fn room(
+    config: &AgentConfig,
+    machine: &Machine,
+    capacity: NodeResources,
+    allocatable: NodeResources,
+) -> NodeRoom {
+    let by_cores =
+        config.pods_per_core.map(|pods| pods.saturating_mul(machine.cpus)).filter(|most| *most > 0);
+    let mut room = NodeRoom {
+        pods: Some(by_cores.map_or(config.max_pods, |most| most.min(config.max_pods))),
+        amounts: [
+            ("cpu", capacity.milli_cpu, allocatable.milli_cpu),
+            ("memory", capacity.memory_bytes, allocatable.memory_bytes),
+            ("ephemeral-storage", capacity.ephemeral_storage_bytes, allocatable.ephemeral_storage_bytes),
+        ]
+        .into_iter()
+        .filter(|(_, capacity, _)| *capacity > 0)
+        .map(|(name, _, amount)| (name.to_owned(), amount))
+        .collect(),
+    };
+    room.add_hugepages(&machine.hugepage_bytes);
+    room
 }
 
 /// What the machine tells, or nothing where it does not.

@@ -35,6 +35,11 @@ pub fn is_hugepages(name: &str) -> bool {
     name.starts_with("hugepages-")
 }
 
+/// Whether it is a resource of devices, which a plugin gives: of a domain that is not Kubernetes' own.
+pub fn is_extended(name: &str) -> bool {
+    name.contains('/') && !name.contains("kubernetes.io/") && !name.starts_with("requests.")
+}
+
 /// A list's amounts. One that cannot be read counts as absent: validation refuses it before.
 pub fn amounts(list: Option<&BTreeMap<String, Text>>) -> Amounts {
     list.into_iter()

@@ -153,7 +153,8 @@ mod tests {
         validate(&ValidateArgs { files, output })
     }
 
-    const GOOD: &str = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nmaxPods: 50\n";
+    const GOOD: &str =
+        "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\neventBurst: 70\n";
     const BAD: &str = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nmaxpods: 50\n";
 
     #[test]
@@ -173,7 +174,7 @@ mod tests {
     fn a_report_names_file_line_and_key() {
         let text = report(ReportFormat::Text, &[GOOD, BAD]);
         assert!(!text.valid);
-        assert!(text.text.contains("0.yaml:3:10: maxPods: not yet acted on"), "{}", text.text);
+        assert!(text.text.contains("0.yaml:3:13: eventBurst: not yet acted on"), "{}", text.text);
         assert!(
             text.text.contains("1.yaml:3:1: maxpods: unknown key (did you mean \"maxPods\"?)"),
             "{}",

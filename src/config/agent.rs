@@ -92,7 +92,7 @@ pub struct AgentConfig {
     pub hostname_override: Option<String>,
     /// The node's addresses (`--node-ip`); empty is to be found out.
     pub node_ips: Vec<IpAddr>,
-    /// Labels for the node's registration (`--node-labels`).
+    /// Labels of the node over its own (`--node-labels`).
     pub node_labels: BTreeMap<String, String>,
     /// Folder or file of static pod manifests; `None` is no such source.
     pub static_pod_path: Option<PathBuf>,

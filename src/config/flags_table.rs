@@ -25,7 +25,7 @@ pub(super) const FLAGS: &[FlagSpec] = &[
     flag("bootstrap-kubeconfig", Str, Agent, NotYet, "Connection used to get the first certificate"),
     flag("hostname-override", Str, Agent, Acts, "Node name, instead of the machine's host name"),
     flag("node-ip", IpList, Agent, Acts, "Addresses of the node: one, or one of each family"),
-    flag("node-labels", Map, Agent, NotYet, "Labels for the registration of the node"),
+    flag("node-labels", Map, Agent, Acts, "Labels of the node, which pods may ask for"),
     flag("operator-socket", Str, Agent, Acts, "Local socket for nodectl pods and explain"),
     flag("container-log-dir", Str, Agent, Acts, "Folder of links to container logs by name"),
     flag("runtime-class-path", Str, Agent, Acts, "Folder of runtime class manifests"),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 
-use super::{host_ports, node::NodeSettings, security, status::PodFailure, sysctls};
+use super::{fit, host_ports, node::NodeSettings, node_affinity, security, status::PodFailure, sysctls};
 
 /// What the answer depends on.
 #[derive(Debug, Clone, Copy)]
@@ -20,8 +20,16 @@ pub struct AdmissionInput<'a> {
 
 type Check = fn(&AdmissionInput<'_>) -> Result<(), PodFailure>;
 
-/// All checks, in the order in which they are made.
-const CHECKS: &[Check] = &[host_ports::check, sysctls::admit, security::admit_app_armor];
+/// All checks, in the order in which they are made: kubelet's for a static pod, where a lack of resources
+/// comes after all that no other pod's end could mend.
+const CHECKS: &[Check] = &[
+    sysctls::admit,
+    node_affinity::admit_system,
+    node_affinity::check,
+    host_ports::check,
+    fit::check,
+    security::admit_app_armor,
+];
 
 /// Makes all checks.
 ///

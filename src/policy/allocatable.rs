@@ -26,6 +26,8 @@ pub struct Reservations<'a> {
     pub system: &'a BTreeMap<String, String>,
     /// `reservedSystemCPUs`, which stands for the CPU of both; empty if not set.
     pub system_cpus: &'a str,
+    /// Memory set aside for huge pages, in bytes: it is nobody's as memory.
+    pub hugepage_bytes: i64,
     /// `evictionHard`: thresholds by signal, amounts or percentages.
     pub eviction_hard: &'a BTreeMap<String, String>,
 }
@@ -44,9 +46,10 @@ pub fn allocatable(capacity: NodeResources, reserved: &Reservations<'_>) -> Node
     let kept_free = |signal: &str, of: i64| threshold(reserved.eviction_hard.get(signal), of);
     let (memory, disk) = (capacity.memory_bytes, capacity.ephemeral_storage_bytes);
     let left = |of: i64, taken: i64| of.saturating_sub(taken).max(0);
+    let memory_taken = [bytes("memory"), kept_free("memory.available", memory), reserved.hugepage_bytes];
     NodeResources {
         milli_cpu: left(capacity.milli_cpu, milli_cpu),
-        memory_bytes: left(memory, bytes("memory").saturating_add(kept_free("memory.available", memory))),
+        memory_bytes: left(memory, memory_taken.into_iter().fold(0, i64::saturating_add)),
         ephemeral_storage_bytes: left(
             disk,
             bytes("ephemeral-storage").saturating_add(kept_free("nodefs.available", disk)),
@@ -87,14 +90,23 @@ mod tests {
         hard: &[(&str, &str)],
     ) -> NodeResources {
         let (kube, system, eviction_hard) = (map(kube), map(system), map(hard));
-        let reserved =
-            Reservations { kube: &kube, system: &system, system_cpus: cpus, eviction_hard: &eviction_hard };
+        let reserved = Reservations {
+            kube: &kube,
+            system: &system,
+            system_cpus: cpus,
+            hugepage_bytes: 1 << 20,
+            eviction_hard: &eviction_hard,
+        };
         allocatable(CAPACITY, &reserved)
     }
 
     #[test]
     fn reservations_and_eviction_are_taken_off() {
-        assert_eq!(of(&[], &[], "", &[]), CAPACITY);
+        assert_eq!(
+            of(&[], &[], "", &[]),
+            NodeResources { memory_bytes: (8 << 30) - (1 << 20), ..CAPACITY },
+            "huge pages alone"
+        );
         let hard = [("memory.available", "100Mi"), ("nodefs.available", "10%"), ("imagefs.available", "15%")];
         let left = of(
             &[("cpu", "500m"), ("memory", "1Gi")],
@@ -103,7 +115,7 @@ mod tests {
             &hard,
         );
         assert_eq!(left.milli_cpu, 2500);
-        assert_eq!(left.memory_bytes, (7 << 30) - (100 << 20));
+        assert_eq!(left.memory_bytes, (7 << 30) - (101 << 20));
         assert_eq!(left.ephemeral_storage_bytes, 100_000 - 1000 - 10_000);
     }
 

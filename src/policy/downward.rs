@@ -3,7 +3,8 @@
 //!
 //! The rules are kubelet's (pkg/kubelet/kubelet_pods.go, pkg/fieldpath, pkg/api/v1/resource): a label or
 //! annotation that is not there is an empty text; a limit that is not set is the pod's, and if that is not
-//! set either the node's allocatable; amounts are divided and rounded up.
+//! set either the node's allocatable, except that a variable which names an init container gets nothing for
+//! it; amounts are divided and rounded up.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -89,7 +90,8 @@ impl Downward<'_> {
         Ok(join(self.node.host_ips.iter().take(count)))
     }
 
-    /// A resource of a container of the pod; of `own` where the selector names none.
+    /// A resource of a container of the pod; of `own`, the container of a variable, where the selector names
+    /// none. A volume is no container's own.
     ///
     /// # Errors
     /// For a container that the pod has not, a resource that there is not, a divisor that is no quantity.
@@ -98,12 +100,16 @@ impl Downward<'_> {
         selector: &ResourceFieldSelector,
         own: Option<&Container>,
     ) -> Result<String, ConfigError> {
-        let container = match selector.container_name.as_deref().filter(|name| !name.is_empty()) {
-            None => own.ok_or_else(|| ConfigError::new("resourceFieldRef names no container"))?,
+        let (container, has_default) = match selector.container_name.as_deref().filter(|n| !n.is_empty()) {
+            None => (own.ok_or_else(|| ConfigError::new("resourceFieldRef names no container"))?, true),
             Some(name) => {
                 let spec = self.pod.spec();
-                let mut all = spec.containers.iter().chain(spec.init_containers.iter().flatten());
-                all.find(|container| container.name == name)
+                // To variables, an init container that is named has no limit but its own.
+                let regular = spec.containers.iter().map(|container| (container, true));
+                let init = spec.init_containers.iter().flatten().map(|container| (container, own.is_none()));
+                regular
+                    .chain(init)
+                    .find(|(container, _)| container.name == name)
                     .ok_or_else(|| ConfigError::new(format!("the pod has no container {name:?}")))?
             }
         };
@@ -114,11 +120,16 @@ impl Downward<'_> {
         };
         let one = Quantity::from_value(1, Format::DecimalSi);
         let divisor = if divisor.is_zero() { one } else { divisor };
-        let amount = self.amount(container, &selector.resource)?;
+        let amount = self.amount(container, &selector.resource, has_default)?;
         Ok(divided_up(amount.nano_value(), divisor.nano_value()).to_string())
     }
 
-    fn amount(&self, container: &Container, resource: &str) -> Result<Quantity, ConfigError> {
+    fn amount(
+        &self,
+        container: &Container,
+        resource: &str,
+        has_default: bool,
+    ) -> Result<Quantity, ConfigError> {
         let unknown = || ConfigError::new(format!("a container has no resource {resource:?} to be told of"));
         let (list, name) = resource.split_once('.').ok_or_else(unknown)?;
         if !matches!(name, "cpu" | "memory" | "ephemeral-storage") && !name.starts_with("hugepages-") {
@@ -129,7 +140,7 @@ impl Downward<'_> {
             "requests" => Ok(quantity(resources.and_then(|r| r.requests.as_ref()), name)),
             "limits" => {
                 let own = quantity(resources.and_then(|r| r.limits.as_ref()), name);
-                Ok(if own.is_zero() { self.default_limit(name) } else { own })
+                Ok(if own.is_zero() && has_default { self.default_limit(name) } else { own })
             }
             _ => Err(unknown()),
         }

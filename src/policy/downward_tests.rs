@@ -141,6 +141,34 @@ fn without_a_limit_the_pods_and_then_the_nodes_counts() {
 }
 
 #[test]
+fn a_named_init_container_has_a_default_limit_in_volumes_only() {
+    let mut pod = pod();
+    let init = ["i", "j"].map(testing::spec);
+    pod.spec.as_mut().unwrap().init_containers = Some(init.to_vec());
+    let node = node();
+    let told = Downward { pod: &pod, pod_ips: &[], node: &node };
+    let told = |name: Option<&str>, own: Option<&Container>| {
+        let selector = ResourceFieldSelector {
+            container_name: name.map(str::to_owned),
+            divisor: Some(ApiQuantity("1m".to_owned())),
+            resource: "limits.cpu".to_owned(),
+        };
+        told.resource(&selector, own).unwrap()
+    };
+    let regular = &pod.spec().containers[0];
+    for (name, own, expected) in [
+        (Some("i"), Some(regular), "0"),
+        (Some("i"), Some(&init[0]), "0"),
+        (Some("j"), Some(&init[0]), "0"),
+        (None, Some(&init[0]), "1900"),
+        (Some("a"), Some(&init[0]), "1900"),
+        (Some("i"), None, "1900"),
+    ] {
+        assert_eq!(told(name, own), expected, "{name:?} in {:?}", own.map(|c| &c.name));
+    }
+}
+
+#[test]
 fn files_have_their_mode_or_the_volumes() {
     let (mut pod, node) = (pod(), node());
     with(&mut pod, &[], &[("cpu", "2")]);

@@ -1,8 +1,10 @@
 //! The node's facts and settings that decisions depend on.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
-use super::{allocatable::NodeResources, resources::ResourceSettings, security::SecuritySettings};
+use super::{
+    allocatable::NodeResources, fit::NodeRoom, resources::ResourceSettings, security::SecuritySettings,
+};
 use crate::config::ContainerGcSettings;
 
 /// See the module. The defaults are those of nothing configured.
@@ -24,6 +26,10 @@ pub struct NodeSettings {
     pub resources: ResourceSettings,
     /// What of the node is for pods.
     pub allocatable: NodeResources,
+    /// How much pods may request together.
+    pub room: NodeRoom,
+    /// The node's labels.
+    pub labels: BTreeMap<String, String>,
     /// Whether variables may come from files of a volume (gate `EnvFiles`).
     pub env_files: bool,
     /// What pods' security depends on.

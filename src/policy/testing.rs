@@ -179,6 +179,7 @@ impl ContainerParts {
             pod_ips: &self.pod_ips,
             files: &self.files,
             user_namespace: self.user_namespace,
+            target: None,
             node: &self.node,
         })
     }

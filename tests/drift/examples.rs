@@ -13,16 +13,10 @@ use crate::api_types::{Type, explore};
 use crate::pod_spec::{Row, rows};
 
 /// Fields that are honoured and that no manifest which runs anywhere can show, and why.
-const NOT_SHOWN: &[(&str, &str)] = &[
-    (
-        "spec.containers[].envFrom[].prefix",
-        "stands before the names of a ConfigMap or Secret, which need the API server",
-    ),
-    (
-        "spec.containers[].securityContext.appArmorProfile.localhostProfile",
-        "needs a kernel that enforces AppArmor: elsewhere the node fails the pod",
-    ),
-];
+const NOT_SHOWN: &[(&str, &str)] = &[(
+    "spec.containers[].securityContext.appArmorProfile.localhostProfile",
+    "needs a kernel that enforces AppArmor: elsewhere the node fails the pod",
+)];
 
 /// What the manifests of one folder say.
 #[derive(Default)]

@@ -45,6 +45,9 @@ fn differ(what: &str, entry: &Entry, wanted: &[String], found: &[String]) -> Opt
     (!same).then(|| format!("{}: {what}: not told: {missing:#?}, told beyond: {extra:#?}", entry.name))
 }
 
+/// Manifests that need more than any node of the tests has, and what that is. Elsewhere they may run.
+const NOT_RUN: &[(&str, &str)] = &[("stop-signal", "containerd 2.3")];
+
 /// How many pods are on their way at the same time.
 const AT_A_TIME: usize = 16;
 
@@ -186,6 +189,21 @@ fn faults(node: &Node, moment: &Moment, entry: &Entry, old: bool) -> Vec<String>
     looker.faults
 }
 
+/// Where the newest runtime of the tests is, every manifest runs but those that are known not to.
+fn all_but_the_known_run(node: &Node) {
+    let entries = corpus("good");
+    let held_back = entries.iter().filter(|entry| too_old(node, entry)).map(|entry| entry.name.as_str());
+    let unknown: Vec<&str> =
+        held_back.filter(|name| !NOT_RUN.iter().any(|(known, _)| known == name)).collect();
+    assert!(unknown.is_empty(), "{unknown:?} run nowhere: lower what they need, or name them in NOT_RUN");
+    for (name, _) in NOT_RUN {
+        assert!(
+            entries.iter().any(|e| e.name == *name && !e.expect.needs.is_empty()),
+            "{name} needs nothing"
+        );
+    }
+}
+
 fn all_run(node: &Node) {
     let entries: Vec<Entry> = corpus("good").into_iter().chain(corpus("bad")).filter(runs).collect();
     let names: BTreeSet<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
@@ -232,5 +250,7 @@ fn good_manifests_run_as_written() {
 
 #[test]
 fn good_manifests_run_as_written_on_containerd2() {
-    all_run(&Node::with_containerd2("co-all2"));
+    let node = Node::with_containerd2("co-all2");
+    all_but_the_known_run(&node);
+    all_run(&node);
 }

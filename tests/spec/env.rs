@@ -413,6 +413,16 @@ fn standard_input(name: &str, release: Release) {
     for container in ["stdin", "once", "both"] {
         assert!(!log(container).contains("no more input"), "{container}: {}", log(container));
     }
+    // Who attaches first and hangs up ends the input that is open once; the other stays open.
+    for container in ["once", "stdin"] {
+        node.say(&view.id(container), "hello");
+        let heard = format!("{container} has heard");
+        wait_until(super::support::SOON, &heard, || log(container).contains("stdout F hello"));
+    }
+    wait_until(super::support::SOON, "the end of the input", || log("once").contains("no more input"));
+    node.say(&view.id("stdin"), "again");
+    wait_until(super::support::SOON, "the second line heard", || log("stdin").contains("stdout F again"));
+    assert!(!log("stdin").contains("no more input"), "{}", log("stdin"));
     node.take_away("inputs");
     node.wait_no_pods();
     node.wait_leak_free(&before);

@@ -237,6 +237,64 @@ fn names_and_namespaces(name: &str, release: Release) {
     assert_eq!(fs::read_to_string(own_hosts).unwrap(), "192.0.2.77 own\n");
 }
 
+/// What is over the C library's limits is left out, and without a resolver of the host there is a server that
+/// answers nobody, as kubelet has it.
+fn resolver_limits(name: &str, release: Release) {
+    let folder = tempfile::tempdir().unwrap();
+    let resolv_conf = folder.path().join("resolv.conf");
+    let servers: Vec<String> = (1..=5).map(|n| format!("192.0.2.{n}")).collect();
+    let searches: Vec<String> = (1..=40).map(|n| format!("d{n}.example")).collect();
+    let lines: String = servers.iter().map(|server| format!("nameserver {server}\n")).collect();
+    fs::write(&resolv_conf, format!("{lines}search {}\n", searches.join(" "))).unwrap();
+    let mut node = builder(name, release).config(&format!("resolvConf: {}\n", resolv_conf.display())).start();
+    let before = node.leaks();
+    let found = |node: &Node, pod: &str, spec: &Value| {
+        node.put(&staying(pod, spec));
+        resolver(node.process(&node.wait_ready(pod), "main"))
+    };
+    let many = found(&node, "many", &json!({"dnsPolicy": "Default"}));
+    assert_eq!(many["nameserver"], servers[..3]);
+    assert_eq!(many["search"], searches[..32]);
+    let own = json!({"nameservers": ["192.0.2.9"], "searches": ["own.example"]});
+    let more = found(&node, "more", &json!({"dnsPolicy": "Default", "dnsConfig": own}));
+    assert_eq!(more["nameserver"], servers[..3], "the host's come first");
+    assert_eq!(more["search"], searches[..32]);
+    // Ten of 250 characters and more: 2048 hold eight of them.
+    let long: Vec<String> = (0..10).map(|n| format!("{n}{}.example", "abcdefg.".repeat(30))).collect();
+    let long: Vec<String> = long.iter().map(|name| name.replace("..", ".")).collect();
+    fs::write(&resolv_conf, format!("nameserver 192.0.2.1\nsearch {}\n", long.join(" "))).unwrap();
+    let cut = found(&node, "cut", &json!({"dnsPolicy": "Default"}));
+    let fitting = (1..=10).rev().find(|n| long[..*n].join(" ").len() <= 2048).unwrap();
+    assert!(fitting < 10);
+    assert_eq!(cut["search"], long[..fitting]);
+
+    node.kill9();
+    fs::write(node.config_file(), {
+        let text = fs::read_to_string(node.config_file()).unwrap();
+        text.replace(&format!("resolvConf: {}", resolv_conf.display()), "resolvConf: \"\"")
+    })
+    .unwrap();
+    node.start_agent();
+    let none = found(&node, "none", &json!({"dnsPolicy": "Default"}));
+    assert_eq!(none["nameserver"], ["127.0.0.1"]);
+    assert_eq!(none.get("search"), Some(&vec![".".to_owned()]));
+    for pod in ["many", "more", "cut", "none"] {
+        node.take_away(pod);
+    }
+    node.wait_no_pods();
+    node.wait_leak_free(&before);
+}
+
+#[test]
+fn a_resolver_is_kept_within_its_limits() {
+    resolver_limits("nt7", Release::Machine);
+}
+
+#[test]
+fn a_resolver_is_kept_within_its_limits_on_containerd_2() {
+    resolver_limits("nt8", Release::Two);
+}
+
 fn main_of(pod: &str) -> &'static str {
     if pod == "shared" { "a" } else { "main" }
 }
@@ -390,7 +448,7 @@ fn runtime_classes(name: &str, release: Release) {
     node.put(&staying("wrong", &json!({"runtimeClassName": "light", "overhead": {"cpu": "1"}})));
     node.put(&staying("late", &json!({"runtimeClassName": "late"})));
     node.put(&staying("nowhere", &json!({"runtimeClassName": "nowhere"})));
-    node.put(&staying("none", &json!({"overhead": {"cpu": "1"}})));
+    node.put(&staying("none", &json!({"overhead": {"cpu": "100m"}})));
 
     // Which program runs them is asked of the programs.
     let (crun, runc) = (node.containerd.fact("CRUN_ROOT"), node.containerd.fact("RUNC_ROOT"));
@@ -409,7 +467,7 @@ fn runtime_classes(name: &str, release: Release) {
     node.wait_ready("given");
     let wrong = node.wait_view("wrong", "refused", |view| view.phase() == "Failed");
     assert_eq!(wrong.0["status"]["reason"], "PodOverhead");
-    node.wait_problem(&["none.json", "spec.overhead", "runtime class"]);
+    assert_eq!(node.wait_ready("none").0["spec"]["overhead"]["cpu"], "100m", "without a class, as it stands");
 
     // What is not known yet is told, and tried again.
     let told = wait_error(&node, "late", &["runtime class \"late\" is not known", "no manifest in"]);

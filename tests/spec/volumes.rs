@@ -97,9 +97,10 @@ fn every_kind(node: &Node, host: &Path) -> Value {
         ]),
     );
     main["env"] = json!([{"name": "WHO", "value": "me-0"}]);
+    // None of them, as the node takes no pod that asks for more than it has set aside: `vm` has some.
     main["resources"] = json!({
-        "requests": {"cpu": "10m", "memory": "32Mi", "hugepages-2Mi": "2Mi"},
-        "limits": {"memory": "32Mi", "hugepages-2Mi": "2Mi"}
+        "requests": {"cpu": "10m", "memory": "32Mi", "hugepages-2Mi": "0"},
+        "limits": {"memory": "32Mi", "hugepages-2Mi": "0"}
     });
     let mut pod = pod_of("kinds", &[main]);
     pod["spec"]["securityContext"] = json!({"fsGroup": 4321, "fsGroupChangePolicy": "OnRootMismatch"});

@@ -1,5 +1,7 @@
 //! CRI calls with messages of the harness's own, so that nodectl's client cannot hide a mistake of its own.
 
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpStream;
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,6 +17,24 @@ pub(crate) struct Id {
 /// An answer that says nothing.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct Empty {}
+
+/// Asks for the streams of a container.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Attach {
+    #[prost(string, tag = "1")]
+    container_id: String,
+    #[prost(bool, tag = "2")]
+    stdin: bool,
+    #[prost(bool, tag = "4")]
+    stdout: bool,
+}
+
+/// Where the streams are.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Attached {
+    #[prost(string, tag = "1")]
+    url: String,
+}
 
 /// Makes one call and waits a minute for its answer.
 #[track_caller]
@@ -44,6 +64,37 @@ where
 }
 
 impl Node {
+    /// Attaches to a container's input, as `kubectl attach -i` does, says a line of at most 120 bytes and hangs
+    /// up. The runtime takes a WebSocket: behind its handshake come frames, each with the number of a stream.
+    #[track_caller]
+    pub(crate) fn say(&self, container: &str, line: &str) {
+        let request = Attach { container_id: container.to_owned(), stdin: true, stdout: true };
+        let answer: Attached = call(self.containerd.socket(), "/runtime.v1.RuntimeService/Attach", request);
+        let rest = answer.url.strip_prefix("http://").unwrap_or_else(|| panic!("{answer:?}"));
+        let (address, path) = rest.split_once('/').unwrap();
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        write!(
+            stream,
+            "GET /{path} HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Origin: http://{address}\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: v4.channel.k8s.io\r\n\r\n"
+        )
+        .unwrap();
+        let mut answer = BufReader::new(stream.try_clone().unwrap()).lines();
+        let first = answer.next().unwrap().unwrap();
+        assert!(first.contains(" 101 "), "{first}");
+        answer.take_while(|line| line.as_ref().is_ok_and(|line| !line.is_empty())).for_each(drop);
+        // One binary frame, masked with zeros: stream 0 is the input. Then the frame that closes.
+        let text = format!("{line}\n");
+        let length = u8::try_from(text.len() + 1).unwrap();
+        assert!(length < 126, "too long for a short frame");
+        let mut frames = vec![0x82, 0x80 | length, 0, 0, 0, 0, 0];
+        frames.extend(text.as_bytes());
+        frames.extend([0x88, 0x80, 0, 0, 0, 0]);
+        stream.write_all(&frames).unwrap();
+    }
+
     /// A call about one container or sandbox, as somebody beside the agent would make it.
     #[track_caller]
     pub(crate) fn cri(&self, method: &str, id: &str) {

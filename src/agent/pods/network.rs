@@ -29,7 +29,7 @@ impl PodWorker {
     pub(super) async fn dns(&self, pod: &Arc<Pod>) -> Result<PodDns, StepError> {
         let (env, pod) = (Arc::clone(&self.env), Arc::clone(pod));
         let made = tokio::task::spawn_blocking(move || {
-            let host = env.host_names.resolver()?;
+            let host = env.host_names.resolver(pod.host_network())?;
             Ok(pod_dns(&pod, &env.node, host.as_ref()))
         });
         let failed = |error: String| StepError::new("FailedCreatePodSandBox", error);

@@ -18,7 +18,7 @@ use crate::{
         view::PodStep,
     },
     policy::{
-        container_config::{ContainerInput, ImageFacts, container_config},
+        container_config::{ContainerInput, ImageFacts, container_config, target_of},
         env::{ConfigError, EnvFiles, environment},
         pod_actions::StartContainer,
     },
@@ -62,6 +62,7 @@ impl PodWorker {
         let images = self.ensure_volume_images(pod, container, sandbox).await?;
         let pod_ips = self.pod_ips(pod);
         let files = self.env_files(pod, container).await?;
+        let target = target_of(pod, &container.name, &self.observation()).map_err(config_error)?;
         let env = Arc::clone(&self.env);
         let input = ContainerInput {
             pod,
@@ -72,6 +73,7 @@ impl PodWorker {
             pod_ips: &pod_ips,
             files: &files,
             user_namespace: self.user_namespace,
+            target: target.as_ref(),
             node: &env.node,
         };
         let mut mounts = self.mounts(pod, &input, images).await?;

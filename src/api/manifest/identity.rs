@@ -6,7 +6,7 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus, Toleration};
 
-use super::{FieldProblem, ManifestError, ParsedPod, unsupported};
+use super::{FieldProblem, ManifestError, ParsedPod, cautions::cautions, unsupported};
 use crate::api::uid_hash::{HashOrigin, static_pod_uid};
 use crate::api::{defaults, labels, validation};
 
@@ -40,6 +40,7 @@ pub fn make_static_pod(parsed: &ParsedPod, identity: &Identity<'_>) -> Result<St
     defaults::set_pod_defaults(&mut pod);
     let support = unsupported::check_support(&pod);
     let mut warnings = support.warnings;
+    warnings.extend(cautions(&pod));
     if let Some(node) = pod.spec.as_ref().and_then(|s| s.node_name.as_deref())
         && node != identity.node_name
     {

@@ -6,6 +6,7 @@
 //! that is not honoured must never be dropped in silence; that goes for fields of a Kubernetes
 //! newer than [`API_VERSION`] too.
 
+mod cautions;
 mod de;
 mod error;
 pub mod fields;
@@ -13,6 +14,7 @@ mod identity;
 mod runtime_class;
 pub mod unsupported;
 
+pub use cautions::without_prefix;
 pub use error::{FieldProblem, ManifestError};
 pub use identity::{Identity, StaticPod, make_static_pod};
 pub use runtime_class::{MAX_RUNTIME_CLASS_BYTES, parse_runtime_class};

@@ -6,7 +6,7 @@
 //!
 //! *Refused* is what would change what the pod does, or what it may do: a security setting that is
 //! not applied, a probe that is not run, a volume that is not there. *Warned* is what matters to
-//! others only. What kubelet itself ignores for a static pod (affinity, the scheduler's name) is
+//! others only. What kubelet itself ignores for a static pod (affinity to other pods, the scheduler's name) is
 //! honoured by doing nothing.
 
 use k8s_openapi::api::core::v1::Pod;
@@ -239,7 +239,7 @@ pub static ENV_FROM: Table = Table {
     kind: "EnvFromSource",
     fields: &[
         ("configMapRef", NeedsApi("static pods may not reference configmaps")),
-        ("prefix", Honoured),
+        ("prefix", NeedsApi("stands before the names of a ConfigMap or Secret, which need the API server")),
         ("secretRef", NeedsApi("static pods may not reference secrets")),
     ],
 };
@@ -491,6 +491,7 @@ mod tests {
             refused,
             [
                 "spec.containers[0].envFrom[0].configMapRef",
+                "spec.containers[0].envFrom[0].prefix",
                 "spec.containers[0].env[0].valueFrom.secretKeyRef",
                 "spec.containers[0].lifecycle.postStart.tcpSocket",
                 "spec.containers[0].securityContext.windowsOptions",

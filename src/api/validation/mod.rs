@@ -7,6 +7,7 @@
 //!
 //! The pod must have its defaults ([`crate::api::defaults`]) and its static pod name already.
 
+mod affinity;
 mod containers;
 mod downward;
 pub mod names;
@@ -166,6 +167,7 @@ fn check_spec(spec: &PodSpec, problems: &mut Problems) {
         problems.name(format!("spec.nodeSelector[{key}]"), key, names::qualified_name);
         problems.name(format!("spec.nodeSelector[{key}]"), value, names::label_value);
     }
+    affinity::check(spec, problems);
     let volumes = volumes::check(spec, problems);
     containers::check(spec, &volumes, problems);
     resources::check_pod(spec, problems);

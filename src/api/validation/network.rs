@@ -111,9 +111,7 @@ fn check_runtime_class(spec: &PodSpec, problems: &mut Problems) {
         problems.name("spec.runtimeClassName", class, names::dns1123_subdomain);
     }
     let Some(overhead) = spec.overhead.as_ref().filter(|overhead| !overhead.is_empty()) else { return };
-    if class.is_empty() {
-        problems.forbidden("spec.overhead", "may be set only as its runtime class has it");
-    }
+    // That there is none without a class is for an API server to see to; kubelet takes it as it stands.
     for (resource, amount) in overhead {
         if Quantity::parse(&amount.0).is_ok_and(|amount| amount >= Quantity::ZERO) {
             continue;

@@ -128,7 +128,12 @@ fn each_rule_is_told_by_path() {
             "spec.dnsConfig.options[0].name: Invalid value",
         ),
         ("/spec/runtimeClassName", json!("A"), "spec.runtimeClassName: Invalid value"),
-        ("/spec/overhead", json!({"cpu": "1"}), "spec.overhead: Forbidden"),
+        (
+            "/spec/affinity",
+            json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}}),
+            "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms: Required",
+        ),
+        ("/spec/overhead", json!({"cpu": "-1"}), "spec.overhead[cpu]: Invalid value"),
         ("/spec/containers", json!([]), "spec.containers: Required value"),
         (&format!("{c}/name"), json!("A_b"), "spec.containers[0].name: Invalid value"),
         (&format!("{c}/name"), json!("d"), "spec.containers[1].name: Duplicate value: \"d\""),

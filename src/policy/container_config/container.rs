@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod};
 use super::{pod_labels, security::container_security};
 use crate::{
     api::{
-        ContainerKind, PodExt as _,
+        ContainerId, ContainerKind, PodExt as _,
         container_hash::kubelet_container_hash_text,
         cri::{ContainerConfig, ContainerMetadata, ImageSpec, KeyValue, LinuxContainerConfig, Mount, Signal},
         labels,
@@ -53,6 +53,8 @@ pub struct ContainerInput<'a> {
     pub files: &'a EnvFiles,
     /// The host's users and groups behind the pod's own, if it has its own.
     pub user_namespace: Option<PodIds>,
+    /// The container whose processes it sees instead of its own; see [`super::target_of`].
+    pub target: Option<&'a ContainerId>,
     /// The node.
     pub node: &'a NodeSettings,
 }

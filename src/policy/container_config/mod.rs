@@ -20,7 +20,7 @@ use k8s_openapi::api::core::v1::Pod;
 
 pub use self::{
     container::{ContainerInput, ImageFacts, container_config},
-    ephemeral::{ephemeral_target, target_namespaces},
+    ephemeral::target_of,
     hostname::{PodHostname, pod_hostname},
     sandbox::{SandboxInput, sandbox_config},
 };

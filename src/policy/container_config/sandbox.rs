@@ -5,12 +5,11 @@ use k8s_openapi::api::core::v1::Pod;
 use super::{pod_labels, security::sandbox_security};
 use crate::{
     api::{
-        ContainerKind, PodExt as _,
+        PodExt as _,
         cri::{
             DnsConfig, LinuxPodSandboxConfig, PodSandboxConfig, PodSandboxMetadata, PortMapping, Protocol,
         },
         labels,
-        pod::init_kind,
     },
     policy::{
         fingerprints::sandbox_fingerprint,
@@ -75,13 +74,12 @@ pub fn sandbox_config(input: &SandboxInput<'_>) -> PodSandboxConfig {
     }
 }
 
-/// The ports of regular containers and sidecars, for the runtime's port mapping.
+/// The ports of regular containers, for the runtime's port mapping. Those of sidecars are not mapped: kubelet
+/// does not either (pkg/kubelet/kuberuntime/kuberuntime_sandbox.go), though it keeps them from other pods.
 fn port_mappings(pod: &Pod) -> Vec<PortMapping> {
-    let spec = pod.spec();
-    let sidecars = spec.init_containers.iter().flatten().filter(|c| init_kind(c) == ContainerKind::Sidecar);
-    spec.containers
+    pod.spec()
+        .containers
         .iter()
-        .chain(sidecars)
         .flat_map(|container| container.ports.iter().flatten())
         .map(|port| PortMapping {
             protocol: match port.protocol.as_deref() {

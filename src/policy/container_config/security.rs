@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use super::{
     ContainerInput, SandboxInput,
     effective::{EffectiveSecurity, verify_non_root},
+    ephemeral::target_namespaces,
     profiles::{app_armor, seccomp},
 };
 use crate::{
@@ -16,6 +17,7 @@ use crate::{
             NamespaceMode, NamespaceOption, SeLinuxOption, SecurityProfile, SupplementalGroupsPolicy,
             UserNamespace, security_profile::ProfileType,
         },
+        manifest::without_prefix,
     },
     policy::{env::ConfigError, userns::PodIds},
 };
@@ -47,7 +49,7 @@ pub(super) fn sandbox_security(input: &SandboxInput<'_>) -> LinuxSandboxSecurity
     LinuxSandboxSecurityContext {
         namespace_options: Some(NamespaceOption {
             userns_options: Some(user_namespace(input.user_namespace)),
-            ..namespaces(pod, None)
+            ..namespaces(pod)
         }),
         // A privileged container may only be in a sandbox that is.
         privileged: pod.all_containers().into_iter().any(|(_, container)| is_privileged(container)),
@@ -94,14 +96,15 @@ pub(super) fn container_security(
     #[allow(deprecated, reason = "runtimes before the newer field read the text")]
     Ok(LinuxContainerSecurityContext {
         capabilities: effective.capabilities.as_ref().map(|wanted| Capability {
-            add_capabilities: capability_names(wanted.add.as_deref()),
-            drop_capabilities: capability_names(wanted.drop.as_deref()),
+            // Not to be granted what kubelet's request would not be: as they are written.
+            add_capabilities: wanted.add.clone().unwrap_or_default(),
+            drop_capabilities: dropped_capabilities(wanted.drop.as_deref()),
             ..Capability::default()
         }),
         privileged: effective.privileged,
         namespace_options: Some(NamespaceOption {
             userns_options: Some(user_namespace(input.user_namespace)),
-            ..namespaces(pod, Some(container))
+            ..target_namespaces(namespaces(pod), input.target)
         }),
         selinux_options: effective.se_linux_options.as_ref().map(se_linux),
         run_as_user: user.map(int64),
@@ -120,7 +123,7 @@ pub(super) fn container_security(
     })
 }
 
-fn namespaces(pod: &Pod, _container: Option<&Container>) -> NamespaceOption {
+fn namespaces(pod: &Pod) -> NamespaceOption {
     let spec = pod.spec();
     let node_if = |on: bool, otherwise: NamespaceMode| if on { NamespaceMode::Node } else { otherwise };
     let shared = spec.share_process_namespace.unwrap_or(false);
@@ -160,13 +163,10 @@ fn groups_policy(pod: &Pod) -> SupplementalGroupsPolicy {
     }
 }
 
-/// Containerd puts `CAP_` before every name and passes over those that the kernel does not have: a name that
-/// came with it would neither be added nor, worse, dropped.
-fn capability_names(names: Option<&[String]>) -> Vec<String> {
-    let bare = |name: &String| {
-        let prefixed = name.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("CAP_"));
-        if prefixed { name[4..].to_owned() } else { name.clone() }
-    };
+/// Containerd puts `CAP_` before every name and passes over those that the kernel does not have: of a name
+/// that came with it the capability would stay.
+fn dropped_capabilities(names: Option<&[String]>) -> Vec<String> {
+    let bare = |name: &String| without_prefix(name).unwrap_or(name).to_owned();
     names.unwrap_or_default().iter().map(bare).collect()
 }
 

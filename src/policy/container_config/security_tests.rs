@@ -124,6 +124,54 @@ fn a_containers_own_settings_come_over_its_pods() {
     assert_eq!(over.apparmor_profile, "localhost/mine");
 }
 
+/// No machine of the tests has SELinux: what is asked for is all that can be seen.
+#[test]
+fn every_part_of_se_linux_options_is_asked_for() {
+    let options = |word: &str| SELinuxOptions {
+        user: Some(format!("{word}_u")),
+        role: Some(format!("{word}_r")),
+        type_: Some(format!("{word}_t")),
+        level: Some(format!("s0:{word}")),
+    };
+    let parts = |found: Option<crate::api::cri::SeLinuxOption>| {
+        found.map(|found| [found.user, found.role, found.r#type, found.level])
+    };
+    let expected = |word: &str| {
+        Some([format!("{word}_u"), format!("{word}_r"), format!("{word}_t"), format!("s0:{word}")])
+    };
+    let all = PodSecurityContext { se_linux_options: Some(options("pod")), ..PodSecurityContext::default() };
+    let mut pod = pod_with(all, SecurityContext::default());
+    let asked = |pod: &Pod| parts(tried(pod, |_| {}).unwrap().selinux_options);
+    assert_eq!(asked(&pod), expected("pod"));
+    let own = SecurityContext { se_linux_options: Some(options("own")), ..SecurityContext::default() };
+    pod.spec.as_mut().unwrap().containers[0].security_context = Some(own);
+    assert_eq!(asked(&pod), expected("own"), "not a part of each");
+    let sandbox = sandbox(&pod, None).security_context.unwrap();
+    assert_eq!(parts(sandbox.selinux_options), expected("pod"));
+}
+
+/// No machine of the tests has AppArmor: what is asked for is all that can be seen.
+#[test]
+fn every_type_of_app_armor_profile_is_asked_for_in_both_fields() {
+    for (type_, name, kind, text) in [
+        ("RuntimeDefault", None, ProfileType::RuntimeDefault, "runtime/default"),
+        ("Unconfined", None, ProfileType::Unconfined, "unconfined"),
+        ("Localhost", Some("mine"), ProfileType::Localhost, "localhost/mine"),
+    ] {
+        let wanted = AppArmorProfile { type_: type_.into(), localhost_profile: name.map(str::to_owned) };
+        let own = SecurityContext { app_armor_profile: Some(wanted), ..SecurityContext::default() };
+        let made = made(PodSecurityContext::default(), own);
+        let asked = made.apparmor.as_ref().map(|a| (a.profile_type(), a.localhost_ref.as_str()));
+        assert_eq!(asked, Some((kind, name.unwrap_or_default())), "{type_}");
+        assert_eq!(made.apparmor_profile, text);
+    }
+    for (type_, name) in [("Localhost", None), ("Other", None)] {
+        let wanted = AppArmorProfile { type_: type_.into(), localhost_profile: name };
+        let own = SecurityContext { app_armor_profile: Some(wanted), ..SecurityContext::default() };
+        assert!(tried(&pod_with(PodSecurityContext::default(), own), |_| {}).is_err(), "{type_}");
+    }
+}
+
 #[test]
 fn the_nodes_default_profile_is_for_containers_that_name_none() {
     let plain = testing::pod(&["a"]);
@@ -202,7 +250,7 @@ fn privileges_given_and_taken() {
         ..plain()
     };
     let capabilities = made(own).capabilities.unwrap();
-    assert_eq!(capabilities.add_capabilities, ["NET_ADMIN", "SYS_TIME"]);
+    assert_eq!(capabilities.add_capabilities, ["NET_ADMIN", "CAP_SYS_TIME"], "as kubelet asks for them");
     assert_eq!(capabilities.drop_capabilities, ["ALL", "chown"]);
 
     let unmasked = made(SecurityContext { proc_mount: Some("Unmasked".into()), ..plain() });

@@ -76,6 +76,46 @@ fn commands_and_arguments_are_expanded() {
 }
 
 #[test]
+fn input_is_kept_open_or_closed_after_the_first_who_attaches() {
+    let mut pod = testing::pod(&["a"]);
+    for (stdin, once, tty) in [
+        (None, None, None),
+        (Some(true), None, None),
+        (Some(true), Some(true), None),
+        (None, None, Some(true)),
+        (Some(true), Some(false), Some(true)),
+    ] {
+        let container = &mut pod.spec.as_mut().unwrap().containers[0];
+        (container.stdin, container.stdin_once, container.tty) = (stdin, once, tty);
+        let config = testing::ContainerParts::of(&pod).with(container_config).unwrap();
+        assert_eq!(
+            [config.stdin, config.stdin_once, config.tty],
+            [stdin, once, tty].map(|given| given == Some(true))
+        );
+    }
+}
+
+#[test]
+fn only_regular_containers_have_ports_of_the_host() {
+    let mut pod = testing::pod(&["a"]);
+    let port = |host: i32| -> Option<Vec<k8s_openapi::api::core::v1::ContainerPort>> {
+        serde_json::from_value(serde_json::json!([
+            {"containerPort": 80, "hostPort": host, "protocol": "UDP", "hostIP": "127.0.0.1"},
+        ]))
+        .unwrap()
+    };
+    let mut sidecar = testing::spec("s");
+    (sidecar.ports, sidecar.restart_policy) = (port(81), Some("Always".into()));
+    let spec = pod.spec.as_mut().unwrap();
+    spec.init_containers = Some(vec![sidecar]);
+    spec.containers[0].ports = port(80);
+    let mapped = sandbox(&pod).port_mappings;
+    let [only] = &mapped[..] else { panic!("{mapped:?}") };
+    assert_eq!((only.container_port, only.host_port, &*only.host_ip), (80, 80, "127.0.0.1"));
+    assert_eq!(only.protocol(), crate::api::cri::Protocol::Udp);
+}
+
+#[test]
 fn on_the_hosts_network_the_hosts_name_stays() {
     let mut pod = testing::pod(&["a"]);
     pod.spec.as_mut().unwrap().host_network = Some(true);

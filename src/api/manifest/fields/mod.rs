@@ -22,6 +22,7 @@ use super::unsupported::Table;
 
 /// Every table of this module.
 pub static TABLES: &[&Table] = &[
+    &AFFINITY,
     &APP_ARMOR,
     &CAPABILITIES,
     &DNS_CONFIG,
@@ -39,6 +40,10 @@ pub static TABLES: &[&Table] = &[
     &HTTP_GET,
     &HTTP_HEADER,
     &IMAGE_VOLUME,
+    &NODE_AFFINITY,
+    &NODE_SELECTOR,
+    &NODE_SELECTOR_REQUIREMENT,
+    &NODE_SELECTOR_TERM,
     &OS,
     &PORT,
     &PROBE,

@@ -8,11 +8,15 @@ pub static NO_EFFECT: &[(&str, &str)] = &[
     ("metadata.managedFields", "set by an API server; removed"),
     ("metadata.resourceVersion", "set by an API server; removed"),
     ("metadata.selfLink", "set by an API server; removed"),
-    ("spec.affinity", "for the scheduler: a static pod runs on the node that reads it"),
+    (
+        "spec.affinity.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution",
+        "for the scheduler: a static pod runs on the node that reads it",
+    ),
+    ("spec.affinity.podAffinity", "for the scheduler"),
+    ("spec.affinity.podAntiAffinity", "for the scheduler"),
     ("spec.automountServiceAccountToken", "a static pod has no service account, and so no token"),
     ("spec.enableServiceLinks", "services are known from an API server only"),
     ("spec.nodeName", "the node that reads the manifest; another name is told as a warning"),
-    ("spec.nodeSelector", "for the scheduler"),
     ("spec.preemptionPolicy", "for the scheduler"),
     ("spec.schedulerName", "for the scheduler"),
     ("spec.schedulingGroup", "for the scheduler"),
@@ -26,23 +30,71 @@ pub static NO_EFFECT: &[(&str, &str)] = &[
 /// Remarks on fields that are honoured.
 pub static NOTES: &[(&str, &str)] = &[
     ("kind", "`Pod`; behind a URL also `PodList`"),
+    ("metadata.labels", "with `kubernetes.io/os` of another system the pod fails"),
     ("metadata.name", "the node's name is put behind it"),
     ("metadata.namespace", "`default` if not given"),
     ("metadata.uid", "1 to 128 letters, digits, `-`, `_`, `.`; else a hash of the manifest"),
     ("spec.containers[].env[].value", "`$(NAME)` expanded over the variables before it"),
     ("spec.containers[].imagePullPolicy", "without `imagePullSecrets`"),
-    ("spec.containers[].ports[].hostPort", "the runtime's CNI plugins map it"),
+    (
+        "spec.containers[].lifecycle.stopSignal",
+        "needs containerd 2.3; tested on what the runtime is asked for alone",
+    ),
+    (
+        "spec.containers[].ports[].hostPort",
+        "the runtime's CNI plugins map it; of an init container it is not mapped, sidecar or not, as with kubelet",
+    ),
     (
         "spec.containers[].resources.limits",
-        "`cpu`, `memory`, `hugepages-*`; `ephemeral-storage` is not enforced yet",
+        "`cpu`, `memory`, `hugepages-*`; `ephemeral-storage` is not enforced yet; resources of device plugins \
+         (`example.com/gpu`) are passed over with a warning, as by a kubelet without the plugin",
     ),
-    ("spec.containers[].resources.requests", "`cpu` becomes shares; decides the QoS class"),
+    (
+        "spec.containers[].resources.requests",
+        "`cpu` becomes shares; decides the QoS class; a pod that requests more than the pods before it have left \
+         fails, as with kubelet, except that no running pod is ended for one of a higher priority: both run",
+    ),
+    (
+        "spec.containers[].securityContext.appArmorProfile.type",
+        "but for `Unconfined` the kernel must enforce AppArmor, else the pod fails; tested on what the runtime is \
+         asked for alone",
+    ),
+    (
+        "spec.containers[].securityContext.capabilities.add",
+        "without `CAP_`: containerd adds nothing for a name that has it, which is told as a warning",
+    ),
+    (
+        "spec.containers[].securityContext.procMount",
+        "`Unmasked` needs `hostUsers: false`, and what that needs",
+    ),
+    (
+        "spec.containers[].securityContext.seLinuxOptions.level",
+        "without SELinux in the kernel of no effect; tested on what the runtime is asked for alone",
+    ),
+    (
+        "spec.containers[].volumeMounts[].recursiveReadOnly",
+        "`Enabled` needs containerd 2.0, runc 1.1 and Linux 5.12",
+    ),
+    (
+        "spec.hostUsers",
+        "`false` needs containerd 2.0, runc 1.2 or crun 1.13, and Linux 6.3; without them the pod is not started",
+    ),
     (
         "spec.initContainers",
         "with `restartPolicy: Always` a sidecar; only a sidecar may have probes and hooks",
     ),
+    (
+        "spec.nodeSelector",
+        "against the node's own labels and those of `--node-labels`; a pod that does not fit fails (`NodeAffinity`)",
+    ),
     ("spec.os.name", "`linux` only"),
+    (
+        "spec.overhead",
+        "that of the pod's runtime class where it has one; without a class as it stands, as with kubelet",
+    ),
+    ("spec.securityContext.supplementalGroupsPolicy", "`Strict` needs containerd 2.0"),
     ("spec.terminationGracePeriodSeconds", "30 if not given"),
+    ("spec.volumes[].image.reference", "needs containerd 2.1"),
 ];
 
 /// Who a field without effect is for.

@@ -4,6 +4,44 @@ use crate::api::manifest::unsupported::{Table, Verdict};
 
 use Verdict::{Each, Honoured, NeedsApi, Refuse};
 
+/// `Affinity`. That to other pods is for the scheduler.
+pub static AFFINITY: Table = Table {
+    kind: "Affinity",
+    fields: &[
+        ("nodeAffinity", Each(&NODE_AFFINITY)),
+        ("podAffinity", Honoured),
+        ("podAntiAffinity", Honoured),
+    ],
+};
+
+/// `NodeAffinity`.
+pub static NODE_AFFINITY: Table = Table {
+    kind: "NodeAffinity",
+    fields: &[
+        ("preferredDuringSchedulingIgnoredDuringExecution", Honoured),
+        ("requiredDuringSchedulingIgnoredDuringExecution", Each(&NODE_SELECTOR)),
+    ],
+};
+
+/// `NodeSelector`.
+pub static NODE_SELECTOR: Table =
+    Table { kind: "NodeSelector", fields: &[("nodeSelectorTerms", Each(&NODE_SELECTOR_TERM))] };
+
+/// `NodeSelectorTerm`.
+pub static NODE_SELECTOR_TERM: Table = Table {
+    kind: "NodeSelectorTerm",
+    fields: &[
+        ("matchExpressions", Each(&NODE_SELECTOR_REQUIREMENT)),
+        ("matchFields", Each(&NODE_SELECTOR_REQUIREMENT)),
+    ],
+};
+
+/// `NodeSelectorRequirement`.
+pub static NODE_SELECTOR_REQUIREMENT: Table = Table {
+    kind: "NodeSelectorRequirement",
+    fields: &[("key", Honoured), ("operator", Honoured), ("values", Honoured)],
+};
+
 /// `PodDNSConfig`.
 pub static DNS_CONFIG: Table = Table {
     kind: "PodDNSConfig",
