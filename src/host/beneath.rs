@@ -15,9 +15,11 @@ use std::{
 };
 
 use nix::{
+    dir::Dir,
     errno::Errno,
     fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2},
     sys::stat::{Mode, fchmod, fstat, mkdirat},
+    unistd::geteuid,
 };
 
 /// How often a resolution is tried anew that a rename elsewhere disturbed.
@@ -25,6 +27,8 @@ const TRIES: usize = 64;
 /// A folder that is only referred to.
 const REFERENCE: OFlag = OFlag::O_PATH.union(OFlag::O_CLOEXEC);
 const FOLDER: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+/// How a new folder is made, before it gets its mode.
+const NEW: Mode = Mode::S_IRWXU;
 /// What a new folder may take over of the mode of the volume's own: not the sticky bit, which concerns
 /// that folder's entries.
 const INHERITED: u32 = 0o2777;
@@ -55,11 +59,10 @@ pub fn make_beneath(folder: &Path, path: &Path) -> io::Result<OwnedFd> {
     let mode = Mode::from_bits_truncate(fstat(&top)?.st_mode & INHERITED);
     let (mut at, missing) = deepest(&top, folder, &path)?;
     for name in missing {
-        match mkdirat(&at, &name, Mode::S_IRWXU) {
+        match mkdirat(&at, &name, NEW) {
             Ok(()) => {
                 at = step(at.as_fd(), &name)?;
-                // Not left to the umask.
-                fchmod(&at, mode)?;
+                settle(&at, mode)?;
             }
             // Somebody else made it meanwhile: it is a folder, or in the way.
             Err(Errno::EEXIST) => match step(at.as_fd(), &name) {
@@ -95,6 +98,33 @@ fn deepest(top: &OwnedFd, folder: &Path, path: &Path) -> io::Result<(OwnedFd, Ve
     }
 }
 
+/// Gives a new folder its mode, which is not left to the umask. By its name it was opened after it was made:
+/// what is open may be another, put in its place. Nothing but an empty folder as they are made here gets
+/// a mode.
+fn settle(made: &OwnedFd, mode: Mode) -> io::Result<()> {
+    let found = fstat(made)?;
+    // On some file systems the mode is everybody's and cannot be set.
+    if found.st_mode & 0o7777 == mode.bits() {
+        return Ok(());
+    }
+    let as_made = found.st_uid == geteuid().as_raw() && found.st_mode & 0o5777 == NEW.bits();
+    if !as_made || !is_empty(made)? {
+        let message = "the folder that was made was exchanged for another at once";
+        return Err(io::Error::new(io::ErrorKind::ResourceBusy, message));
+    }
+    Ok(fchmod(made, mode)?)
+}
+
+fn is_empty(folder: &OwnedFd) -> io::Result<bool> {
+    let entries = Dir::openat(folder, c".", FOLDER | OFlag::O_RDONLY, Mode::empty())?;
+    for entry in entries {
+        if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 fn reversed(mut names: Vec<PathBuf>) -> Vec<PathBuf> {
     names.reverse();
     names
@@ -112,8 +142,8 @@ fn open_below(top: BorrowedFd<'_>, folder: &Path, path: &Path) -> io::Result<Own
     }
     let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS;
     match persistently(|| openat2(top, path, how(REFERENCE, resolve))) {
-        Err(Errno::EXDEV) => {}
-        result => return Ok(result?),
+        Err(error) if error.raw_os_error() == Some(Errno::EXDEV as i32) => {}
+        result => return result,
     }
     // What is found here may be another thing at once: it only says which path without links to try.
     let (Ok(real), whole) = (fs::canonicalize(folder.join(path)), fs::canonicalize(folder)?) else {
@@ -124,18 +154,19 @@ fn open_below(top: BorrowedFd<'_>, folder: &Path, path: &Path) -> io::Result<Own
         return top.try_clone_to_owned();
     }
     let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS;
-    Ok(persistently(|| openat2(top, inner, how(REFERENCE, resolve)))?)
+    persistently(|| openat2(top, inner, how(REFERENCE, resolve)))
 }
 
-/// A path that goes up is refused by the kernel while something is renamed at the same time.
-fn persistently(mut attempt: impl FnMut() -> nix::Result<OwnedFd>) -> nix::Result<OwnedFd> {
-    for _ in 1..TRIES {
+/// A path that goes up is refused by the kernel while something is renamed at the same time. Somebody who
+/// renames without end gets an error for it, not a thread.
+pub(super) fn persistently(mut attempt: impl FnMut() -> nix::Result<OwnedFd>) -> io::Result<OwnedFd> {
+    for _ in 0..TRIES {
         match attempt() {
             Err(Errno::EAGAIN) => {}
-            result => return result,
+            result => return Ok(result?),
         }
     }
-    attempt()
+    Err(io::Error::new(io::ErrorKind::WouldBlock, "something is renamed on the way all the time"))
 }
 
 fn how(flags: OFlag, resolve: ResolveFlag) -> OpenHow {
@@ -250,6 +281,45 @@ mod tests {
         fs::write(&file, "").unwrap();
         assert_eq!(place(&open_beneath(&file, Path::new("")).unwrap()), file);
         assert_eq!(code(make_beneath(&file, Path::new("x"))), Some(Errno::ENOTDIR));
+    }
+
+    #[test]
+    fn only_a_folder_as_it_was_made_gets_a_mode() {
+        let root = tempfile::tempdir().unwrap();
+        let wanted = Mode::from_bits_truncate(0o2777);
+        let with = |name: &str, mode: u32| {
+            let path = root.path().join(name);
+            fs::create_dir(&path).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            path
+        };
+        let after = |path: &Path| {
+            let found = open(path, FOLDER | OFlag::O_RDONLY, Mode::empty()).unwrap();
+            let result = settle(&found, wanted);
+            (result.is_ok(), fs::metadata(path).unwrap().mode() & 0o7777)
+        };
+        assert_eq!(after(&with("new", 0o700)), (true, 0o2777));
+        assert_eq!(after(&with("in-a-group", 0o2700)), (true, 0o2777));
+        assert_eq!(after(&with("already", 0o2777)), (true, 0o2777));
+        assert_eq!(after(&with("other", 0o750)), (false, 0o750));
+        let full = with("full", 0o700);
+        fs::write(full.join("key"), "").unwrap();
+        assert_eq!(after(&full), (false, 0o700));
+        let foreign = with("foreign", 0o700);
+        nix::unistd::chown(&foreign, Some(1234.into()), None).expect("this test needs root");
+        assert_eq!(after(&foreign), (false, 0o700));
+    }
+
+    #[test]
+    fn who_renames_all_the_time_is_given_up() {
+        let mut tries = 0;
+        let result = persistently(|| {
+            tries += 1;
+            Err(Errno::EAGAIN)
+        });
+        assert_eq!((result.unwrap_err().kind(), tries), (io::ErrorKind::WouldBlock, TRIES));
+        let result = persistently(|| Err(Errno::ELOOP));
+        assert_eq!(code(result), Some(Errno::ELOOP));
     }
 
     #[test]

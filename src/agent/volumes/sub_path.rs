@@ -38,9 +38,7 @@ pub(super) fn bind(
     let is_folder =
         SFlag::from_bits_truncate(fstat(&source)?.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFDIR;
     // Mounts may lie upon one another, of agents that were killed in between.
-    while !mounts::at(mountinfo, place)?.is_empty() {
-        mounts::unmount_with_all_below(mountinfo, place)?;
-    }
+    mounts::unmount_every(mountinfo, place)?;
     if let Some(parent) = place.parent() {
         make_agent_dir(parent)?;
     }
