@@ -178,11 +178,10 @@ fn is_as_wanted(folder: &Path, files: &BTreeMap<PathBuf, &NewFile>) -> Result<bo
 /// What cannot be read is not the same.
 fn is_same(folder: &Path, path: &Path, wanted: &NewFile) -> bool {
     let Ok(file) = open_below(folder, path, Links::Refused) else { return false };
-    // Who the volume was given to may have been given more than was asked for.
-    let fits = |mode: u32| [0, 0o440, 0o660].iter().any(|more| mode & 0o7777 == wanted.mode | more);
-    let mode = file.metadata().map(|metadata| metadata.permissions().mode());
+    let mode = file.metadata().map(|metadata| metadata.permissions().mode() & 0o7777);
     let limit = u64::try_from(wanted.content.len()).unwrap_or(u64::MAX - 1);
-    mode.is_ok_and(fits) && read_whole(&file, limit).is_ok_and(|content| content == wanted.content)
+    mode.is_ok_and(|mode| mode == wanted.mode)
+        && read_whole(&file, limit).is_ok_and(|content| content == wanted.content)
 }
 
 fn new_folder(folder: &Path) -> Result<PathBuf, AtomicDirError> {

@@ -19,7 +19,7 @@ use crate::{
     },
     policy::{
         container_config::{ContainerInput, ImageFacts, container_config},
-        env::{ConfigError, EnvFiles, environment},
+        env::{ConfigError, EnvFiles, EnvInput, environment},
         pod_actions::StartContainer,
     },
 };
@@ -61,7 +61,7 @@ impl PodWorker {
         let image = self.ensure_image(&image, policy, sandbox).await?;
         let images = self.ensure_volume_images(pod, container, sandbox).await?;
         let pod_ips = self.pod_ips(pod);
-        let files = self.env_files(pod, container).await?;
+        let variables = self.environment(pod, container, &pod_ips).await?;
         let env = Arc::clone(&self.env);
         let input = ContainerInput {
             pod,
@@ -69,12 +69,11 @@ impl PodWorker {
             start,
             image: &image,
             mounts: &Vec::new(),
-            pod_ips: &pod_ips,
-            files: &files,
+            env: &variables,
             user_namespace: self.user_namespace,
             node: &env.node,
         };
-        let mut mounts = self.mounts(pod, &input, images).await?;
+        let mut mounts = self.mounts(pod, container, Arc::clone(&variables), images).await?;
         mounts.extend(self.hosts_mount(pod, container, &pod_ips).await?);
         mounts.extend(self.termination_mount(container, start).await);
         if let Some(ids) = self.user_namespace {
@@ -92,15 +91,33 @@ impl PodWorker {
         })
     }
 
-    /// The files that the container's variables come from.
-    async fn env_files(&self, pod: &Arc<Pod>, container: &Container) -> Result<EnvFiles, StepError> {
-        if env_files::named(container).next().is_none() {
-            return Ok(EnvFiles::new());
+    /// The container's environment. It may take files and may be large, so it is put together beside the
+    /// tasks.
+    async fn environment(
+        &self,
+        pod: &Arc<Pod>,
+        container: &Container,
+        pod_ips: &[IpAddr],
+    ) -> Result<Arc<Vec<(String, String)>>, StepError> {
+        if container.env.iter().flatten().next().is_none() {
+            return Ok(Arc::default());
         }
         let (env, pod, container) = (Arc::clone(&self.env), Arc::clone(pod), container.clone());
-        let read = tokio::task::spawn_blocking(move || env_files::read(&pod, &container, &env.paths)).await;
-        let read = read.unwrap_or_else(|error| Err(error.to_string()));
-        read.map_err(|why| StepError::new("CreateContainerConfigError", why))
+        let pod_ips = pod_ips.to_vec();
+        let made = tokio::task::spawn_blocking(move || {
+            let files = if env.node.env_files {
+                env_files::read(&pod, &container, &env.paths)
+                    .map_err(|why| StepError::new("CreateContainerConfigError", why))?
+            } else {
+                // Whatever names one is told so.
+                EnvFiles::new()
+            };
+            let (pod, container, files) = (&*pod, &container, &files);
+            let input = EnvInput { pod, container, pod_ips: &pod_ips, files, node: &env.node };
+            environment(&input).map(Arc::new).map_err(config_error)
+        });
+        made.await
+            .unwrap_or_else(|error| Err(StepError::new("CreateContainerConfigError", error.to_string())))
     }
 
     /// The file for the container's last words. Without one, as on a full disk, the container starts all the
@@ -139,11 +156,11 @@ impl PodWorker {
     async fn mounts(
         &self,
         pod: &Arc<Pod>,
-        input: &ContainerInput<'_>,
+        container: &Container,
+        variables: Arc<Vec<(String, String)>>,
         images: BTreeMap<String, ImageSpec>,
     ) -> Result<Vec<Mount>, StepError> {
-        let variables = environment(input).map_err(config_error)?;
-        let (env, pod, container) = (Arc::clone(&self.env), Arc::clone(pod), input.container.clone());
+        let (env, pod, container) = (Arc::clone(&self.env), Arc::clone(pod), container.clone());
         let seen = self.observation();
         let handler = seen.newest_sandbox().map_or("", |sandbox| &sandbox.runtime_handler);
         let can_recursive_read_only = self.env.health.current().facts(handler).can_recursive_read_only();

@@ -241,6 +241,9 @@ fn one_mount(cx: &MountContext<'_>, index: usize, mount: &VolumeMount) -> Result
         readonly: mount.read_only.unwrap_or(false) || downward::is_downward(volume),
         recursive_read_only: recursive,
         propagation: propagation(mount).into(),
+        // The host's files keep their labels; what is made for the pod gets the container's. Nothing comes of
+        // it where there is no SELinux.
+        selinux_relabel: volume.host_path.is_none(),
         ..Mount::default()
     };
     if let Kind::Image = Kind::of(volume)? {

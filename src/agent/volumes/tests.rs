@@ -116,6 +116,30 @@ fn a_whole_volume_is_mounted_from_where_it_is() {
     assert_eq!(error, "container \"c\" mounts volume \"w\", which the pod does not have");
 }
 
+/// What SELinux makes of it cannot be shown on every machine: this is what the runtime is asked for.
+#[test]
+fn what_is_made_for_the_pod_gets_its_label_and_the_hosts_files_keep_theirs() {
+    for (volume, relabel) in [
+        (json!({"emptyDir": {}}), true),
+        (json!({"emptyDir": {"medium": "Memory"}}), true),
+        (json!({"downwardAPI": {}}), true),
+        (json!({"projected": {}}), true),
+        (json!({"image": {"reference": "localhost/i:1"}}), true),
+        (json!({"hostPath": {"path": "/tmp"}}), false),
+    ] {
+        let case = Case::new(volume.clone());
+        case.set_up();
+        assert_eq!(case.mount(json!({})).unwrap().selinux_relabel, relabel, "{volume}");
+        if volume.get("emptyDir").is_some() {
+            assert!(case.mount(json!({"subPath": "a"})).unwrap().selinux_relabel, "{volume}");
+            case.unmount().unwrap();
+        }
+    }
+    let host = tempfile::tempdir().unwrap();
+    let case = Case::new(json!({"hostPath": {"path": host.path()}}));
+    assert!(!case.mount(json!({"subPath": "a"})).unwrap().selinux_relabel);
+}
+
 #[test]
 fn an_image_is_mounted_by_the_runtime() {
     let case = Case::new(json!({"image": {"reference": "localhost/i:1"}}));
