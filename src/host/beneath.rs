@@ -5,8 +5,9 @@
 //!
 //! Links are followed as long as they stay below the folder, as kubelet does (`subPath` of
 //! pkg/volume/util/subpath). An absolute link leads out of the folder for the kernel; one that in truth
-//! leads into it, as administrators make them in hostPath volumes, is resolved first and then opened
-//! without following any link.
+//! leads into it, as administrators make them in folders of the host, is resolved first and then opened
+//! without following any link. In a folder of a pod's own no link means a path of the host, and none is
+//! looked after there.
 
 use std::{
     fs, io,
@@ -33,14 +34,23 @@ const NEW: Mode = Mode::S_IRWXU;
 /// that folder's entries.
 const INHERITED: u32 = 0o2777;
 
+/// Whose folder it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// The host's: an absolute link is a path of the host.
+    Host,
+    /// A pod's.
+    Pod,
+}
+
 /// Opens what a path below a folder leads to, to be referred to only (`O_PATH`). The empty path is the
 /// folder itself, which may be a file then. Blocks on the file system.
 ///
 /// # Errors
 /// As `openat2`; `EXDEV` for a path that leads out of the folder, `EINVAL` for one that is not relative.
-pub fn open_beneath(folder: &Path, path: &Path) -> io::Result<OwnedFd> {
+pub fn open_beneath(folder: &Path, path: &Path, owner: Owner) -> io::Result<OwnedFd> {
     let top = open(folder, REFERENCE, Mode::empty())?;
-    open_below(top.as_fd(), folder, &relative(path)?)
+    open_below(top.as_fd(), folder, &relative(path)?, owner)
 }
 
 /// The same, and makes the folders on the path that are not there, with the mode of the folder. Blocks on
@@ -49,15 +59,15 @@ pub fn open_beneath(folder: &Path, path: &Path) -> io::Result<OwnedFd> {
 /// # Errors
 /// As [`open_beneath`] and `mkdir`; `EEXIST` if something is there that cannot be opened, e.g. a link to
 /// nothing.
-pub fn make_beneath(folder: &Path, path: &Path) -> io::Result<OwnedFd> {
+pub fn make_beneath(folder: &Path, path: &Path, owner: Owner) -> io::Result<OwnedFd> {
     let top = open(folder, REFERENCE, Mode::empty())?;
     let path = relative(path)?;
-    match open_below(top.as_fd(), folder, &path) {
+    match open_below(top.as_fd(), folder, &path, owner) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         result => return result,
     }
     let mode = Mode::from_bits_truncate(fstat(&top)?.st_mode & INHERITED);
-    let (mut at, missing) = deepest(&top, folder, &path)?;
+    let (mut at, missing) = deepest(&top, folder, &path, owner)?;
     for name in missing {
         match mkdirat(&at, &name, NEW) {
             Ok(()) => {
@@ -77,7 +87,7 @@ pub fn make_beneath(folder: &Path, path: &Path) -> io::Result<OwnedFd> {
 }
 
 /// The longest beginning of the path that is there, opened, and the rest of it.
-fn deepest(top: &OwnedFd, folder: &Path, path: &Path) -> io::Result<(OwnedFd, Vec<PathBuf>)> {
+fn deepest(top: &OwnedFd, folder: &Path, path: &Path, owner: Owner) -> io::Result<(OwnedFd, Vec<PathBuf>)> {
     let mut missing = Vec::new();
     let mut start = path.to_owned();
     loop {
@@ -87,7 +97,7 @@ fn deepest(top: &OwnedFd, folder: &Path, path: &Path) -> io::Result<(OwnedFd, Ve
         };
         missing.push(name);
         start.pop();
-        match open_below(top.as_fd(), folder, &start) {
+        match open_below(top.as_fd(), folder, &start, owner) {
             Ok(found) => {
                 let how = how(FOLDER | OFlag::O_RDONLY, ResolveFlag::RESOLVE_BENEATH);
                 return Ok((openat2(&found, ".", how)?, reversed(missing)));
@@ -136,13 +146,13 @@ fn step(at: BorrowedFd<'_>, name: &Path) -> nix::Result<OwnedFd> {
     openat2(at, name, how(FOLDER | OFlag::O_RDONLY, resolve))
 }
 
-fn open_below(top: BorrowedFd<'_>, folder: &Path, path: &Path) -> io::Result<OwnedFd> {
+fn open_below(top: BorrowedFd<'_>, folder: &Path, path: &Path, owner: Owner) -> io::Result<OwnedFd> {
     if path.as_os_str().is_empty() {
         return top.try_clone_to_owned();
     }
     let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS;
     match persistently(|| openat2(top, path, how(REFERENCE, resolve))) {
-        Err(error) if error.raw_os_error() == Some(Errno::EXDEV as i32) => {}
+        Err(error) if error.raw_os_error() == Some(Errno::EXDEV as i32) && owner == Owner::Host => {}
         result => return result,
     }
     // What is found here may be another thing at once: it only says which path without links to try.
@@ -225,7 +235,7 @@ mod tests {
         symlink("/", volume.join("root")).unwrap();
         symlink("/proc/self/root", volume.join("magic")).unwrap();
         symlink("loop", volume.join("loop")).unwrap();
-        let open = |path: &str| open_beneath(&volume, Path::new(path));
+        let open = |path: &str| open_beneath(&volume, Path::new(path), Owner::Host);
         for (path, found) in [
             ("", ""),
             ("a//./b/", "a/b"),
@@ -251,9 +261,19 @@ mod tests {
             ("/etc", Errno::EINVAL),
         ] {
             assert_eq!(code(open(path)), Some(expected), "{path}");
-            assert_eq!(code(make_beneath(&volume, Path::new(path))).is_some(), path != "absent", "{path}");
+            assert_eq!(
+                code(make_beneath(&volume, Path::new(path), Owner::Host)).is_some(),
+                path != "absent",
+                "{path}"
+            );
         }
         assert_eq!(fs::read_dir(&secret).unwrap().count(), 0);
+        // In a pod's own folder no link is a path of the host.
+        let open = |path: &str| open_beneath(&volume, Path::new(path), Owner::Pod);
+        assert_eq!(place(&open("inside/up").unwrap()), volume.join("a/file"));
+        for path in ["absolute/file", "self", "absolute-out", "out"] {
+            assert_eq!(code(open(path)), Some(Errno::EXDEV), "{path}");
+        }
     }
 
     #[test]
@@ -265,22 +285,28 @@ mod tests {
         fs::set_permissions(&volume, fs::Permissions::from_mode(0o3777)).unwrap();
         symlink("a", volume.join("link")).unwrap();
         symlink("nowhere", volume.join("dangling")).unwrap();
-        let made = make_beneath(&volume, Path::new("x/y/z")).unwrap();
+        let made = make_beneath(&volume, Path::new("x/y/z"), Owner::Host).unwrap();
         assert_eq!(place(&made), volume.join("x/y/z"));
         for folder in ["x", "x/y", "x/y/z"] {
             let metadata = fs::metadata(volume.join(folder)).unwrap();
             assert_eq!((metadata.mode() & 0o7777, metadata.gid()), (0o2777, 1234), "{folder}");
         }
-        assert_eq!(place(&make_beneath(&volume, Path::new("link/n")).unwrap()), volume.join("a/n"));
-        assert_eq!(place(&make_beneath(&volume, Path::new("x/y/z")).unwrap()), volume.join("x/y/z"));
-        assert_eq!(code(make_beneath(&volume, Path::new("dangling"))), Some(Errno::EEXIST));
-        assert_eq!(code(make_beneath(&volume, Path::new("dangling/x"))), Some(Errno::EEXIST));
+        assert_eq!(
+            place(&make_beneath(&volume, Path::new("link/n"), Owner::Host).unwrap()),
+            volume.join("a/n")
+        );
+        assert_eq!(
+            place(&make_beneath(&volume, Path::new("x/y/z"), Owner::Host).unwrap()),
+            volume.join("x/y/z")
+        );
+        assert_eq!(code(make_beneath(&volume, Path::new("dangling"), Owner::Pod)), Some(Errno::EEXIST));
+        assert_eq!(code(make_beneath(&volume, Path::new("dangling/x"), Owner::Host)), Some(Errno::EEXIST));
         assert!(!volume.join("nowhere").exists());
         // A volume may be a file, of which nothing is below.
         let file = root.path().join("file");
         fs::write(&file, "").unwrap();
-        assert_eq!(place(&open_beneath(&file, Path::new("")).unwrap()), file);
-        assert_eq!(code(make_beneath(&file, Path::new("x"))), Some(Errno::ENOTDIR));
+        assert_eq!(place(&open_beneath(&file, Path::new(""), Owner::Host).unwrap()), file);
+        assert_eq!(code(make_beneath(&file, Path::new("x"), Owner::Host)), Some(Errno::ENOTDIR));
     }
 
     #[test]
@@ -352,8 +378,11 @@ mod tests {
             let mut found = Vec::new();
             for round in 0..4_000 {
                 let path = Path::new(if round % 2 == 0 { "at/sub" } else { "at/sub/deep" });
-                let result =
-                    if round % 3 == 0 { make_beneath(&volume, path) } else { open_beneath(&volume, path) };
+                let result = if round % 3 == 0 {
+                    make_beneath(&volume, path, Owner::Host)
+                } else {
+                    open_beneath(&volume, path, Owner::Host)
+                };
                 found.extend(result.ok().map(|file| place(&file)));
             }
             done.store(true, Ordering::Relaxed);
@@ -407,7 +436,7 @@ mod tests {
             let before: Vec<PathBuf> = outside(root.path(), &volume);
             for path in &asked {
                 let path = joined(path);
-                let results = [open_beneath(&volume, &path), make_beneath(&volume, &path)];
+                let results = [open_beneath(&volume, &path, Owner::Host), make_beneath(&volume, &path, Owner::Host)];
                 for file in results.into_iter().flatten() {
                     let place = place(&file);
                     prop_assert!(place.starts_with(&volume), "{} is {}", path.display(), place.display());

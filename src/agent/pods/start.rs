@@ -4,13 +4,13 @@ use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc};
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 
-use super::{failures::StepError, worker::PodWorker};
+use super::{failures::StepError, host_work::unless_stopped, worker::PodWorker};
 use crate::{
     agent::{
         env_files,
         images::{ImageError, PullPolicy},
         logs, termination,
-        volumes::{self, MountContext},
+        volumes::{self, HostParts, MountContext},
     },
     api::{
         ContainerKind, PodExt as _,
@@ -154,12 +154,13 @@ impl PodWorker {
 
     /// Mounts for the container what is to be mounted on the host.
     async fn mounts(
-        &self,
+        &mut self,
         pod: &Arc<Pod>,
         container: &Container,
         variables: Arc<Vec<(String, String)>>,
         images: BTreeMap<String, ImageSpec>,
     ) -> Result<Vec<Mount>, StepError> {
+        let host_parts = self.host_parts(pod, container, &variables).await?;
         let (env, pod, container) = (Arc::clone(&self.env), Arc::clone(pod), container.clone());
         let seen = self.observation();
         let handler = seen.newest_sandbox().map_or("", |sandbox| &sandbox.runtime_handler);
@@ -170,6 +171,7 @@ impl PodWorker {
                 container: &container,
                 env: &variables,
                 images: &images,
+                host_parts: &host_parts,
                 can_recursive_read_only,
                 paths: &env.paths,
                 mountinfo: &env.mountinfo,
@@ -180,6 +182,23 @@ impl PodWorker {
             .unwrap_or_else(|error| Err(StepError::new("CreateContainerConfigError", error.to_string())))
     }
 
+    /// The parts of hostPath volumes that the container mounts.
+    async fn host_parts(
+        &mut self,
+        pod: &Arc<Pod>,
+        container: &Container,
+        variables: &Arc<Vec<(String, String)>>,
+    ) -> Result<HostParts, StepError> {
+        let paths = volumes::host_paths_with_parts(pod, container);
+        if paths.is_empty() {
+            return Ok(HostParts::default());
+        }
+        let (pod, container, variables) = (Arc::clone(pod), container.clone(), Arc::clone(variables));
+        let open = move || volumes::open_host_parts(&pod, &container, &variables);
+        let opened = self.on_host(PodStep::StartingContainer, &paths, open).await?;
+        opened.map_err(|error| StepError::new("CreateContainerConfigError", error.to_string()))
+    }
+
     async fn ensure_image(
         &mut self,
         image: &str,
@@ -187,14 +206,11 @@ impl PodWorker {
         sandbox: &PodSandboxConfig,
     ) -> Result<ImageFacts, StepError> {
         let (env, mailbox, stop) = (Arc::clone(&self.env), Arc::clone(&self.mailbox), self.stop.clone());
-        let ensured = tokio::select! {
-            ensured = env.images.ensure(image, policy, sandbox, || {
-                self.show(PodStep::PullingImage, format!("pull image {image:?}"));
-            }) => ensured,
-            // The pull goes on; nobody waits for it.
-            () = mailbox.stop_told() => return Err(StepError::new("Interrupted", "the pod is to stop")),
-            () = stop.cancelled() => return Err(StepError::new("Interrupted", "the agent is to stop")),
-        };
+        let pull = env.images.ensure(image, policy, sandbox, || {
+            self.show(PodStep::PullingImage, format!("pull image {image:?}"));
+        });
+        // Where the pod is to stop the pull goes on; nobody waits for it.
+        let ensured = unless_stopped(&mailbox, &stop, pull).await?;
         ensured.map_err(|error| StepError {
             retry_after: error.retry_after(),
             hints: image_hints(&error),

@@ -44,6 +44,7 @@ impl Case {
         let node = NodeSettings::default();
         let paths = paths(self.root.path());
         let mountinfo = Path::new(MOUNTINFO);
+        check_host_paths(&self.pod).unwrap();
         set_up(&VolumeContext { pod: &self.pod, paths: &paths, mountinfo, node: &node }).unwrap();
     }
 
@@ -58,10 +59,13 @@ impl Case {
     fn mount(&self, mount: serde_json::Value) -> Result<Mount, VolumeError> {
         let mut all = json!({"name": "v", "mountPath": "/v"});
         all.as_object_mut().unwrap().extend(mount.as_object().unwrap().clone());
-        let container = serde_json::from_value(json!({"name": "c", "volumeMounts": [all]})).unwrap();
+        let container: Container =
+            serde_json::from_value(json!({"name": "c", "volumeMounts": [all]})).unwrap();
         let images =
             BTreeMap::from([("v".to_owned(), ImageSpec { image: "i".into(), ..ImageSpec::default() })]);
+        let host_parts = open_host_parts(&self.pod, &container, &self.env)?;
         let made = mounts(&MountContext {
+            host_parts: &host_parts,
             pod: &self.pod,
             container: &container,
             env: &self.env,

@@ -42,6 +42,10 @@ pub static NOTES: &[(&str, &str)] = &[
         "with `restartPolicy: Always` a sidecar; only a sidecar may have probes and hooks",
     ),
     ("spec.os.name", "`linux` only"),
+    (
+        "spec.securityContext.fsGroupChangePolicy",
+        "no volume that a static pod can have takes notice of it, as with kubelet",
+    ),
     ("spec.terminationGracePeriodSeconds", "30 if not given"),
 ];
 
