@@ -21,3 +21,4 @@ mod probes;
 mod security;
 mod vm;
 mod volumes;
+mod volumes_host;
