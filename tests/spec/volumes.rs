@@ -132,7 +132,9 @@ fn kinds_are_what_they_say(node: &Node, host: &Path) {
 
     // The group has the volumes, also what was made for a subPath, and the process is in it; the host's
     // files are not touched.
-    for (path, mode) in [("/disk", 0o2777), ("/memory", 0o3777), ("/part", 0o2777), ("/expanded", 0o2777)] {
+    let modes =
+        [("/disk", 0o2777), ("/memory", 0o3777), ("/huge", 0o2775), ("/part", 0o2777), ("/expanded", 0o2777)];
+    for (path, mode) in modes {
         assert_eq!(mode_and_group(main, path), (mode, 4321), "{path}");
     }
     let status = fs::read_to_string(format!("/proc/{}/status", main.0)).unwrap();

@@ -98,7 +98,7 @@ impl PodWorker {
         pod: &Arc<Pod>,
         container: &Container,
         pod_ips: &[IpAddr],
-    ) -> Result<Arc<Vec<(String, String)>>, StepError> {
+    ) -> Result<Arc<[(String, String)]>, StepError> {
         if container.env.iter().flatten().next().is_none() {
             return Ok(Arc::default());
         }
@@ -114,7 +114,7 @@ impl PodWorker {
             };
             let (pod, container, files) = (&*pod, &container, &files);
             let input = EnvInput { pod, container, pod_ips: &pod_ips, files, node: &env.node };
-            environment(&input).map(Arc::new).map_err(config_error)
+            environment(&input).map(Arc::from).map_err(config_error)
         });
         made.await
             .unwrap_or_else(|error| Err(StepError::new("CreateContainerConfigError", error.to_string())))
@@ -157,7 +157,7 @@ impl PodWorker {
         &mut self,
         pod: &Arc<Pod>,
         container: &Container,
-        variables: Arc<Vec<(String, String)>>,
+        variables: Arc<[(String, String)]>,
         images: BTreeMap<String, ImageSpec>,
     ) -> Result<Vec<Mount>, StepError> {
         let host_parts = self.host_parts(pod, container, &variables).await?;
@@ -187,7 +187,7 @@ impl PodWorker {
         &mut self,
         pod: &Arc<Pod>,
         container: &Container,
-        variables: &Arc<Vec<(String, String)>>,
+        variables: &Arc<[(String, String)]>,
     ) -> Result<HostParts, StepError> {
         let paths = volumes::host_paths_with_parts(pod, container);
         if paths.is_empty() {
