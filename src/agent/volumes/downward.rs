@@ -80,9 +80,9 @@ pub(super) fn set_up(
     let give = |folder: &Path| group.map_or(Ok(()), |gid| give_to_group(folder, gid, GroupMay::Read));
     let more = group.map_or(0, |_| GroupMay::Read.mode());
     let files = files(pod, volume, node).map_err(|error| content(error.message))?;
-    let files = files
-        .into_iter()
-        .map(|(path, file)| (path, NewFile { content: file.content.into_bytes(), mode: file.mode | more }));
+    let files = files.into_iter().map(|(path, file)| {
+        (path, NewFile { content: file.content.into_bytes(), mode: file.mode | more, group })
+    });
     let made = make_folder(&at).and_then(|found| match group {
         // New, or of another group before.
         Some(gid) if found != gid => give(&at),
@@ -190,6 +190,10 @@ mod tests {
         pod.spec.as_mut().unwrap().security_context.as_mut().unwrap().fs_group = Some(4322);
         write(&pod).unwrap();
         assert_eq!((data(), group(""), group("d/cpu")), (given, 4322, 4322));
+        // An agent was killed when it had given away the folder alone.
+        nix::unistd::chown(&at.join("d/cpu"), None, Some(4321.into())).unwrap();
+        write(&pod).unwrap();
+        assert_eq!((group(""), group("d/cpu")), (4322, 4322));
         // Nobody's again: what a group could read is root's alone.
         pod.spec.as_mut().unwrap().security_context = None;
         write(&pod).unwrap();
