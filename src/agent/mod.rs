@@ -42,6 +42,7 @@ use self::{
     pods::{
         admission::Admitted,
         env::{POD_RECORD, PodEnv, PodRecord, PodRecords},
+        host_work::HostWork,
         paths::NodePaths,
         userns::UserNamespaces,
     },
@@ -202,6 +203,7 @@ impl Parts {
             runtime_classes: RuntimeClasses::new(config.runtime_class_path.clone()),
             admitted: Admitted::default(),
             user_namespaces: UserNamespaces::of_node(Path::new("/etc"), config.ids_per_pod),
+            host_work: HostWork::default(),
             probes,
             backoff: RestartBackoff::with_max(config.max_container_restart_period),
             board: board::Board::default(),

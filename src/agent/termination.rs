@@ -59,6 +59,8 @@ pub fn set_up(paths: &NodePaths, uid: &PodUid, container: &Container, attempt: u
         // A relative path is taken from the container's root.
         container_path: if path.starts_with('/') { path.to_owned() } else { format!("/{path}") },
         host_path: host_path.to_string_lossy().into_owned(),
+        // Nothing comes of it where there is no SELinux.
+        selinux_relabel: true,
         ..Mount::default()
     })
 }
@@ -178,6 +180,7 @@ mod tests {
         let mount = set_up(&paths, &"u".into(), &container, 3).unwrap();
         assert_eq!(Path::new(&mount.host_path), root.path().join("pods/u/containers/c/00000003"));
         assert_eq!((mount.container_path.as_str(), mount.readonly), ("/dev/termination-log", false));
+        assert!(mount.selinux_relabel, "a container under SELinux could not write it");
         let mode = fs::metadata(&mount.host_path).unwrap().permissions().mode();
         assert_eq!(mode & 0o7777, 0o666);
         fs::write(&mount.host_path, "of a start that failed").unwrap();

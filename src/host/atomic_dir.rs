@@ -17,7 +17,7 @@ use std::{
     ffi::OsStr,
     fs,
     io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, symlink},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, symlink},
     path::{Component, Path, PathBuf},
 };
 
@@ -43,6 +43,8 @@ pub struct NewFile {
     pub content: Vec<u8>,
     /// Its permissions, whatever the umask.
     pub mode: u32,
+    /// The group that it is given to by whoever writes it; `None` for any.
+    pub group: Option<u32>,
 }
 
 /// Why the files could not be written.
@@ -178,11 +180,12 @@ fn is_as_wanted(folder: &Path, files: &BTreeMap<PathBuf, &NewFile>) -> Result<bo
 /// What cannot be read is not the same.
 fn is_same(folder: &Path, path: &Path, wanted: &NewFile) -> bool {
     let Ok(file) = open_below(folder, path, Links::Refused) else { return false };
-    // Who the volume was given to may have been given more than was asked for.
-    let fits = |mode: u32| [0, 0o440, 0o660].iter().any(|more| mode & 0o7777 == wanted.mode | more);
-    let mode = file.metadata().map(|metadata| metadata.permissions().mode());
+    let fits = |found: &fs::Metadata| {
+        found.mode() & 0o7777 == wanted.mode && wanted.group.is_none_or(|group| found.gid() == group)
+    };
     let limit = u64::try_from(wanted.content.len()).unwrap_or(u64::MAX - 1);
-    mode.is_ok_and(fits) && read_whole(&file, limit).is_ok_and(|content| content == wanted.content)
+    file.metadata().is_ok_and(|found| fits(&found))
+        && read_whole(&file, limit).is_ok_and(|content| content == wanted.content)
 }
 
 fn new_folder(folder: &Path) -> Result<PathBuf, AtomicDirError> {

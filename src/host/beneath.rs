@@ -5,8 +5,9 @@
 //!
 //! Links are followed as long as they stay below the folder, as kubelet does (`subPath` of
 //! pkg/volume/util/subpath). An absolute link leads out of the folder for the kernel; one that in truth
-//! leads into it, as administrators make them in hostPath volumes, is resolved first and then opened
-//! without following any link.
+//! leads into it, as administrators make them in folders of the host, is resolved first and then opened
+//! without following any link. In a folder of a pod's own no link means a path of the host, and none is
+//! looked after there.
 
 use std::{
     fs, io,
@@ -15,9 +16,11 @@ use std::{
 };
 
 use nix::{
+    dir::Dir,
     errno::Errno,
     fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2},
     sys::stat::{Mode, fchmod, fstat, mkdirat},
+    unistd::geteuid,
 };
 
 /// How often a resolution is tried anew that a rename elsewhere disturbed.
@@ -25,18 +28,29 @@ const TRIES: usize = 64;
 /// A folder that is only referred to.
 const REFERENCE: OFlag = OFlag::O_PATH.union(OFlag::O_CLOEXEC);
 const FOLDER: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+/// How a new folder is made, before it gets its mode.
+const NEW: Mode = Mode::S_IRWXU;
 /// What a new folder may take over of the mode of the volume's own: not the sticky bit, which concerns
 /// that folder's entries.
 const INHERITED: u32 = 0o2777;
+
+/// Whose folder it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// The host's: an absolute link is a path of the host.
+    Host,
+    /// A pod's.
+    Pod,
+}
 
 /// Opens what a path below a folder leads to, to be referred to only (`O_PATH`). The empty path is the
 /// folder itself, which may be a file then. Blocks on the file system.
 ///
 /// # Errors
 /// As `openat2`; `EXDEV` for a path that leads out of the folder, `EINVAL` for one that is not relative.
-pub fn open_beneath(folder: &Path, path: &Path) -> io::Result<OwnedFd> {
+pub fn open_beneath(folder: &Path, path: &Path, owner: Owner) -> io::Result<OwnedFd> {
     let top = open(folder, REFERENCE, Mode::empty())?;
-    open_below(top.as_fd(), folder, &relative(path)?)
+    open_below(top.as_fd(), folder, &relative(path)?, owner)
 }
 
 /// The same, and makes the folders on the path that are not there, with the mode of the folder. Blocks on
@@ -45,21 +59,20 @@ pub fn open_beneath(folder: &Path, path: &Path) -> io::Result<OwnedFd> {
 /// # Errors
 /// As [`open_beneath`] and `mkdir`; `EEXIST` if something is there that cannot be opened, e.g. a link to
 /// nothing.
-pub fn make_beneath(folder: &Path, path: &Path) -> io::Result<OwnedFd> {
+pub fn make_beneath(folder: &Path, path: &Path, owner: Owner) -> io::Result<OwnedFd> {
     let top = open(folder, REFERENCE, Mode::empty())?;
     let path = relative(path)?;
-    match open_below(top.as_fd(), folder, &path) {
+    match open_below(top.as_fd(), folder, &path, owner) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         result => return result,
     }
     let mode = Mode::from_bits_truncate(fstat(&top)?.st_mode & INHERITED);
-    let (mut at, missing) = deepest(&top, folder, &path)?;
+    let (mut at, missing) = deepest(&top, folder, &path, owner)?;
     for name in missing {
-        match mkdirat(&at, &name, Mode::S_IRWXU) {
+        match mkdirat(&at, &name, NEW) {
             Ok(()) => {
                 at = step(at.as_fd(), &name)?;
-                // Not left to the umask.
-                fchmod(&at, mode)?;
+                settle(&at, mode)?;
             }
             // Somebody else made it meanwhile: it is a folder, or in the way.
             Err(Errno::EEXIST) => match step(at.as_fd(), &name) {
@@ -74,7 +87,7 @@ pub fn make_beneath(folder: &Path, path: &Path) -> io::Result<OwnedFd> {
 }
 
 /// The longest beginning of the path that is there, opened, and the rest of it.
-fn deepest(top: &OwnedFd, folder: &Path, path: &Path) -> io::Result<(OwnedFd, Vec<PathBuf>)> {
+fn deepest(top: &OwnedFd, folder: &Path, path: &Path, owner: Owner) -> io::Result<(OwnedFd, Vec<PathBuf>)> {
     let mut missing = Vec::new();
     let mut start = path.to_owned();
     loop {
@@ -84,7 +97,7 @@ fn deepest(top: &OwnedFd, folder: &Path, path: &Path) -> io::Result<(OwnedFd, Ve
         };
         missing.push(name);
         start.pop();
-        match open_below(top.as_fd(), folder, &start) {
+        match open_below(top.as_fd(), folder, &start, owner) {
             Ok(found) => {
                 let how = how(FOLDER | OFlag::O_RDONLY, ResolveFlag::RESOLVE_BENEATH);
                 return Ok((openat2(&found, ".", how)?, reversed(missing)));
@@ -93,6 +106,33 @@ fn deepest(top: &OwnedFd, folder: &Path, path: &Path) -> io::Result<(OwnedFd, Ve
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Gives a new folder its mode, which is not left to the umask. By its name it was opened after it was made:
+/// what is open may be another, put in its place. Nothing but an empty folder as they are made here gets
+/// a mode.
+fn settle(made: &OwnedFd, mode: Mode) -> io::Result<()> {
+    let found = fstat(made)?;
+    // On some file systems the mode is everybody's and cannot be set.
+    if found.st_mode & 0o7777 == mode.bits() {
+        return Ok(());
+    }
+    let as_made = found.st_uid == geteuid().as_raw() && found.st_mode & 0o5777 == NEW.bits();
+    if !as_made || !is_empty(made)? {
+        let message = "the folder that was made was exchanged for another at once";
+        return Err(io::Error::new(io::ErrorKind::ResourceBusy, message));
+    }
+    Ok(fchmod(made, mode)?)
+}
+
+fn is_empty(folder: &OwnedFd) -> io::Result<bool> {
+    let entries = Dir::openat(folder, c".", FOLDER | OFlag::O_RDONLY, Mode::empty())?;
+    for entry in entries {
+        if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn reversed(mut names: Vec<PathBuf>) -> Vec<PathBuf> {
@@ -106,14 +146,14 @@ fn step(at: BorrowedFd<'_>, name: &Path) -> nix::Result<OwnedFd> {
     openat2(at, name, how(FOLDER | OFlag::O_RDONLY, resolve))
 }
 
-fn open_below(top: BorrowedFd<'_>, folder: &Path, path: &Path) -> io::Result<OwnedFd> {
+fn open_below(top: BorrowedFd<'_>, folder: &Path, path: &Path, owner: Owner) -> io::Result<OwnedFd> {
     if path.as_os_str().is_empty() {
         return top.try_clone_to_owned();
     }
     let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS;
     match persistently(|| openat2(top, path, how(REFERENCE, resolve))) {
-        Err(Errno::EXDEV) => {}
-        result => return Ok(result?),
+        Err(error) if error.raw_os_error() == Some(Errno::EXDEV as i32) && owner == Owner::Host => {}
+        result => return result,
     }
     // What is found here may be another thing at once: it only says which path without links to try.
     let (Ok(real), whole) = (fs::canonicalize(folder.join(path)), fs::canonicalize(folder)?) else {
@@ -124,18 +164,19 @@ fn open_below(top: BorrowedFd<'_>, folder: &Path, path: &Path) -> io::Result<Own
         return top.try_clone_to_owned();
     }
     let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS;
-    Ok(persistently(|| openat2(top, inner, how(REFERENCE, resolve)))?)
+    persistently(|| openat2(top, inner, how(REFERENCE, resolve)))
 }
 
-/// A path that goes up is refused by the kernel while something is renamed at the same time.
-fn persistently(mut attempt: impl FnMut() -> nix::Result<OwnedFd>) -> nix::Result<OwnedFd> {
-    for _ in 1..TRIES {
+/// A path that goes up is refused by the kernel while something is renamed at the same time. Somebody who
+/// renames without end gets an error for it, not a thread.
+pub(super) fn persistently(mut attempt: impl FnMut() -> nix::Result<OwnedFd>) -> io::Result<OwnedFd> {
+    for _ in 0..TRIES {
         match attempt() {
             Err(Errno::EAGAIN) => {}
-            result => return result,
+            result => return Ok(result?),
         }
     }
-    attempt()
+    Err(io::Error::new(io::ErrorKind::WouldBlock, "something is renamed on the way all the time"))
 }
 
 fn how(flags: OFlag, resolve: ResolveFlag) -> OpenHow {
@@ -194,7 +235,7 @@ mod tests {
         symlink("/", volume.join("root")).unwrap();
         symlink("/proc/self/root", volume.join("magic")).unwrap();
         symlink("loop", volume.join("loop")).unwrap();
-        let open = |path: &str| open_beneath(&volume, Path::new(path));
+        let open = |path: &str| open_beneath(&volume, Path::new(path), Owner::Host);
         for (path, found) in [
             ("", ""),
             ("a//./b/", "a/b"),
@@ -220,9 +261,19 @@ mod tests {
             ("/etc", Errno::EINVAL),
         ] {
             assert_eq!(code(open(path)), Some(expected), "{path}");
-            assert_eq!(code(make_beneath(&volume, Path::new(path))).is_some(), path != "absent", "{path}");
+            assert_eq!(
+                code(make_beneath(&volume, Path::new(path), Owner::Host)).is_some(),
+                path != "absent",
+                "{path}"
+            );
         }
         assert_eq!(fs::read_dir(&secret).unwrap().count(), 0);
+        // In a pod's own folder no link is a path of the host.
+        let open = |path: &str| open_beneath(&volume, Path::new(path), Owner::Pod);
+        assert_eq!(place(&open("inside/up").unwrap()), volume.join("a/file"));
+        for path in ["absolute/file", "self", "absolute-out", "out"] {
+            assert_eq!(code(open(path)), Some(Errno::EXDEV), "{path}");
+        }
     }
 
     #[test]
@@ -234,22 +285,67 @@ mod tests {
         fs::set_permissions(&volume, fs::Permissions::from_mode(0o3777)).unwrap();
         symlink("a", volume.join("link")).unwrap();
         symlink("nowhere", volume.join("dangling")).unwrap();
-        let made = make_beneath(&volume, Path::new("x/y/z")).unwrap();
+        let made = make_beneath(&volume, Path::new("x/y/z"), Owner::Host).unwrap();
         assert_eq!(place(&made), volume.join("x/y/z"));
         for folder in ["x", "x/y", "x/y/z"] {
             let metadata = fs::metadata(volume.join(folder)).unwrap();
             assert_eq!((metadata.mode() & 0o7777, metadata.gid()), (0o2777, 1234), "{folder}");
         }
-        assert_eq!(place(&make_beneath(&volume, Path::new("link/n")).unwrap()), volume.join("a/n"));
-        assert_eq!(place(&make_beneath(&volume, Path::new("x/y/z")).unwrap()), volume.join("x/y/z"));
-        assert_eq!(code(make_beneath(&volume, Path::new("dangling"))), Some(Errno::EEXIST));
-        assert_eq!(code(make_beneath(&volume, Path::new("dangling/x"))), Some(Errno::EEXIST));
+        assert_eq!(
+            place(&make_beneath(&volume, Path::new("link/n"), Owner::Host).unwrap()),
+            volume.join("a/n")
+        );
+        assert_eq!(
+            place(&make_beneath(&volume, Path::new("x/y/z"), Owner::Host).unwrap()),
+            volume.join("x/y/z")
+        );
+        assert_eq!(code(make_beneath(&volume, Path::new("dangling"), Owner::Pod)), Some(Errno::EEXIST));
+        assert_eq!(code(make_beneath(&volume, Path::new("dangling/x"), Owner::Host)), Some(Errno::EEXIST));
         assert!(!volume.join("nowhere").exists());
         // A volume may be a file, of which nothing is below.
         let file = root.path().join("file");
         fs::write(&file, "").unwrap();
-        assert_eq!(place(&open_beneath(&file, Path::new("")).unwrap()), file);
-        assert_eq!(code(make_beneath(&file, Path::new("x"))), Some(Errno::ENOTDIR));
+        assert_eq!(place(&open_beneath(&file, Path::new(""), Owner::Host).unwrap()), file);
+        assert_eq!(code(make_beneath(&file, Path::new("x"), Owner::Host)), Some(Errno::ENOTDIR));
+    }
+
+    #[test]
+    fn only_a_folder_as_it_was_made_gets_a_mode() {
+        let root = tempfile::tempdir().unwrap();
+        let wanted = Mode::from_bits_truncate(0o2777);
+        let with = |name: &str, mode: u32| {
+            let path = root.path().join(name);
+            fs::create_dir(&path).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            path
+        };
+        let after = |path: &Path| {
+            let found = open(path, FOLDER | OFlag::O_RDONLY, Mode::empty()).unwrap();
+            let result = settle(&found, wanted);
+            (result.is_ok(), fs::metadata(path).unwrap().mode() & 0o7777)
+        };
+        assert_eq!(after(&with("new", 0o700)), (true, 0o2777));
+        assert_eq!(after(&with("in-a-group", 0o2700)), (true, 0o2777));
+        assert_eq!(after(&with("already", 0o2777)), (true, 0o2777));
+        assert_eq!(after(&with("other", 0o750)), (false, 0o750));
+        let full = with("full", 0o700);
+        fs::write(full.join("key"), "").unwrap();
+        assert_eq!(after(&full), (false, 0o700));
+        let foreign = with("foreign", 0o700);
+        nix::unistd::chown(&foreign, Some(1234.into()), None).expect("this test needs root");
+        assert_eq!(after(&foreign), (false, 0o700));
+    }
+
+    #[test]
+    fn who_renames_all_the_time_is_given_up() {
+        let mut tries = 0;
+        let result = persistently(|| {
+            tries += 1;
+            Err(Errno::EAGAIN)
+        });
+        assert_eq!((result.unwrap_err().kind(), tries), (io::ErrorKind::WouldBlock, TRIES));
+        let result = persistently(|| Err(Errno::ELOOP));
+        assert_eq!(code(result), Some(Errno::ELOOP));
     }
 
     #[test]
@@ -282,8 +378,11 @@ mod tests {
             let mut found = Vec::new();
             for round in 0..4_000 {
                 let path = Path::new(if round % 2 == 0 { "at/sub" } else { "at/sub/deep" });
-                let result =
-                    if round % 3 == 0 { make_beneath(&volume, path) } else { open_beneath(&volume, path) };
+                let result = if round % 3 == 0 {
+                    make_beneath(&volume, path, Owner::Host)
+                } else {
+                    open_beneath(&volume, path, Owner::Host)
+                };
                 found.extend(result.ok().map(|file| place(&file)));
             }
             done.store(true, Ordering::Relaxed);
@@ -337,7 +436,7 @@ mod tests {
             let before: Vec<PathBuf> = outside(root.path(), &volume);
             for path in &asked {
                 let path = joined(path);
-                let results = [open_beneath(&volume, &path), make_beneath(&volume, &path)];
+                let results = [open_beneath(&volume, &path, Owner::Host), make_beneath(&volume, &path, Owner::Host)];
                 for file in results.into_iter().flatten() {
                     let place = place(&file);
                     prop_assert!(place.starts_with(&volume), "{} is {}", path.display(), place.display());

@@ -15,6 +15,8 @@ use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
 };
 
+const HIDDEN: &str = "something else is mounted over a folder that holds it";
+
 /// A mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountInfo {
@@ -136,6 +138,25 @@ pub fn unmount_with_all_below(mountinfo: &Path, folder: &Path) -> io::Result<()>
     points.iter().try_for_each(|point| unmount(point))
 }
 
+/// Unmounts all that is mounted at a folder or file, also mounts that lie upon one another, with all below.
+///
+/// # Errors
+/// As [`unmount_with_all_below`]; `ResourceBusy` where mounts stay that are listed there and cannot be
+/// reached: hidden by one that was made over a folder on the way.
+pub fn unmount_every(mountinfo: &Path, folder: &Path) -> io::Result<()> {
+    let mut listed = at(mountinfo, folder)?.len();
+    while listed > 0 {
+        unmount_with_all_below(mountinfo, folder)?;
+        let left = at(mountinfo, folder)?.len();
+        if left >= listed {
+            let message = format!("{} is mounted and cannot be unmounted: {HIDDEN}", folder.display());
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, message));
+        }
+        listed = left;
+    }
+    Ok(())
+}
+
 /// Unmounts the top mount of a mount point.
 ///
 /// # Errors
@@ -235,6 +256,28 @@ mod tests {
         unmount_with_all_below(info, &path("shared")).unwrap();
         assert_eq!((points("shared"), points("bound")), (0, 0));
         assert_eq!(at(info, &path("bound")).unwrap(), []);
+    }
+
+    #[test]
+    fn a_hidden_mount_is_an_error_and_no_endless_work() {
+        let info = Path::new("/proc/self/mountinfo");
+        let root = tempfile::tempdir().unwrap();
+        let place = root.path().join("over/place");
+        fs::create_dir_all(&place).unwrap();
+        for _ in 0..3 {
+            mount_tmpfs(&place, 1 << 20).expect("this test mounts, and needs root");
+        }
+        unmount_every(info, &place).unwrap();
+        assert_eq!(at(info, &place).unwrap(), []);
+        mount_tmpfs(&place, 1 << 20).unwrap();
+        mount_tmpfs(&root.path().join("over"), 1 << 20).unwrap();
+        fs::create_dir(&place).unwrap();
+        let hidden = unmount_every(info, &place);
+        unmount(&root.path().join("over")).unwrap();
+        let error = hidden.unwrap_err().to_string();
+        assert!(error.contains("over/place") && error.contains("mounted over"), "{error}");
+        unmount_every(info, &place).unwrap();
+        assert_eq!(at(info, &place).unwrap(), []);
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! Giving a volume to a group (`fsGroup`): every file and folder gets the group and its rights, as kubelet
-//! does it (pkg/volume/volume_linux.go).
+//! does it (pkg/volume/volume_linux.go). In a volume that is written by the agent alone these are to read.
 //!
 //! Containers may write to the volume meanwhile. So nothing is done by path: each entry is opened without
 //! following a link, and what is open is changed. Other file systems mounted below are not the volume's and
@@ -22,21 +22,40 @@ use nix::{
 
 /// Each level on the way down holds an open folder. Nobody nests deeper by intent.
 const MAX_DEPTH: usize = 256;
-/// What the group may do with any file, and with a folder besides.
-const FILE: Mode = Mode::from_bits_truncate(0o660);
-const FOLDER: Mode = Mode::from_bits_truncate(0o2770);
+/// What a folder has besides the rights of a file: the group may enter it, and what is made there is the
+/// group's.
+const FOLDER: u32 = 0o2110;
 
-/// Gives a folder and all below it to a group, which may read and write it from then on; what is made
-/// there later belongs to the group as well. Blocks on the file system.
+/// What a group may do with a volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GroupMay {
+    /// Its content is not the containers' to change.
+    Read,
+    /// All.
+    Write,
+}
+
+impl GroupMay {
+    /// The bits of a file's mode that give this to the group; the owner has the same.
+    pub fn mode(self) -> u32 {
+        match self {
+            Self::Read => 0o440,
+            Self::Write => 0o660,
+        }
+    }
+}
+
+/// Gives a folder and all below it to a group with these rights; what is made there later belongs to the
+/// group as well. Rights that were there stay. Blocks on the file system.
 ///
 /// # Errors
 /// As `chown` and `chmod`; what vanishes meanwhile is no error. More than 256 levels of folders are
 /// refused.
-pub fn give_to_group(folder: &Path, gid: u32) -> io::Result<()> {
+pub fn give_to_group(folder: &Path, gid: u32, may: GroupMay) -> io::Result<()> {
     let gid = Gid::from_raw(gid);
     let top = open(folder, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())?;
     let mut levels: Vec<(OwnedFd, OwningIter)> = Vec::new();
-    if let Some(level) = give(&top, gid)? {
+    if let Some(level) = give(&top, gid, may)? {
         levels.push(level);
     }
     while let Some((at, entries)) = levels.last_mut() {
@@ -50,7 +69,7 @@ pub fn give_to_group(folder: &Path, gid: u32) -> io::Result<()> {
             continue;
         }
         let Some(file) = reference(at, name)? else { continue };
-        if let Some(level) = give(&file, gid)? {
+        if let Some(level) = give(&file, gid, may)? {
             if levels.len() == MAX_DEPTH {
                 let message = format!("folders are nested more than {MAX_DEPTH} deep");
                 return Err(io::Error::new(io::ErrorKind::InvalidData, message));
@@ -74,7 +93,7 @@ fn reference(at: &OwnedFd, name: &CStr) -> io::Result<Option<OwnedFd>> {
 }
 
 /// Gives one entry to the group. A folder comes back opened, with its entries.
-fn give(file: &OwnedFd, gid: Gid) -> io::Result<Option<(OwnedFd, OwningIter)>> {
+fn give(file: &OwnedFd, gid: Gid, may: GroupMay) -> io::Result<Option<(OwnedFd, OwningIter)>> {
     let stat = fstat(file)?;
     fchownat(file, c"", None, Some(gid), AtFlags::AT_EMPTY_PATH)?;
     let kind = SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits());
@@ -84,7 +103,8 @@ fn give(file: &OwnedFd, gid: Gid) -> io::Result<Option<(OwnedFd, OwningIter)>> {
     }
     let folder = kind == SFlag::S_IFDIR;
     // With the bits that it had before: a change of owner takes some away.
-    let mode = Mode::from_bits_truncate(stat.st_mode) | if folder { FOLDER } else { FILE };
+    let more = may.mode() | if folder { FOLDER } else { 0 };
+    let mode = Mode::from_bits_truncate(stat.st_mode | more);
     let itself = format!("/proc/self/fd/{}", file.as_raw_fd());
     fchmodat(nix::fcntl::AT_FDCWD, itself.as_str(), mode, nix::sys::stat::FchmodatFlags::FollowSymlink)?;
     if !folder {
@@ -124,7 +144,7 @@ mod tests {
         symlink(&other, volume.join("a/link")).unwrap();
         mount(Some(&other), &volume.join("mnt"), None::<&str>, MsFlags::MS_BIND, None::<&str>)
             .expect("this test mounts, and needs root");
-        let result = give_to_group(&volume, 4321);
+        let result = give_to_group(&volume, 4321, GroupMay::Write);
         umount(&volume.join("mnt")).unwrap();
         result.unwrap();
         let of = |path: &Path| {
@@ -142,6 +162,17 @@ mod tests {
             assert_ne!(of(kept).0, 4321, "{}", kept.display());
         }
         assert_eq!(of(&other.join("kept")).1, 0o600);
+
+        let (files, file) = (root.path().join("files"), root.path().join("files/d/file"));
+        fs::create_dir_all(files.join("d")).unwrap();
+        fs::write(&file, "").unwrap();
+        for (path, mode) in [(&files, 0o755), (&files.join("d"), 0o700), (&file, 0o400)] {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        }
+        give_to_group(&files, 4321, GroupMay::Read).unwrap();
+        assert_eq!(of(&files), (4321, 0o2755));
+        assert_eq!(of(&files.join("d")), (4321, 0o2750));
+        assert_eq!(of(&file), (4321, 0o440));
     }
 
     #[test]
@@ -150,14 +181,14 @@ mod tests {
         let (volume, victim) = (root.path().join("volume"), root.path().join("victim"));
         fs::create_dir(&victim).unwrap();
         symlink(&victim, &volume).unwrap();
-        give_to_group(&volume, 4321).unwrap();
+        give_to_group(&volume, 4321, GroupMay::Write).unwrap();
         assert_ne!(fs::metadata(&victim).unwrap().gid(), 4321);
         let mut deep = victim.clone();
         deep.extend(std::iter::repeat_n("d", MAX_DEPTH - 1));
         fs::create_dir_all(&deep).unwrap();
-        give_to_group(&victim, 4321).unwrap();
+        give_to_group(&victim, 4321, GroupMay::Write).unwrap();
         assert_eq!(fs::metadata(&deep).unwrap().gid(), 4321);
         fs::create_dir(deep.join("d")).unwrap();
-        assert!(give_to_group(&victim, 4321).unwrap_err().to_string().contains("nested"));
+        assert!(give_to_group(&victim, 4321, GroupMay::Write).unwrap_err().to_string().contains("nested"));
     }
 }

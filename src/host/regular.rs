@@ -10,10 +10,11 @@ use std::{
 };
 
 use nix::{
-    errno::Errno,
     fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2},
     sys::stat::{Mode, SFlag, fstat},
 };
+
+use super::beneath::persistently;
 
 /// What becomes of symbolic links below the folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +29,8 @@ pub enum Links {
 /// system, but not on a pipe or a device.
 ///
 /// # Errors
-/// As `openat2`; `InvalidInput` for what is no regular file.
+/// As `openat2`; `InvalidInput` for what is no regular file, `WouldBlock` where something is renamed on the
+/// way all the time.
 pub fn open_below(folder: &Path, path: &Path, links: Links) -> io::Result<File> {
     let folder = open(folder, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
     let resolve = ResolveFlag::RESOLVE_NO_MAGICLINKS
@@ -38,13 +40,7 @@ pub fn open_below(folder: &Path, path: &Path, links: Links) -> io::Result<File> 
         };
     // To open a device for reading may do something already: it is looked at first.
     let how = || OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(resolve);
-    let found = loop {
-        match openat2(&folder, path, how()) {
-            // Something was renamed meanwhile, and the kernel could not tell that it stayed within.
-            Err(Errno::EAGAIN) => {}
-            found => break found?,
-        }
-    };
+    let found = persistently(|| openat2(&folder, path, how()))?;
     if SFlag::from_bits_truncate(fstat(&found)?.st_mode) & SFlag::S_IFMT != SFlag::S_IFREG {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }

@@ -1,15 +1,18 @@
 //! A container's environment.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+};
 
-use k8s_openapi::api::core::v1::{EnvVarSource, FileKeySelector};
+use k8s_openapi::api::core::v1::{Container, EnvVarSource, FileKeySelector, Pod};
 use thiserror::Error;
 
 use super::{
-    container_config::ContainerInput,
     downward::Downward,
-    env_file::value_of,
+    env_file::EnvFile,
     expansion::{Room, TooMuch, expand},
+    node::NodeSettings,
 };
 
 /// Why a container's configuration cannot be made (kubelet's `CreateContainerConfigError`).
@@ -29,16 +32,31 @@ impl ConfigError {
     }
 }
 
-/// The text of each file that a container's variables come from, by volume and path; `None` of one that is
+/// What is in each file that a container's variables come from, by volume and path; `None` of one that is
 /// not there.
-pub type EnvFiles = BTreeMap<(String, String), Option<String>>;
+pub type EnvFiles = BTreeMap<(String, String), Option<EnvFile>>;
+
+/// What a container's environment depends on.
+#[derive(Debug, Clone, Copy)]
+pub struct EnvInput<'a> {
+    /// The pod.
+    pub pod: &'a Pod,
+    /// The container.
+    pub container: &'a Container,
+    /// The pod's addresses, the primary one first; the node's for a pod on the host's network.
+    pub pod_ips: &'a [IpAddr],
+    /// What is in the files that variables come from.
+    pub files: &'a EnvFiles,
+    /// The node.
+    pub node: &'a NodeSettings,
+}
 
 /// The environment of a container: in order, each value expanded over those before it; the later of two
 /// equal names counts. Services add nothing: they are known from an API server only.
 ///
 /// # Errors
 /// When a value cannot be had; the variable is named.
-pub fn environment(input: &ContainerInput<'_>) -> Result<Vec<(String, String)>, ConfigError> {
+pub fn environment(input: &EnvInput<'_>) -> Result<Vec<(String, String)>, ConfigError> {
     let vars = input.container.env.as_deref().unwrap_or_default();
     let mut known: HashMap<&str, String> = HashMap::new();
     let mut order: Vec<&str> = Vec::with_capacity(vars.len());
@@ -71,7 +89,7 @@ pub fn environment(input: &ContainerInput<'_>) -> Result<Vec<(String, String)>, 
 }
 
 /// A variable's value from elsewhere; `None` if it may be left out and is not there.
-fn value_from(input: &ContainerInput<'_>, from: &EnvVarSource) -> Result<Option<String>, ConfigError> {
+fn value_from(input: &EnvInput<'_>, from: &EnvVarSource) -> Result<Option<String>, ConfigError> {
     let told = Downward { pod: input.pod, pod_ips: input.pod_ips, node: input.node };
     if let Some(field) = &from.field_ref {
         told.field(&field.field_path).map(Some)
@@ -85,7 +103,7 @@ fn value_from(input: &ContainerInput<'_>, from: &EnvVarSource) -> Result<Option<
     }
 }
 
-fn from_file(input: &ContainerInput<'_>, file: &FileKeySelector) -> Result<Option<String>, ConfigError> {
+fn from_file(input: &EnvInput<'_>, file: &FileKeySelector) -> Result<Option<String>, ConfigError> {
     if !input.node.env_files {
         return Err(ConfigError {
             message: "fileKeyRef: the feature gate EnvFiles is off".to_owned(),
@@ -94,13 +112,13 @@ fn from_file(input: &ContainerInput<'_>, file: &FileKeySelector) -> Result<Optio
     }
     let optional = file.optional == Some(true);
     let name = format!("file {:?} of volume {:?}", file.path, file.volume_name);
-    let text = input.files.get(&(file.volume_name.clone(), file.path.clone())).and_then(Option::as_ref);
-    let Some(text) = text else {
+    let found = input.files.get(&(file.volume_name.clone(), file.path.clone())).and_then(Option::as_ref);
+    let Some(found) = found else {
         return if optional { Ok(None) } else { Err(ConfigError::new(format!("{name} is not there"))) };
     };
-    match value_of(text, &file.key) {
+    match found.value(&file.key) {
         Ok(None) if !optional => Err(ConfigError::new(format!("{name} has no variable {:?}", file.key))),
-        Ok(value) => Ok(value),
+        Ok(value) => Ok(value.map(str::to_owned)),
         Err(error) => Err(ConfigError {
             message: format!("{name}: {error}"),
             hints: vec!["write each variable as NAME='value'".to_owned()],

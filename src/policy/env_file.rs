@@ -8,8 +8,12 @@
 //! NAME='value'   # another
 //! ```
 //!
-//! Nothing may stand around the `=`, and behind a value only spaces and a comment. Reading ends at the
-//! variable that is looked for, so mistakes after it do no harm.
+//! Nothing may stand around the `=`, and behind a value only spaces and a comment. Reading for a variable
+//! ends where it is found, so mistakes after it do no harm.
+//!
+//! A file is read once for all the variables that are looked for in it, and only these are kept.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use thiserror::Error;
 
@@ -28,53 +32,80 @@ pub struct EnvFileError {
     pub what: &'static str,
 }
 
-/// The value of the first variable of that name; `None` if there is none.
-///
-/// # Errors
-/// The first line up to that variable that is none of the format.
-pub fn value_of(text: &str, key: &str) -> Result<Option<String>, EnvFileError> {
-    const BLANK: [char; 3] = [' ', '\t', '\r'];
-    let (mut rest, mut line) = (text, 1);
-    while !rest.is_empty() {
-        let wrong = |what| EnvFileError { line, what };
-        let (this, next) = rest.split_once('\n').unwrap_or((rest, ""));
-        let declared = this.trim_start_matches(BLANK);
-        if declared.is_empty() || declared.starts_with('#') {
-            (rest, line) = (next, line + 1);
-            continue;
-        }
-        let (name, value) =
-            declared.split_once('=').ok_or_else(|| wrong("is not of the form NAME='value'"))?;
-        if name.is_empty() {
-            return Err(wrong("has no name before '='"));
-        }
-        if name.ends_with(BLANK) {
-            return Err(wrong("must not have space before '='"));
-        }
-        let value = value.strip_prefix('\'').ok_or_else(|| wrong("the value must be in single quotes"))?;
-        // From here the value may go on over lines.
-        let start = text.len() - rest.len() + this.len() - value.len();
-        let (value, behind) =
-            text[start..].split_once('\'').ok_or_else(|| wrong("the value's quote is not closed"))?;
-        line += value.matches('\n').count();
-        let wrong = |what| EnvFileError { line, what };
-        let (tail, next) = behind.split_once('\n').unwrap_or((behind, ""));
-        let comment = tail.trim_start_matches(BLANK);
-        if !(comment.is_empty() || (comment.starts_with('#') && comment.len() < tail.len())) {
-            return Err(wrong("only a comment may stand behind the value"));
-        }
-        if name == key {
-            if value.len() > MAX_VALUE {
-                return Err(wrong("the value is longer than 32 KiB"));
-            }
-            if value.contains('\0') {
-                return Err(wrong("the value has a zero byte"));
-            }
-            return Ok(Some(value.to_owned()));
-        }
-        (rest, line) = (next, line + 1);
+/// What a file says of the variables that were looked for in it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EnvFile {
+    found: BTreeMap<String, Result<String, EnvFileError>>,
+    /// Where reading ended before all were found.
+    failed: Option<EnvFileError>,
+}
+
+impl EnvFile {
+    /// Looks for variables in a text.
+    pub fn parse(text: &str, wanted: &BTreeSet<&str>) -> Self {
+        let mut file = Self::default();
+        file.failed = file.read(text, wanted).err();
+        file
     }
-    Ok(None)
+
+    /// The value of the first variable of that name; `None` if there is none, or it was not looked for.
+    ///
+    /// # Errors
+    /// The first line up to that variable that is none of the format.
+    pub fn value(&self, key: &str) -> Result<Option<&str>, EnvFileError> {
+        match (self.found.get(key), &self.failed) {
+            (Some(found), _) => found.as_deref().map(Some).map_err(Clone::clone),
+            (None, Some(error)) => Err(error.clone()),
+            (None, None) => Ok(None),
+        }
+    }
+
+    fn read(&mut self, text: &str, wanted: &BTreeSet<&str>) -> Result<(), EnvFileError> {
+        const BLANK: [char; 3] = [' ', '\t', '\r'];
+        let (mut rest, mut line) = (text, 1);
+        while !rest.is_empty() && self.found.len() < wanted.len() {
+            let wrong = |what| EnvFileError { line, what };
+            let (this, next) = rest.split_once('\n').unwrap_or((rest, ""));
+            let declared = this.trim_start_matches(BLANK);
+            if declared.is_empty() || declared.starts_with('#') {
+                (rest, line) = (next, line + 1);
+                continue;
+            }
+            let (name, value) =
+                declared.split_once('=').ok_or_else(|| wrong("is not of the form NAME='value'"))?;
+            if name.is_empty() {
+                return Err(wrong("has no name before '='"));
+            }
+            if name.ends_with(BLANK) {
+                return Err(wrong("must not have space before '='"));
+            }
+            let value =
+                value.strip_prefix('\'').ok_or_else(|| wrong("the value must be in single quotes"))?;
+            // From here the value may go on over lines.
+            let start = text.len() - rest.len() + this.len() - value.len();
+            let (value, behind) =
+                text[start..].split_once('\'').ok_or_else(|| wrong("the value's quote is not closed"))?;
+            line += value.matches('\n').count();
+            let wrong = |what| EnvFileError { line, what };
+            let (tail, next) = behind.split_once('\n').unwrap_or((behind, ""));
+            let comment = tail.trim_start_matches(BLANK);
+            if !(comment.is_empty() || (comment.starts_with('#') && comment.len() < tail.len())) {
+                return Err(wrong("only a comment may stand behind the value"));
+            }
+            if wanted.contains(name) && !self.found.contains_key(name) {
+                let value = if value.len() > MAX_VALUE {
+                    Err(wrong("the value is longer than 32 KiB"))
+                } else if value.contains('\0') {
+                    Err(wrong("the value has a zero byte"))
+                } else {
+                    Ok(value.to_owned())
+                };
+                self.found.insert(name.to_owned(), value);
+            }
+            (rest, line) = (next, line + 1);
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -82,6 +113,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn value_of(text: &str, key: &str) -> Result<Option<String>, EnvFileError> {
+        EnvFile::parse(text, &[key].into()).value(key).map(|value| value.map(str::to_owned))
+    }
 
     #[test]
     fn the_format() {
@@ -132,8 +167,23 @@ mod tests {
         fn what_is_written_is_read(values in prop::collection::vec("[^'\\x00]{0,40}", 1..6)) {
             let text: String =
                 values.iter().enumerate().map(|(at, value)| format!(" V{at}='{value}' # {at}\n\n")).collect();
-            for (at, value) in values.iter().enumerate() {
-                prop_assert_eq!(value_of(&text, &format!("V{at}")), Ok(Some(value.clone())));
+            let names: Vec<String> = (0..values.len()).map(|at| format!("V{at}")).collect();
+            let file = EnvFile::parse(&text, &names.iter().map(String::as_str).collect());
+            for (name, value) in names.iter().zip(&values) {
+                prop_assert_eq!(value_of(&text, name), Ok(Some(value.clone())));
+                prop_assert_eq!(file.value(name), Ok(Some(value.as_str())));
+            }
+        }
+
+        /// To look for many at once says of each what looking for it alone says.
+        #[test]
+        fn one_reading_does_for_all(lines in prop::collection::vec(
+            prop_oneof!["[ABC]='[x\n]{0,3}'", Just("# c".to_owned()), Just("B=".to_owned()), Just("A='\0'".to_owned())], 0..8,
+        )) {
+            let text = lines.join("\n");
+            let file = EnvFile::parse(&text, &["A", "B", "C"].into());
+            for key in ["A", "B", "C"] {
+                prop_assert_eq!(file.value(key).map(|value| value.map(str::to_owned)), value_of(&text, key));
             }
         }
 

@@ -32,6 +32,11 @@ fn file(name: &str, path: &str, key: &str, optional: bool) -> EnvVar {
     from(name, EnvVarSource { file_key_ref: Some(selector), ..EnvVarSource::default() })
 }
 
+/// A file of volume `v` that says this of `K` and `L`.
+fn text(path: &str, text: &str) -> ((String, String), Option<EnvFile>) {
+    (("v".to_owned(), path.to_owned()), Some(EnvFile::parse(text, &["K", "L", "none"].into())))
+}
+
 fn parts(env: Vec<EnvVar>) -> ContainerParts {
     let mut pod = testing::pod(&["a"]);
     pod.spec.as_mut().unwrap().containers[0].env = Some(env);
@@ -45,7 +50,7 @@ fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
 #[test]
 fn later_variables_see_earlier_ones() {
     let env = parts(vec![var("A", "$(B)"), var("B", "b"), var("C", "$(A)-$(B)"), var("B", "again-$(B)")]);
-    assert_eq!(env.with(environment).unwrap(), pairs(&[("A", "$(B)"), ("B", "again-b"), ("C", "$(B)-b")]));
+    assert_eq!(env.environment().unwrap(), pairs(&[("A", "$(B)"), ("B", "again-b"), ("C", "$(B)-b")]));
 }
 
 #[test]
@@ -63,7 +68,7 @@ fn fields_and_resources_are_values_that_others_may_refer_to() {
     // What comes from elsewhere is not expanded again.
     parts.pod.metadata.annotations = Some([("note".to_owned(), "$(IP)".to_owned())].into());
     let expected = [("IP", "10.1.2.3"), ("CPU", "1900"), ("URL", "http://10.1.2.3:1900/"), ("NOTE", "$(IP)")];
-    assert_eq!(parts.with(environment).unwrap(), pairs(&expected));
+    assert_eq!(parts.environment().unwrap(), pairs(&expected));
 }
 
 #[test]
@@ -75,10 +80,9 @@ fn files_give_values() {
         file("GONE", "absent", "K", true),
         var("B", "$(A)$(GONE)"),
     ]);
-    let text = |path: &str, text: &str| (("v".to_owned(), path.to_owned()), Some(text.to_owned()));
     parts.files = [text("f", "K='$(KEPT)'"), (("v".into(), "absent".into()), None)].into();
     let expected = [("KEPT", "before"), ("A", "$(KEPT)"), ("B", "$(KEPT)$(GONE)")];
-    assert_eq!(parts.with(environment).unwrap(), pairs(&expected));
+    assert_eq!(parts.environment().unwrap(), pairs(&expected));
 }
 
 #[test]
@@ -92,32 +96,31 @@ fn what_cannot_be_had_is_told_by_the_variables_name() {
         (from("A", EnvVarSource::default()), "API server"),
     ] {
         let mut parts = parts(vec![env]);
-        let text = |path: &str, text: &str| (("v".to_owned(), path.to_owned()), Some(text.to_owned()));
         parts.files = [text("f", "K='1'"), text("bad", "K=secret")].into();
-        let error = parts.with(environment).unwrap_err();
+        let error = parts.environment().unwrap_err();
         assert!(error.message.starts_with("environment variable \"A\": "), "{error}");
         assert!(error.message.contains(expected) && !error.message.contains("secret"), "{error}");
     }
     node.env_files = false;
     let parts = ContainerParts { node, ..parts(vec![file("A", "f", "K", true)]) };
-    assert!(parts.with(environment).unwrap_err().message.contains("gate EnvFiles is off"));
+    assert!(parts.environment().unwrap_err().message.contains("gate EnvFiles is off"));
 }
 
 #[test]
 fn variables_that_double_end_in_an_error() {
     let doubling = |n: usize| var(&format!("V{n}"), &format!("$(V{0})$(V{0})", n - 1));
     let vars: Vec<EnvVar> = std::iter::once(var("V0", "0123456789")).chain((1..60).map(doubling)).collect();
-    let error = parts(vars.clone()).with(environment).unwrap_err();
+    let error = parts(vars.clone()).environment().unwrap_err();
     assert!(
         error.message.starts_with("environment variable \"V") && error.message.contains("6 MiB"),
         "{error}"
     );
-    let env = parts(vars[..10].to_vec()).with(environment).unwrap();
+    let env = parts(vars[..10].to_vec()).environment().unwrap();
     assert_eq!(env[9].1.len(), 10 << 9);
     // So do those that say a long annotation again and again.
     let mut parts = parts((0..1000).map(|n| field(&format!("F{n}"), "metadata.annotations['a']")).collect());
     parts.pod.metadata.annotations = Some([("a".to_owned(), "x".repeat(200 << 10))].into());
-    let error = parts.with(environment).unwrap_err();
+    let error = parts.environment().unwrap_err();
     assert!(error.message.contains("\"F30\"") && error.message.contains("6 MiB"), "{error}");
 }
 
@@ -125,7 +128,7 @@ proptest! {
     /// A value without a reference is itself, whatever stands around it, and the last of a name counts.
     #[test]
     fn plain_values_arrive_as_they_are(values in prop::collection::vec(("[A-C]", "[^$]{0,20}"), 0..8)) {
-        let env = parts(values.iter().map(|(name, value)| var(name, value)).collect()).with(environment).unwrap();
+        let env = parts(values.iter().map(|(name, value)| var(name, value)).collect()).environment().unwrap();
         let last: BTreeMap<_, _> = values.into_iter().collect();
         prop_assert_eq!(env.into_iter().collect::<BTreeMap<_, _>>(), last);
     }

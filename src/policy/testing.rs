@@ -9,7 +9,7 @@ use k8s_openapi::{
 use super::{
     allocatable::NodeResources,
     container_config::{ContainerInput, ImageFacts},
-    env::EnvFiles,
+    env::{ConfigError, EnvFiles, EnvInput, environment},
     node::NodeSettings,
     pod_actions::StartContainer,
     resources::ResourceSettings,
@@ -168,6 +168,17 @@ impl ContainerParts {
         }
     }
 
+    /// The container's environment.
+    pub(crate) fn environment(&self) -> Result<Vec<(String, String)>, ConfigError> {
+        environment(&EnvInput {
+            pod: &self.pod,
+            container: &self.pod.spec.as_ref().unwrap().containers[0],
+            pod_ips: &self.pod_ips,
+            files: &self.files,
+            node: &self.node,
+        })
+    }
+
     /// What a function makes of them.
     pub(crate) fn with<R>(&self, make: impl FnOnce(&ContainerInput<'_>) -> R) -> R {
         make(&ContainerInput {
@@ -176,8 +187,7 @@ impl ContainerParts {
             start: &self.start,
             image: &self.image,
             mounts: &Vec::new(),
-            pod_ips: &self.pod_ips,
-            files: &self.files,
+            env: &self.environment().unwrap(),
             user_namespace: self.user_namespace,
             target: None,
             node: &self.node,

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::{
-    api::core::v1::{Container, Pod, VolumeMount},
+    api::core::v1::{Pod, VolumeMount},
     apimachinery::pkg::api::resource::Quantity as ApiQuantity,
 };
 
@@ -12,53 +12,30 @@ use super::{
     env::ConfigError,
     expansion::{Room, expand},
     node::NodeSettings,
+    pod_cgroup::pod_values,
     runtime::{RuntimeFacts, Unmet},
 };
-use crate::api::{PodExt, cri::MountPropagation, quantity::Quantity};
+use crate::api::{PodExt, cgroup::Limit, cri::MountPropagation, quantity::Quantity};
 
 const HUGE_PAGES: &str = "hugepages-";
 const HUGE_PAGES_MEDIUM: &str = "HugePages-";
 
 /// How large an emptyDir in memory may grow, in bytes; 0 for what the kernel takes by itself (half of the
-/// memory). The least of the volume's own limit, the pod's and the node's.
+/// memory). The least of the volume's own limit, what the pod's cgroup is limited to and what of the node is
+/// for pods. The pod's cgroup has a limit where every container has one, or the pod itself.
 pub fn memory_volume_bytes(pod: &Pod, size_limit: Option<&ApiQuantity>, node: &NodeSettings) -> u64 {
-    let own = size_limit.and_then(|limit| Quantity::parse(&limit.0).ok()).map(Quantity::value);
-    [Some(node.resources.node_memory_bytes), pod_memory_limit(pod), own]
+    let positive = |bytes: i64| u64::try_from(bytes).ok();
+    let own = size_limit.and_then(|limit| Quantity::parse(&limit.0).ok()).and_then(|q| positive(q.value()));
+    let of_pod = match pod_values(pod, &node.resources).memory_bytes {
+        Some(Limit::Of(bytes)) => Some(bytes),
+        _ => None,
+    };
+    [positive(node.allocatable.memory_bytes), of_pod, own]
         .into_iter()
         .flatten()
-        .filter_map(|bytes| u64::try_from(bytes).ok())
         .filter(|bytes| *bytes > 0)
         .min()
         .unwrap_or(0)
-}
-
-/// What all limits on memory of the pod come to; `None` without any. As with kubelet a container without a
-/// limit counts nothing here, though it may use more.
-fn pod_memory_limit(pod: &Pod) -> Option<i64> {
-    let memory = |limits: Option<&BTreeMap<String, ApiQuantity>>| {
-        let text = limits?.get("memory")?;
-        Quantity::parse(&text.0).ok().map(Quantity::value)
-    };
-    let of = |container: &Container| {
-        memory(container.resources.as_ref().and_then(|r| r.limits.as_ref())).unwrap_or(0)
-    };
-    let spec = pod.spec();
-    if let Some(limit) = memory(spec.resources.as_ref().and_then(|r| r.limits.as_ref())) {
-        return Some(limit);
-    }
-    let mut running = spec.containers.iter().map(of).fold(0, i64::saturating_add);
-    // A sidecar stays beside what comes after it; another init container is gone before that.
-    let (mut sidecars, mut init) = (0_i64, 0_i64);
-    for container in spec.init_containers.iter().flatten() {
-        if container.restart_policy.as_deref() == Some("Always") {
-            sidecars = sidecars.saturating_add(of(container));
-            init = init.max(sidecars);
-        } else {
-            init = init.max(sidecars.saturating_add(of(container)));
-        }
-    }
-    running = running.saturating_add(sidecars).max(init);
-    (running > 0).then_some(running)
 }
 
 /// The size in bytes of the pages of an emptyDir on huge pages. The medium `HugePages` takes the one size
@@ -256,7 +233,8 @@ mod tests {
 
     #[test]
     fn a_volume_in_memory_is_as_large_as_the_least_limit() {
-        let node = testing::node();
+        let mut node = testing::node();
+        node.allocatable.memory_bytes = 1 << 30;
         let limit = |text: &str| Some(ApiQuantity(text.into()));
         let plain = pod(json!({"containers": [{"name": "a"}]}));
         let two = pod(json!({"containers": [limited("a", "64Mi"), limited("b", "32Mi")]}));
@@ -269,6 +247,10 @@ mod tests {
             "containers": [limited("a", "64Mi")]}));
         let whole = pod(json!({"resources": {"limits": {"memory": "48Mi"}},
             "containers": [limited("a", "64Mi")]}));
+        // One container may take all that there is, so may the volume.
+        let some = pod(json!({"containers": [limited("a", "64Mi"), {"name": "b"}]}));
+        let free = pod(json!({"initContainers": [{"name": "i"}], "containers": [limited("a", "64Mi")]}));
+        let overhead = pod(json!({"overhead": {"memory": "8Mi"}, "containers": [limited("a", "64Mi")]}));
         for (pod, own, mebibytes) in [
             (&plain, None, 1024),
             (&plain, limit("8Mi"), 8),
@@ -281,6 +263,10 @@ mod tests {
             (&beside, None, 80),
             (&after, None, 116),
             (&whole, None, 48),
+            (&some, None, 1024),
+            (&some, limit("1Gi"), 1024),
+            (&free, None, 1024),
+            (&overhead, None, 72),
         ] {
             assert_eq!(memory_volume_bytes(pod, own.as_ref(), &node), mebibytes << 20, "{own:?} {pod:?}");
         }

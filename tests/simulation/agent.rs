@@ -22,6 +22,7 @@ use nodectl::{
         pods::{
             admission::Admitted,
             env::{POD_RECORD, PodEnv, PodRecord, PodRecords},
+            host_work::HostWork,
             paths::NodePaths,
             userns::UserNamespaces,
         },
@@ -177,6 +178,7 @@ impl Node {
             runtime_classes: RuntimeClasses::default(),
             admitted: Admitted::default(),
             user_namespaces: UserNamespaces::of_node(self.folder.path(), 65536),
+            host_work: HostWork::default(),
             probes,
             backoff: RestartBackoff::default(),
             board: Board::default(),

@@ -23,3 +23,4 @@ mod security;
 mod userns;
 mod vm;
 mod volumes;
+mod volumes_host;

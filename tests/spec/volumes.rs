@@ -1,7 +1,4 @@
-//! Volumes and mounts.
-//!
-//! `mountPropagation: Bidirectional` takes a privileged container; what it asks of the runtime is tested
-//! beside the code (`agent::volumes`).
+//! Volumes and mounts. What concerns the host is in `volumes_host`.
 
 use std::{
     collections::BTreeMap,
@@ -29,15 +26,15 @@ fn node(name: &str, release: Release) -> Node {
 
 /// A mount as a process sees it.
 #[derive(Debug, Clone)]
-struct Seen {
+pub(super) struct Seen {
     /// What of its file system is mounted.
     root: String,
     fs_type: String,
-    super_options: String,
+    pub(super) super_options: String,
 }
 
 /// The mounts of a process by where they are; of several at a place, the last.
-fn mounts(process: Process) -> BTreeMap<String, Seen> {
+pub(super) fn mounts(process: Process) -> BTreeMap<String, Seen> {
     let table = fs::read_to_string(format!("/proc/{}/mountinfo", process.0)).unwrap();
     let seen = |line: &str| {
         let (left, right) = line.split_once(" - ").unwrap();
@@ -58,12 +55,12 @@ fn empty_dir(node: &Node, view: &View, volume: &str) -> PathBuf {
 }
 
 /// Mode and group of a path as a process sees it.
-fn mode_and_group(process: Process, path: &str) -> (u32, u32) {
+pub(super) fn mode_and_group(process: Process, path: &str) -> (u32, u32) {
     let metadata = fs::metadata(process.path(path)).unwrap();
     (metadata.mode() & 0o7777, metadata.gid())
 }
 
-fn mounting(name: &str, mounts: &Value) -> Value {
+pub(super) fn mounting(name: &str, mounts: &Value) -> Value {
     let mut made = container(name, STAY);
     made["volumeMounts"] = mounts.clone();
     made
@@ -76,7 +73,7 @@ fn last_error(node: &Node, pod: &str) -> String {
 }
 
 #[track_caller]
-fn wait_error(node: &Node, pod: &str, words: &[&str]) {
+pub(super) fn wait_error(node: &Node, pod: &str, words: &[&str]) {
     let what = format!("an error of pod {pod} with {words:?}");
     wait_until(super::support::SOON, &what, || {
         let error = last_error(node, pod);
@@ -136,7 +133,9 @@ fn kinds_are_what_they_say(node: &Node, host: &Path) {
 
     // The group has the volumes, also what was made for a subPath, and the process is in it; the host's
     // files are not touched.
-    for (path, mode) in [("/disk", 0o2777), ("/memory", 0o3777), ("/part", 0o2777), ("/expanded", 0o2777)] {
+    let modes =
+        [("/disk", 0o2777), ("/memory", 0o3777), ("/huge", 0o2775), ("/part", 0o2777), ("/expanded", 0o2777)];
+    for (path, mode) in modes {
         assert_eq!(mode_and_group(main, path), (mode, 4321), "{path}");
     }
     let status = fs::read_to_string(format!("/proc/{}/status", main.0)).unwrap();

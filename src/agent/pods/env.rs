@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use serde::{Deserialize, Serialize};
 
-use super::{admission::Admitted, paths::NodePaths, userns::UserNamespaces};
+use super::{admission::Admitted, host_work::HostWork, paths::NodePaths, userns::UserNamespaces};
 use crate::{
     agent::{
         board::Board, cgroups::NodeCgroups, clock::Clock, health::HealthMonitor, images::Images, pleg::Pleg,
@@ -109,6 +109,8 @@ pub struct PodEnv {
     pub admitted: Admitted,
     /// The host's users and groups that pods may have for their own.
     pub user_namespaces: UserNamespaces,
+    /// File work on what is the host's.
+    pub host_work: HostWork,
     /// Probes.
     pub probes: Arc<Prober>,
     /// Crash-loop delays.

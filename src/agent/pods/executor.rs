@@ -50,6 +50,7 @@ impl PodWorker {
         if let Some(create) = &plan.create_sandbox {
             return match self.create_sandbox(pod, create).await {
                 Ok(done) => done,
+                Err(_) if self.interrupted() => Done::Wait(Next::Now),
                 Err(error) => Done::Wait(self.pod_failed(error)),
             };
         }
@@ -57,7 +58,7 @@ impl PodWorker {
         if !plan.start.is_empty()
             && let Err(error) = self.prepare(pod).await
         {
-            return Done::Wait(self.pod_failed(error));
+            return Done::Wait(if self.interrupted() { Next::Now } else { self.pod_failed(error) });
         }
         self.unseen |= !plan.start.is_empty();
         let next = self.start_containers(pod, seen, plan).await;

@@ -7,6 +7,7 @@ pub mod env;
 mod executor;
 pub mod failures;
 mod hooks;
+pub mod host_work;
 mod hosts;
 pub mod mailbox;
 mod network;

@@ -16,18 +16,58 @@ use crate::{
     policy::{security::has_user_namespace, userns::PodIds},
 };
 
+/// How many paths are named.
+const SHOWN: usize = 3;
+
 impl PodWorker {
     /// Makes the pod's folders, volumes and cgroup, once for a specification.
     pub(super) async fn prepare(&mut self, pod: &Arc<Pod>) -> Result<(), StepError> {
         if self.prepared {
             return Ok(());
         }
+        self.check_host_paths(pod).await?;
         self.at(PodStep::PreparingVolumes, "make folders and volumes");
         let (folders, cgroup) = tokio::join!(self.make_folders(pod), self.set_up_cgroup(pod));
         self.user_namespace = folders?;
         cgroup?;
         self.prepared = true;
         Ok(())
+    }
+
+    /// Checks and makes what of the host is the pod's volumes.
+    async fn check_host_paths(&mut self, pod: &Arc<Pod>) -> Result<(), StepError> {
+        let paths = volumes::host_paths(pod);
+        if paths.is_empty() {
+            return Ok(());
+        }
+        let pod = Arc::clone(pod);
+        let checked =
+            self.on_host(PodStep::PreparingVolumes, &paths, move || volumes::check_host_paths(&pod)).await?;
+        checked.map_err(|error| StepError::new("FailedMount", error.to_string()))
+    }
+
+    /// Does work on paths of the host, which may not answer: that is shown.
+    pub(super) async fn on_host<T: Send + 'static>(
+        &mut self,
+        step: PodStep,
+        paths: &[&str],
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, StepError> {
+        let more = paths.len().saturating_sub(SHOWN);
+        let shown = paths[..paths.len() - more].join(", ");
+        let shown = if more > 0 { format!("{shown} and {more} more") } else { shown };
+        let (env, mailbox, stop) = (Arc::clone(&self.env), Arc::clone(&self.mailbox), self.stop.clone());
+        let told = |room: bool| {
+            self.show(
+                step,
+                if room {
+                    format!("look at {shown} on the host")
+                } else {
+                    format!("wait to look at {shown} on the host: too many other hostPaths do not answer")
+                },
+            );
+        };
+        env.host_work.run(&mailbox, &stop, told, work).await
     }
 
     /// Has the pod's cgroup as its specification says.

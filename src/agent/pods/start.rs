@@ -4,13 +4,13 @@ use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc};
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 
-use super::{failures::StepError, worker::PodWorker};
+use super::{failures::StepError, host_work::unless_stopped, worker::PodWorker};
 use crate::{
     agent::{
         env_files,
         images::{ImageError, PullPolicy},
         logs, termination,
-        volumes::{self, MountContext},
+        volumes::{self, HostParts, MountContext},
     },
     api::{
         ContainerKind, PodExt as _,
@@ -19,7 +19,7 @@ use crate::{
     },
     policy::{
         container_config::{ContainerInput, ImageFacts, container_config, target_of},
-        env::{ConfigError, EnvFiles, environment},
+        env::{ConfigError, EnvFiles, EnvInput, environment},
         pod_actions::StartContainer,
     },
 };
@@ -61,7 +61,7 @@ impl PodWorker {
         let image = self.ensure_image(&image, policy, sandbox).await?;
         let images = self.ensure_volume_images(pod, container, sandbox).await?;
         let pod_ips = self.pod_ips(pod);
-        let files = self.env_files(pod, container).await?;
+        let variables = self.environment(pod, container, &pod_ips).await?;
         let target = target_of(pod, &container.name, &self.observation()).map_err(config_error)?;
         let env = Arc::clone(&self.env);
         let input = ContainerInput {
@@ -70,13 +70,12 @@ impl PodWorker {
             start,
             image: &image,
             mounts: &Vec::new(),
-            pod_ips: &pod_ips,
-            files: &files,
+            env: &variables,
             user_namespace: self.user_namespace,
             target: target.as_ref(),
             node: &env.node,
         };
-        let mut mounts = self.mounts(pod, &input, images).await?;
+        let mut mounts = self.mounts(pod, container, Arc::clone(&variables), images).await?;
         mounts.extend(self.hosts_mount(pod, container, &pod_ips).await?);
         mounts.extend(self.termination_mount(container, start).await);
         if let Some(ids) = self.user_namespace {
@@ -94,15 +93,33 @@ impl PodWorker {
         })
     }
 
-    /// The files that the container's variables come from.
-    async fn env_files(&self, pod: &Arc<Pod>, container: &Container) -> Result<EnvFiles, StepError> {
-        if env_files::named(container).next().is_none() {
-            return Ok(EnvFiles::new());
+    /// The container's environment. It may take files and may be large, so it is put together beside the
+    /// tasks.
+    async fn environment(
+        &self,
+        pod: &Arc<Pod>,
+        container: &Container,
+        pod_ips: &[IpAddr],
+    ) -> Result<Arc<[(String, String)]>, StepError> {
+        if container.env.iter().flatten().next().is_none() {
+            return Ok(Arc::default());
         }
         let (env, pod, container) = (Arc::clone(&self.env), Arc::clone(pod), container.clone());
-        let read = tokio::task::spawn_blocking(move || env_files::read(&pod, &container, &env.paths)).await;
-        let read = read.unwrap_or_else(|error| Err(error.to_string()));
-        read.map_err(|why| StepError::new("CreateContainerConfigError", why))
+        let pod_ips = pod_ips.to_vec();
+        let made = tokio::task::spawn_blocking(move || {
+            let files = if env.node.env_files {
+                env_files::read(&pod, &container, &env.paths)
+                    .map_err(|why| StepError::new("CreateContainerConfigError", why))?
+            } else {
+                // Whatever names one is told so.
+                EnvFiles::new()
+            };
+            let (pod, container, files) = (&*pod, &container, &files);
+            let input = EnvInput { pod, container, pod_ips: &pod_ips, files, node: &env.node };
+            environment(&input).map(Arc::from).map_err(config_error)
+        });
+        made.await
+            .unwrap_or_else(|error| Err(StepError::new("CreateContainerConfigError", error.to_string())))
     }
 
     /// The file for the container's last words. Without one, as on a full disk, the container starts all the
@@ -139,13 +156,14 @@ impl PodWorker {
 
     /// Mounts for the container what is to be mounted on the host.
     async fn mounts(
-        &self,
+        &mut self,
         pod: &Arc<Pod>,
-        input: &ContainerInput<'_>,
+        container: &Container,
+        variables: Arc<[(String, String)]>,
         images: BTreeMap<String, ImageSpec>,
     ) -> Result<Vec<Mount>, StepError> {
-        let variables = environment(input).map_err(config_error)?;
-        let (env, pod, container) = (Arc::clone(&self.env), Arc::clone(pod), input.container.clone());
+        let host_parts = self.host_parts(pod, container, &variables).await?;
+        let (env, pod, container) = (Arc::clone(&self.env), Arc::clone(pod), container.clone());
         let seen = self.observation();
         let handler = seen.newest_sandbox().map_or("", |sandbox| &sandbox.runtime_handler);
         let can_recursive_read_only = self.env.health.current().facts(handler).can_recursive_read_only();
@@ -155,6 +173,7 @@ impl PodWorker {
                 container: &container,
                 env: &variables,
                 images: &images,
+                host_parts: &host_parts,
                 can_recursive_read_only,
                 paths: &env.paths,
                 mountinfo: &env.mountinfo,
@@ -165,6 +184,23 @@ impl PodWorker {
             .unwrap_or_else(|error| Err(StepError::new("CreateContainerConfigError", error.to_string())))
     }
 
+    /// The parts of hostPath volumes that the container mounts.
+    async fn host_parts(
+        &mut self,
+        pod: &Arc<Pod>,
+        container: &Container,
+        variables: &Arc<[(String, String)]>,
+    ) -> Result<HostParts, StepError> {
+        let paths = volumes::host_paths_with_parts(pod, container);
+        if paths.is_empty() {
+            return Ok(HostParts::default());
+        }
+        let (pod, container, variables) = (Arc::clone(pod), container.clone(), Arc::clone(variables));
+        let open = move || volumes::open_host_parts(&pod, &container, &variables);
+        let opened = self.on_host(PodStep::StartingContainer, &paths, open).await?;
+        opened.map_err(|error| StepError::new("CreateContainerConfigError", error.to_string()))
+    }
+
     async fn ensure_image(
         &mut self,
         image: &str,
@@ -172,14 +208,11 @@ impl PodWorker {
         sandbox: &PodSandboxConfig,
     ) -> Result<ImageFacts, StepError> {
         let (env, mailbox, stop) = (Arc::clone(&self.env), Arc::clone(&self.mailbox), self.stop.clone());
-        let ensured = tokio::select! {
-            ensured = env.images.ensure(image, policy, sandbox, || {
-                self.show(PodStep::PullingImage, format!("pull image {image:?}"));
-            }) => ensured,
-            // The pull goes on; nobody waits for it.
-            () = mailbox.stop_told() => return Err(StepError::new("Interrupted", "the pod is to stop")),
-            () = stop.cancelled() => return Err(StepError::new("Interrupted", "the agent is to stop")),
-        };
+        let pull = env.images.ensure(image, policy, sandbox, || {
+            self.show(PodStep::PullingImage, format!("pull image {image:?}"));
+        });
+        // Where the pod is to stop the pull goes on; nobody waits for it.
+        let ensured = unless_stopped(&mailbox, &stop, pull).await?;
         ensured.map_err(|error| StepError {
             retry_after: error.retry_after(),
             hints: image_hints(&error),

@@ -2,12 +2,12 @@
 //! follow the pod's labels and annotations while it runs, all of them at once.
 //!
 //! They are on the disk below the pod's folder, where kubelet has a tmpfs; they hold nothing that the
-//! manifest does not.
+//! manifest does not. An `fsGroup` may read them.
 
 use std::{
     collections::BTreeMap,
     fs, io,
-    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -19,7 +19,7 @@ use crate::{
     api::PodExt as _,
     host::{
         atomic_dir::{self, NewFile},
-        ownership::give_to_group,
+        ownership::{GroupMay, give_to_group},
     },
     policy::{
         downward::{Downward, MAX_VOLUME_BYTES, VolumeFile},
@@ -77,16 +77,18 @@ pub(super) fn set_up(
         folder(pod, volume, paths).ok_or_else(|| VolumeError::Unsupported { volume: volume.name.clone() })?;
     let group = pod.spec().security_context.as_ref().and_then(|security| security.fs_group);
     let group = group.and_then(|gid| u32::try_from(gid).ok());
-    let give = |folder: &Path| group.map_or(Ok(()), |gid| give_to_group(folder, gid));
+    let give = |folder: &Path| group.map_or(Ok(()), |gid| give_to_group(folder, gid, GroupMay::Read));
+    let more = group.map_or(0, |_| GroupMay::Read.mode());
     let files = files(pod, volume, node).map_err(|error| content(error.message))?;
-    let files = files
-        .into_iter()
-        .map(|(path, file)| (path, NewFile { content: file.content.into_bytes(), mode: file.mode }));
-    make_folder(&at, give).map_err(|source| VolumeError::Io {
-        volume: volume.name.clone(),
-        path: at.clone(),
-        source,
-    })?;
+    let files = files.into_iter().map(|(path, file)| {
+        (path, NewFile { content: file.content.into_bytes(), mode: file.mode | more, group })
+    });
+    let made = make_folder(&at).and_then(|found| match group {
+        // New, or of another group before.
+        Some(gid) if found != gid => give(&at),
+        _ => Ok(()),
+    });
+    made.map_err(|source| VolumeError::Io { volume: volume.name.clone(), path: at.clone(), source })?;
     atomic_dir::write(&at, &files.collect(), give).map_err(|error| content(error.to_string()))?;
     Ok(())
 }
@@ -119,24 +121,21 @@ fn files(
     Ok(all)
 }
 
-fn make_folder(at: &Path, give: impl Fn(&Path) -> io::Result<()>) -> io::Result<()> {
+/// Has the folder there. Answers its group.
+fn make_folder(at: &Path) -> io::Result<u32> {
     if let Some(parent) = at.parent() {
         make_agent_dir(parent)?;
     }
     match fs::DirBuilder::new().mode(FOLDER_MODE).create(at) {
-        Ok(()) => {
-            fs::set_permissions(at, fs::Permissions::from_mode(FOLDER_MODE))?;
-            give(at)
-        }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && at.is_dir() => Ok(()),
-        Err(error) => Err(error),
+        Ok(()) => fs::set_permissions(at, fs::Permissions::from_mode(FOLDER_MODE))?,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && at.is_dir() => {}
+        Err(error) => return Err(error),
     }
+    Ok(fs::metadata(at)?.gid())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt as _;
-
     use k8s_openapi::api::core::v1::PodSecurityContext;
     use serde_json::json;
 
@@ -181,10 +180,24 @@ mod tests {
         write(&pod).unwrap();
         assert_eq!(read("labels"), "app=\"db\"");
         assert_ne!(data(), before);
-        assert_eq!(fs::metadata(at.join("labels")).unwrap().gid(), 4321);
+        let group = |path: &str| fs::metadata(at.join(path)).unwrap().gid();
+        assert_eq!((group(""), group("labels"), group("d/cpu")), (4321, 4321, 4321));
+        // The group reads what was root's alone, and writes nothing.
+        assert_eq!((mode(""), mode("d"), mode("d/cpu")), (0o2755, 0o2755, 0o440));
         let given = data();
         write(&pod).unwrap();
         assert_eq!(data(), given);
+        pod.spec.as_mut().unwrap().security_context.as_mut().unwrap().fs_group = Some(4322);
+        write(&pod).unwrap();
+        assert_eq!((data(), group(""), group("d/cpu")), (given, 4322, 4322));
+        // An agent was killed when it had given away the folder alone.
+        nix::unistd::chown(&at.join("d/cpu"), None, Some(4321.into())).unwrap();
+        write(&pod).unwrap();
+        assert_eq!((group(""), group("d/cpu")), (4322, 4322));
+        // Nobody's again: what a group could read is root's alone.
+        pod.spec.as_mut().unwrap().security_context = None;
+        write(&pod).unwrap();
+        assert_eq!(mode("d/cpu"), 0o400);
     }
 
     #[test]

@@ -17,7 +17,10 @@ use k8s_openapi::api::core::v1::EmptyDirVolumeSource;
 use super::{VolumeContext, VolumeError, make_agent_dir};
 use crate::{
     api::PodExt as _,
-    host::{mounts, ownership::give_to_group},
+    host::{
+        mounts,
+        ownership::{GroupMay, give_to_group},
+    },
     policy::volumes::{huge_page_bytes, memory_volume_bytes},
 };
 
@@ -84,7 +87,7 @@ pub(super) fn set_up(
         make(&at, medium, on_top).map_err(io_error)?;
     }
     if let Some(gid) = group {
-        give_to_group(&at, gid).map_err(io_error)?;
+        give_to_group(&at, gid, GroupMay::Write).map_err(io_error)?;
     }
     set_mark(&mark, group).map_err(io_error)
 }

@@ -22,13 +22,14 @@ use k8s_openapi::api::core::v1::{
 use thiserror::Error;
 
 pub use self::clean_up::unmount_all;
+use self::sub_path::OpenPart;
 use super::pods::paths::NodePaths;
 use crate::{
     api::{
         PodExt,
         cri::{ImageSpec, Mount, MountPropagation},
     },
-    host::mounts::Sharing,
+    host::{beneath::Owner, mounts::Sharing},
     policy::{
         env::ConfigError,
         node::NodeSettings,
@@ -154,6 +155,8 @@ pub struct MountContext<'a> {
     pub env: &'a [(String, String)],
     /// The images of its image volumes by the volumes' names.
     pub images: &'a BTreeMap<String, ImageSpec>,
+    /// The parts of hostPath volumes that it mounts.
+    pub host_parts: &'a HostParts,
     /// Whether the runtime can make a mount read-only with all below it.
     pub can_recursive_read_only: bool,
     /// The node's folders.
@@ -189,7 +192,27 @@ impl<'a> Kind<'a> {
     }
 }
 
-/// Makes what a pod's volumes need. Doing it twice does no harm. Blocks on the file system.
+/// The paths of a pod's hostPath volumes.
+pub fn host_paths(pod: &Pod) -> Vec<&str> {
+    let volumes = pod.spec().volumes.iter().flatten();
+    volumes.filter_map(|volume| Some(volume.host_path.as_ref()?.path.as_str())).collect()
+}
+
+/// Checks a pod's hostPath volumes, and makes what their types say. Blocks on the file systems that they lead
+/// to, which may not answer.
+///
+/// # Errors
+/// When one is not what it is to be.
+pub fn check_host_paths(pod: &Pod) -> Result<(), VolumeError> {
+    for volume in pod.spec().volumes.iter().flatten() {
+        if let Some(source) = &volume.host_path {
+            host_path::set_up(&volume.name, source)?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes what a pod's volumes need, but for [`check_host_paths`]. Doing it twice does no harm. Blocks on the file system.
 ///
 /// # Errors
 /// When a volume cannot be made; what was made before stays and is made use of by the next try.
@@ -197,9 +220,9 @@ pub fn set_up(cx: &VolumeContext<'_>) -> Result<(), VolumeError> {
     for volume in cx.pod.spec().volumes.iter().flatten() {
         match Kind::of(volume)? {
             Kind::EmptyDir(source) => empty_dir::set_up(cx, &volume.name, source)?,
-            Kind::HostPath(source) => host_path::set_up(&volume.name, source)?,
             Kind::Downward => downward::set_up(cx.pod, volume, cx.paths, cx.node)?,
-            Kind::Image => {}
+            // Looked at before: see `check_host_paths`. Images are the runtime's.
+            Kind::HostPath(_) | Kind::Image => {}
         }
     }
     Ok(())
@@ -210,6 +233,58 @@ pub fn image_volumes<'a>(pod: &'a Pod, container: &Container) -> BTreeMap<&'a st
     let mounted = |name: &str| container.volume_mounts.iter().flatten().any(|mount| mount.name == name);
     let volumes = pod.spec().volumes.iter().flatten().filter(|volume| mounted(&volume.name));
     volumes.filter_map(|volume| Some((volume.name.as_str(), volume.image.as_ref()?))).collect()
+}
+
+/// The parts of hostPath volumes that a container mounts, opened, by the numbers of the mounts.
+#[derive(Debug, Default)]
+pub struct HostParts(BTreeMap<usize, OpenPart>);
+
+fn mounts_of_host_parts<'a>(
+    pod: &'a Pod,
+    container: &'a Container,
+) -> impl Iterator<Item = (usize, &'a VolumeMount, &'a str)> {
+    let named = |text: &Option<String>| text.as_deref().is_some_and(|text| !text.is_empty());
+    let mounts = container.volume_mounts.iter().flatten().enumerate();
+    mounts.filter(move |(_, mount)| named(&mount.sub_path) || named(&mount.sub_path_expr)).filter_map(
+        |(index, mount)| {
+            let mut volumes = pod.spec().volumes.iter().flatten();
+            let volume = volumes.find(|volume| volume.name == mount.name)?;
+            Some((index, mount, volume.host_path.as_ref()?.path.as_str()))
+        },
+    )
+}
+
+/// The paths of the hostPath volumes of which a container mounts a part.
+pub fn host_paths_with_parts<'a>(pod: &'a Pod, container: &'a Container) -> Vec<&'a str> {
+    mounts_of_host_parts(pod, container).map(|(_, _, path)| path).collect()
+}
+
+/// Opens the parts of hostPath volumes that a container mounts. Blocks on the file systems that these lead
+/// to, which may not answer.
+///
+/// # Errors
+/// When a part cannot be had.
+pub fn open_host_parts(
+    pod: &Pod,
+    container: &Container,
+    env: &[(String, String)],
+) -> Result<HostParts, VolumeError> {
+    let mut parts = BTreeMap::new();
+    for (index, mount, path) in mounts_of_host_parts(pod, container) {
+        let config = |source| VolumeError::MountConfig { container: container.name.clone(), source };
+        if let Some(part) = sub_path_of(mount, env).map_err(config)? {
+            parts.insert(index, open_part(&mount.name, Path::new(path), &part, Owner::Host)?);
+        }
+    }
+    Ok(HostParts(parts))
+}
+
+fn open_part(volume: &str, at: &Path, part: &str, owner: Owner) -> Result<OpenPart, VolumeError> {
+    sub_path::open(at, Path::new(part), owner).map_err(|source| VolumeError::SubPath {
+        volume: volume.to_owned(),
+        path: part.to_owned(),
+        source,
+    })
 }
 
 /// The mounts of a container, as the runtime is asked for them; parts of volumes are mounted for it. Blocks
@@ -241,6 +316,9 @@ fn one_mount(cx: &MountContext<'_>, index: usize, mount: &VolumeMount) -> Result
         readonly: mount.read_only.unwrap_or(false) || downward::is_downward(volume),
         recursive_read_only: recursive,
         propagation: propagation(mount).into(),
+        // The host's files keep their labels; what is made for the pod gets the container's. Nothing comes of
+        // it where there is no SELinux.
+        selinux_relabel: volume.host_path.is_none(),
         ..Mount::default()
     };
     if let Kind::Image = Kind::of(volume)? {
@@ -251,22 +329,31 @@ fn one_mount(cx: &MountContext<'_>, index: usize, mount: &VolumeMount) -> Result
         return Ok(made);
     }
     let source = source_path(cx.pod, volume, cx.paths)?;
-    let source = match part {
-        None => source,
-        Some(part) => {
-            let place = cx.paths.volume_sub_path(&cx.pod.uid(), &volume.name, container, index);
-            let place = place.ok_or_else(|| VolumeError::Unsupported { volume: volume.name.clone() })?;
-            let sharing = match propagation(mount) {
-                MountPropagation::PropagationPrivate => Sharing::Private,
-                MountPropagation::PropagationHostToContainer => Sharing::Slave,
-                MountPropagation::PropagationBidirectional => Sharing::Shared,
-            };
-            sub_path::bind(&source, Path::new(&part), &place, sharing, cx.mountinfo).map_err(|source| {
-                VolumeError::SubPath { volume: volume.name.clone(), path: part.clone(), source }
-            })?;
-            place
-        }
-    };
+    let source =
+        match part {
+            None => source,
+            Some(part) => {
+                let place = cx.paths.volume_sub_path(&cx.pod.uid(), &volume.name, container, index);
+                let place = place.ok_or_else(|| VolumeError::Unsupported { volume: volume.name.clone() })?;
+                let sharing = match propagation(mount) {
+                    MountPropagation::PropagationPrivate => Sharing::Private,
+                    MountPropagation::PropagationHostToContainer => Sharing::Slave,
+                    MountPropagation::PropagationBidirectional => Sharing::Shared,
+                };
+                let opened;
+                let open = if volume.host_path.is_some() {
+                    let missing = || VolumeError::Unsupported { volume: volume.name.clone() };
+                    cx.host_parts.0.get(&index).ok_or_else(missing)?
+                } else {
+                    opened = open_part(&volume.name, &source, &part, Owner::Pod)?;
+                    &opened
+                };
+                sub_path::bind(open, &place, sharing, cx.mountinfo).map_err(|source| {
+                    VolumeError::SubPath { volume: volume.name.clone(), path: part.clone(), source }
+                })?;
+                place
+            }
+        };
     made.host_path = source.to_string_lossy().into_owned();
     Ok(made)
 }

@@ -5,47 +5,55 @@
 //!
 //! It is mounted anew for every start of the container, and unmounted when the pod is cleared away.
 
-use std::{fs, io, path::Path};
+use std::{fs, io, os::fd::OwnedFd, path::Path};
 
-use nix::sys::stat::{SFlag, fstat};
+use nix::{
+    errno::Errno,
+    sys::stat::{SFlag, fstat},
+};
 
 use super::make_agent_dir;
 use crate::host::{
-    beneath::{make_beneath, open_beneath},
+    beneath::{Owner, make_beneath, open_beneath},
     mounts::{self, Sharing},
 };
 
-/// Mounts a part of a volume at a place, after what was mounted there before is gone. What of the part is
-/// missing is made, as folders.
+/// A part of a volume that is open, to be mounted.
+#[derive(Debug)]
+pub(super) struct OpenPart {
+    file: OwnedFd,
+    is_folder: bool,
+}
+
+/// Opens a part of a volume. What of it is missing is made, as folders.
 ///
 /// # Errors
-/// As [`make_beneath`] and `mount`.
-pub(super) fn bind(
-    volume: &Path,
-    part: &Path,
-    place: &Path,
-    sharing: Sharing,
-    mountinfo: &Path,
-) -> io::Result<()> {
-    let source = match open_beneath(volume, part) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => make_beneath(volume, part),
+/// As [`make_beneath`].
+pub(super) fn open(volume: &Path, part: &Path, owner: Owner) -> io::Result<OpenPart> {
+    let found = match open_beneath(volume, part, owner) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => make_beneath(volume, part, owner),
         found => found,
-    }
-    .map_err(|error| match nix::errno::Errno::from_raw(error.raw_os_error().unwrap_or_default()) {
-        nix::errno::Errno::EXDEV => io::Error::other("a link on the way leads out of the volume"),
+    };
+    let file = found.map_err(|error| match Errno::from_raw(error.raw_os_error().unwrap_or_default()) {
+        Errno::EXDEV => io::Error::other("a link on the way leads out of the volume"),
         _ => error,
     })?;
-    let is_folder =
-        SFlag::from_bits_truncate(fstat(&source)?.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFDIR;
+    let is_folder = SFlag::from_bits_truncate(fstat(&file)?.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFDIR;
+    Ok(OpenPart { file, is_folder })
+}
+
+/// Mounts a part of a volume at a place, after what was mounted there before is gone.
+///
+/// # Errors
+/// As `mount`.
+pub(super) fn bind(part: &OpenPart, place: &Path, sharing: Sharing, mountinfo: &Path) -> io::Result<()> {
     // Mounts may lie upon one another, of agents that were killed in between.
-    while !mounts::at(mountinfo, place)?.is_empty() {
-        mounts::unmount_with_all_below(mountinfo, place)?;
-    }
+    mounts::unmount_every(mountinfo, place)?;
     if let Some(parent) = place.parent() {
         make_agent_dir(parent)?;
     }
-    make_place(place, is_folder)?;
-    mounts::bind(&source, place, sharing)
+    make_place(place, part.is_folder)?;
+    mounts::bind(&part.file, place, sharing)
 }
 
 /// A folder is mounted on a folder, all else on a file.

@@ -44,6 +44,7 @@ impl Case {
         let node = NodeSettings::default();
         let paths = paths(self.root.path());
         let mountinfo = Path::new(MOUNTINFO);
+        check_host_paths(&self.pod).unwrap();
         set_up(&VolumeContext { pod: &self.pod, paths: &paths, mountinfo, node: &node }).unwrap();
     }
 
@@ -58,10 +59,13 @@ impl Case {
     fn mount(&self, mount: serde_json::Value) -> Result<Mount, VolumeError> {
         let mut all = json!({"name": "v", "mountPath": "/v"});
         all.as_object_mut().unwrap().extend(mount.as_object().unwrap().clone());
-        let container = serde_json::from_value(json!({"name": "c", "volumeMounts": [all]})).unwrap();
+        let container: Container =
+            serde_json::from_value(json!({"name": "c", "volumeMounts": [all]})).unwrap();
         let images =
             BTreeMap::from([("v".to_owned(), ImageSpec { image: "i".into(), ..ImageSpec::default() })]);
+        let host_parts = open_host_parts(&self.pod, &container, &self.env)?;
         let made = mounts(&MountContext {
+            host_parts: &host_parts,
             pod: &self.pod,
             container: &container,
             env: &self.env,
@@ -114,6 +118,30 @@ fn a_whole_volume_is_mounted_from_where_it_is() {
     );
     let error = case.mount(json!({"name": "w"})).unwrap_err().to_string();
     assert_eq!(error, "container \"c\" mounts volume \"w\", which the pod does not have");
+}
+
+/// What SELinux makes of it cannot be shown on every machine: this is what the runtime is asked for.
+#[test]
+fn what_is_made_for_the_pod_gets_its_label_and_the_hosts_files_keep_theirs() {
+    for (volume, relabel) in [
+        (json!({"emptyDir": {}}), true),
+        (json!({"emptyDir": {"medium": "Memory"}}), true),
+        (json!({"downwardAPI": {}}), true),
+        (json!({"projected": {}}), true),
+        (json!({"image": {"reference": "localhost/i:1"}}), true),
+        (json!({"hostPath": {"path": "/tmp"}}), false),
+    ] {
+        let case = Case::new(volume.clone());
+        case.set_up();
+        assert_eq!(case.mount(json!({})).unwrap().selinux_relabel, relabel, "{volume}");
+        if volume.get("emptyDir").is_some() {
+            assert!(case.mount(json!({"subPath": "a"})).unwrap().selinux_relabel, "{volume}");
+            case.unmount().unwrap();
+        }
+    }
+    let host = tempfile::tempdir().unwrap();
+    let case = Case::new(json!({"hostPath": {"path": host.path()}}));
+    assert!(!case.mount(json!({"subPath": "a"})).unwrap().selinux_relabel);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::{
         labels,
     },
     policy::{
-        env::{ConfigError, EnvFiles, environment},
+        env::ConfigError,
         expansion::{Room, expand},
         fingerprints::container_fingerprint,
         node::NodeSettings,
@@ -47,10 +47,8 @@ pub struct ContainerInput<'a> {
     pub image: &'a ImageFacts,
     /// What is mounted into it.
     pub mounts: &'a Vec<Mount>,
-    /// The pod's addresses, the primary one first; the node's for a pod on the host's network.
-    pub pod_ips: &'a [std::net::IpAddr],
-    /// What is in the files that variables come from.
-    pub files: &'a EnvFiles,
+    /// Its environment.
+    pub env: &'a [(String, String)],
     /// The host's users and groups behind the pod's own, if it has its own.
     pub user_namespace: Option<PodIds>,
     /// The container whose processes it sees instead of its own; see [`super::target_of`].
@@ -65,8 +63,8 @@ pub struct ContainerInput<'a> {
 /// When something that the container is made from cannot be had; see [`ConfigError`].
 pub fn container_config(input: &ContainerInput<'_>) -> Result<ContainerConfig, ConfigError> {
     let ContainerInput { pod, container, start, .. } = *input;
-    let env = environment(input)?;
-    let values: HashMap<&str, &str> = env.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    let values: HashMap<&str, &str> =
+        input.env.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
     let mut room = Room::default();
     let mut expanded = |field: &str, texts: &Option<Vec<String>>| -> Result<Vec<String>, ConfigError> {
         let texts = texts.iter().flatten();
@@ -85,7 +83,11 @@ pub fn container_config(input: &ContainerInput<'_>) -> Result<ContainerConfig, C
         command: expanded("command", &container.command)?,
         args: expanded("args", &container.args)?,
         working_dir: container.working_dir.clone().unwrap_or_default(),
-        envs: env.iter().map(|(key, value)| KeyValue { key: key.clone(), value: value.clone() }).collect(),
+        envs: input
+            .env
+            .iter()
+            .map(|(key, value)| KeyValue { key: key.clone(), value: value.clone() })
+            .collect(),
         mounts: input.mounts.clone(),
         labels: all_labels,
         annotations: container_annotations(pod, container, start),

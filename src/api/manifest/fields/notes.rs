@@ -92,6 +92,10 @@ pub static NOTES: &[(&str, &str)] = &[
         "spec.overhead",
         "that of the pod's runtime class where it has one; without a class as it stands, as with kubelet",
     ),
+    (
+        "spec.securityContext.fsGroupChangePolicy",
+        "no volume that a static pod can have takes notice of it, as with kubelet",
+    ),
     ("spec.securityContext.supplementalGroupsPolicy", "`Strict` needs containerd 2.0"),
     ("spec.terminationGracePeriodSeconds", "30 if not given"),
     ("spec.volumes[].image.reference", "needs containerd 2.1"),
