@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use nodectl::{agent::sources::PodSource, api::labels};
+use nodectl::{agent::sources::PodSource, api::labels, cri::CriErrorKind};
 use tokio::time::sleep;
 
 use crate::{
@@ -246,6 +246,34 @@ fn a_pod_replaced_in_the_middle_of_a_pull_does_not_wait_for_it() {
         agent.publish(&[simple("a", "u2")]);
         running(agent, "u2").await;
         assert!(agent.now() < 30_000 && agent.view("u1").is_none());
+    });
+    no_violations(&node);
+}
+
+#[test]
+fn what_happens_while_an_image_is_asked_for_in_vain_is_not_forgotten() {
+    let node = Node::new(1);
+    let mut other = container("other", &Script::default());
+    other.image = Some("localhost/other:1".to_owned());
+    let pod = pod("a", "u1", vec![container("main", &Script::default()), other]);
+    node.run(async |agent| {
+        let failed = |acts_after| {
+            let fate = Fate::Refused((CriErrorKind::Other, "no".to_owned()));
+            plan(agent, "ImageStatus", "other", Plan { acts_after, answers_after: 1, fate });
+        };
+        let asked = |agent: &Agent| agent.world.lock().faults.scripted.is_empty();
+        // By the last of these its back-off has grown long.
+        (0..5).for_each(|_| failed(1));
+        agent.publish(&[Arc::new(pod)]);
+        agent.until("asked for", seconds(200), asked).await;
+        failed(5000);
+        agent.until("asked for again", seconds(200), asked).await;
+        agent.world.with(|state| {
+            let id = state.newest("u1", "main").map(|c| c.id.clone()).unwrap();
+            state.container_killed(&id, false);
+        });
+        // It is started again at the answer, and not when the other's image is next asked for.
+        agent.until("it runs again", seconds(6), |agent| agent.runs("u1", "main")).await;
     });
     no_violations(&node);
 }
