@@ -9,7 +9,6 @@ use tokio::sync::watch;
 use super::{
     failures::StepError,
     pace::Pace,
-    stop::MIN_SECONDS,
     worker::{Done, Next, PodWorker},
 };
 use crate::{
@@ -82,13 +81,12 @@ impl PodWorker {
             self.show(PodStep::Retrying, format!("stop container {:?}: {}", stop.name, stop.reason));
             let grace = SignedDuration::try_from(stop.grace).unwrap_or(SignedDuration::MAX);
             let deadline = now.checked_add(grace).unwrap_or(Timestamp::MAX);
-            let mut job = self.stop_of(seen, &stop.id, watch::channel(deadline).1, &pace);
-            job.least = i64::try_from(stop.grace.as_secs()).unwrap_or(MIN_SECONDS).min(MIN_SECONDS);
-            stopping.spawn(job.run());
+            stopping.spawn(self.stop_of(seen, &stop.id, watch::channel(deadline).1, &pace).run());
         }
         let mailbox = Arc::clone(&self.mailbox);
         loop {
-            // The end of the pod may come with less time: it stops the same containers its own way.
+            // The end of the pod may come with less time: it stops the same containers its own way. A hook
+            // under way goes on meanwhile.
             let joined = tokio::select! {
                 joined = stopping.join_next() => joined,
                 () = mailbox.probe_told() => {
