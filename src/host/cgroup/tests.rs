@@ -201,3 +201,109 @@ async fn through_the_handle() {
     assert!(world.path("pids/k").is_dir() && !world.path("pids/k/p").exists());
     assert!(cgroups.remove("k").await.is_err());
 }
+
+/// systemd as far as slices end: it knows some, and may refuse.
+#[derive(Clone, Default)]
+struct FakeManager(Arc<std::sync::Mutex<Fake>>);
+
+#[derive(Default)]
+struct Fake {
+    units: BTreeSet<String>,
+    refuses: bool,
+    stops: Vec<String>,
+}
+
+#[zbus::interface(name = "org.freedesktop.systemd1.Manager")]
+impl FakeManager {
+    fn get_unit(&self, name: &str) -> Result<zbus::zvariant::OwnedObjectPath, FakeError> {
+        let there = self.0.lock().unwrap().units.contains(name);
+        let path = zbus::zvariant::ObjectPath::try_from("/unit").unwrap().into();
+        if there { Ok(path) } else { Err(FakeError::NoSuchUnit(name.to_owned())) }
+    }
+
+    fn stop_unit(&self, name: &str, _mode: &str) -> Result<zbus::zvariant::OwnedObjectPath, FakeError> {
+        let mut fake = self.0.lock().unwrap();
+        fake.stops.push(name.to_owned());
+        if fake.refuses {
+            return Err(FakeError::Refused("not now".to_owned()));
+        }
+        fake.units.remove(name);
+        Ok(zbus::zvariant::ObjectPath::try_from("/job").unwrap().into())
+    }
+}
+
+struct FakeUnit;
+
+#[zbus::interface(name = "org.freedesktop.systemd1.Unit")]
+impl FakeUnit {
+    #[zbus(property)]
+    fn active_state(&self) -> String {
+        "active".to_owned()
+    }
+}
+
+#[derive(Debug, zbus::DBusError)]
+#[zbus(prefix = "org.freedesktop.systemd1")]
+enum FakeError {
+    #[zbus(error)]
+    ZBus(zbus::Error),
+    NoSuchUnit(String),
+    Refused(String),
+}
+
+impl FakeManager {
+    async fn serve(&self) -> (systemd::Systemd, zbus::Connection) {
+        let (ours, its) = tokio::net::UnixStream::pair().unwrap();
+        let server = zbus::connection::Builder::unix_stream(its)
+            .server(zbus::Guid::generate())
+            .unwrap()
+            .p2p()
+            .serve_at("/org/freedesktop/systemd1", self.clone())
+            .unwrap()
+            .serve_at("/unit", FakeUnit)
+            .unwrap()
+            .build();
+        let client = zbus::connection::Builder::unix_stream(ours).p2p().build();
+        let (server, client) = tokio::try_join!(server, client).unwrap();
+        (systemd::Systemd::over(client), server)
+    }
+
+    fn stops(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap().stops)
+    }
+}
+
+#[tokio::test]
+async fn a_slice_is_given_up_before_its_folder_and_also_without_one() {
+    let (world, mounts) = World::new(&[("pids", "cgroup", "pids"), ("cpu", "cgroup", "cpu")]);
+    let (cgroup, unit) = ("/k.slice/k-podu.slice", "k-podu.slice");
+    let fake = FakeManager::default();
+    fake.0.lock().unwrap().units.insert(unit.to_owned());
+    let (systemd, _server) = fake.serve().await;
+    let cgroups = Arc::new(Cgroups { mounts, systemd: Some(systemd), once: Once::default() });
+
+    // What still runs in it would end with it.
+    let folder = world.path("pids/k.slice/k-podu.slice");
+    world.group("pids/k.slice/k-podu.slice/c", &[("cgroup.procs", "7")]);
+    assert!(cgroups.remove(cgroup).await.unwrap_err().is_busy());
+    assert!(fake.stops().is_empty() && folder.is_dir());
+
+    // In a cgroup the kernel's files are no hindrance; here they are.
+    fs::remove_file(folder.join("c/cgroup.procs")).unwrap();
+    fake.0.lock().unwrap().refuses = true;
+    let error = cgroups.remove(cgroup).await.unwrap_err();
+    assert!(error.to_string().contains(unit), "{error}");
+    assert!(folder.is_dir(), "it is what the next try finds it by");
+    fake.0.lock().unwrap().refuses = false;
+    cgroups.remove(cgroup).await.unwrap();
+    assert_eq!(fake.stops(), [unit, unit]);
+    assert!(!folder.exists());
+
+    // An agent that was killed left the slice alone, or systemd has taken its folder away.
+    fake.0.lock().unwrap().units.insert(unit.to_owned());
+    cgroups.remove(cgroup).await.unwrap();
+    assert_eq!(fake.stops(), [unit]);
+    // One that is not there is fine.
+    cgroups.remove(cgroup).await.unwrap();
+    assert!(fake.stops().is_empty());
+}
