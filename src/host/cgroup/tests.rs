@@ -118,6 +118,80 @@ fn what_a_kernel_lacks_is_said_once_and_the_rest_is_set() {
     assert!(error.contains("pids.max") && error.contains("100"), "{error}");
 }
 
+/// What is logged while the closure runs.
+fn logged(run: impl FnOnce()) -> String {
+    #[derive(Clone, Default)]
+    struct Lines(Arc<std::sync::Mutex<Vec<u8>>>);
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    tracing::subscriber::with_default(subscriber, run);
+    let bytes = lines.0.lock().unwrap().clone();
+    String::from_utf8(bytes).unwrap()
+}
+
+#[test]
+fn what_may_not_be_set_is_said_once_for_all_groups() {
+    let (world, mounts) = World::new(&V1[..3]);
+    for group in ["k/p", "k/q"] {
+        world.group(&format!("memory/{group}"), &[("memory.limit_in_bytes", "1")]);
+        world.group(&format!("pids/{group}"), &[("pids.max", "max")]);
+        let shares = world.path(&format!("cpu,cpuacct/{group}"));
+        fs::create_dir_all(&shares).unwrap();
+        // A file that even root may not write.
+        std::os::unix::fs::symlink("/proc/sys/kernel/ostype", shares.join("cpu.shares")).unwrap();
+    }
+    let values = CgroupValues { cpu_quota_micros: None, cpu_period_micros: None, ..values() };
+    let once = Once::default();
+    let told = logged(|| {
+        for group in ["/k/p", "/k/p", "/k/q"] {
+            mounts.apply(group, &values, &once).unwrap();
+        }
+    });
+    assert_eq!(told.lines().count(), 1, "{told}");
+    assert!(
+        told.contains("WARN") && told.contains("cpu.shares") && told.contains("not said again"),
+        "{told}"
+    );
+    assert_eq!(world.read("memory/k/q/memory.limit_in_bytes"), (64 << 20).to_string());
+    // Another file is another matter.
+    fs::remove_file(world.path("pids/k/q/pids.max")).unwrap();
+    let told = logged(|| mounts.apply("/k/q", &values, &once).unwrap());
+    assert!(told.lines().count() == 1 && told.contains("pids.max"), "{told}");
+}
+
+#[test]
+fn a_group_that_vanishes_meanwhile_is_an_error_and_not_a_lack_of_rights() {
+    let (world, mounts) = World::new(&V1[..3]);
+    let once = Once::default();
+    let told = logged(|| {
+        let gone = world.path("pids/k/gone");
+        let error = files::set(&gone, &[files::Setting::new("pids.max", "7")], &once).unwrap_err();
+        assert!(error.to_string().contains("pids.max"), "{error}");
+        let error = files::set(&gone, &[files::Setting::new("pids.max", "7").optional()], &once);
+        assert!(error.is_err());
+        // The parent of the last is taken away in the middle of the making.
+        let error = files::make(&world.path("pids"), "k/p/c", &once, |_, made| {
+            if made.ends_with("k/p") {
+                fs::remove_dir(made).unwrap();
+            }
+        });
+        assert!(error.unwrap_err().to_string().contains("k/p/c"));
+    });
+    assert_eq!(told, "");
+    mounts.apply("/k/p", &CgroupValues::default(), &once).unwrap();
+    assert!(world.path("pids/k/p").is_dir());
+}
+
 #[test]
 fn a_new_group_of_v1_inherits_its_cpus() {
     let (world, mounts) = World::new(&[("cpuset", "cgroup", "cpuset"), ("cpu", "cgroup", "cpu")]);
