@@ -402,7 +402,8 @@ mod tests {
             HashSet::new()
         };
         node.cgroups.reap(true, asked).await;
-        coming.lock().unwrap().take().unwrap().await.unwrap();
+        let coming = coming.into_inner().unwrap().unwrap();
+        coming.await.unwrap();
         assert!(left.is_dir(), "the pod's cgroup is there when its set-up is done");
         assert_eq!(*node.cgroups.reaping.borrow(), None);
         // One that is known keeps its own, and is held up by no other.
