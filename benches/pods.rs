@@ -38,8 +38,9 @@ use nodectl::{
 use support::Node;
 
 const IMAGE: &str = "localhost/nodectl/busybox:1";
-/// Grace in seconds; the containers do not react to SIGTERM, so each takes all of it.
-const GRACE: i64 = 1;
+/// Grace in seconds, the least that the agent gives; the containers do not react to SIGTERM, so each takes
+/// all of it.
+const GRACE: i64 = 2;
 const LONG: Duration = Duration::from_secs(300);
 
 fn number(name: &str, default: usize) -> usize {

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use support::{
     Node, NodeBuilder, Release, SOON, STAY, View, container, pod, pod_of, pod_with_policy, wait_for,
+    wait_lines,
 };
 
 fn node(name: &str, release: Release) -> Node {
@@ -113,6 +114,56 @@ fn a_containers_own_restart_rules() {
     assert_eq!(view.restarts("main"), 1);
     assert_eq!(view.container("main")["state"]["terminated"]["exitCode"], 7);
     assert_eq!(view.container("main")["lastState"]["terminated"]["exitCode"], 42);
+}
+
+/// A container has two seconds to end, however little its pod asks for, alone and with its pod.
+fn a_container_has_two_seconds_to_end(name: &str, release: Release) {
+    let node = node(name, release);
+    let out = node.dir().join("out");
+    std::fs::create_dir(&out).unwrap();
+    let of = |grace: i64, version: &str| {
+        let name = format!("grace{grace}");
+        let say = |word: &str| format!("echo {word} >> /out/{name}");
+        let (up, ended) = (say("up"), say("ended"));
+        let script =
+            format!("trap 'sleep 1.5; {ended}; exit 0' TERM; {up}; while :; do sleep 1000 & wait $!; done");
+        let mut main = container("main", &script);
+        main["env"] = json!([{"name": "V", "value": version}]);
+        main["volumeMounts"] = json!([{"name": "out", "mountPath": "/out"}]);
+        let mut manifest = pod_of(&name, &[main]);
+        // The same pod, whatever its manifest says.
+        manifest["metadata"]["uid"] = json!(name);
+        manifest["spec"]["terminationGracePeriodSeconds"] = json!(grace);
+        manifest["spec"]["volumes"] = json!([{"name": "out", "hostPath": {"path": out}}]);
+        manifest
+    };
+    let graces = [0, 1].map(|grace| (grace, format!("grace{grace}")));
+    for (grace, name) in &graces {
+        node.put(&of(*grace, "1"));
+        wait_lines(&out.join(name), 1);
+    }
+    for (grace, name) in &graces {
+        let old = node.wait_ready(name).id("main");
+        node.put(&of(*grace, "2"));
+        let again = node.wait_view(name, "replaced", |v| v.runs("main") && v.id("main") != old);
+        assert_eq!(again.container("main")["lastState"]["terminated"]["exitCode"], 0, "{name}");
+        assert_eq!(wait_lines(&out.join(name), 3), ["up", "ended", "up"], "{name}");
+        node.take_away(name);
+    }
+    for (_, name) in &graces {
+        node.wait_gone(name);
+        assert_eq!(wait_lines(&out.join(name), 4)[3], "ended", "{name}");
+    }
+}
+
+#[test]
+fn a_container_has_two_seconds_to_end_on_containerd_1() {
+    a_container_has_two_seconds_to_end("twosec1", Release::Machine);
+}
+
+#[test]
+fn a_container_has_two_seconds_to_end_on_containerd_2() {
+    a_container_has_two_seconds_to_end("twosec2", Release::Two);
 }
 
 /// Events tell of a death long before the relist, which comes every fifteen seconds then.

@@ -213,9 +213,12 @@ fn a_whole_pod_on_containerd_2() {
     a_whole_pod("whole-two", Release::Two);
 }
 
-#[test]
-fn a_sidecar_starts_first_and_ends_last() {
-    let node = Node::start("sidecar");
+/// Sidecars start one after the other, before the containers, and end after them in reverse.
+fn sidecars_start_first_and_end_last(name: &str, release: Release) {
+    let node = match release {
+        Release::Machine => Node::start(name),
+        Release::Two => Node::with_containerd2(name),
+    };
     let out = node.dir().join("order");
     fs::create_dir(&out).unwrap();
     let script = |name: &str| {
@@ -274,6 +277,16 @@ fn a_sidecar_starts_first_and_ends_last() {
     node.wait_no_pods();
     let lines = wait_lines(&log, 9);
     assert_eq!(lines[lines.len() - 3..], ["main-down", "logger-down", "proxy-down"], "{lines:?}");
+}
+
+#[test]
+fn sidecars_start_first_and_end_last_on_the_machines_containerd() {
+    sidecars_start_first_and_end_last("sidecar", Release::Machine);
+}
+
+#[test]
+fn sidecars_start_first_and_end_last_on_containerd_2() {
+    sidecars_start_first_and_end_last("sidecar2", Release::Two);
 }
 
 #[test]

@@ -11,11 +11,11 @@ use std::{
 };
 
 use k8s_openapi::api::core::v1::Pod;
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 use super::pods::admission::Admitted;
 use crate::{
-    api::{PodUid, cgroup::CgroupValues},
+    api::{PodExt as _, PodUid, cgroup::CgroupValues},
     error::chain,
     host::cgroup::{CgroupError, Cgroups},
     policy::{
@@ -60,6 +60,17 @@ pub struct NodeCgroups {
     reserved: Vec<(String, CgroupValues)>,
     classes: tokio::sync::Mutex<Classes>,
     left_over: Mutex<HashMap<String, LeftOver>>,
+    /// The pod, by its UID as it stands in cgroups' names, whose left-over cgroup is being removed.
+    reaping: watch::Sender<Option<PodUid>>,
+}
+
+/// Dropped, the pod that is being reaped may have its cgroup again.
+struct Reaping<'a>(&'a watch::Sender<Option<PodUid>>);
+
+impl Drop for Reaping<'_> {
+    fn drop(&mut self) {
+        self.0.send_replace(None);
+    }
 }
 
 impl NodeCgroups {
@@ -79,6 +90,7 @@ impl NodeCgroups {
             reserved,
             classes: tokio::sync::Mutex::default(),
             left_over: Mutex::default(),
+            reaping: watch::Sender::default(),
         }
     }
 
@@ -96,6 +108,9 @@ impl NodeCgroups {
             return Ok(());
         }
         self.update_classes(admitted).await?;
+        // A pod that comes back while what it left is removed would find its cgroup, and then lose it.
+        let uid = self.layout.uid_in_name(&pod.uid());
+        self.reaping.subscribe().wait_for(|reaped| reaped.as_ref() != Some(&uid)).await.ok();
         self.cgroups.apply(&self.layout.pod_parent(pod), &pod_values(pod, &self.settings)).await
     }
 
@@ -201,6 +216,10 @@ impl NodeCgroups {
             let Some(uid) = cgroup.rsplit('/').next().and_then(|name| self.layout.is_pod(name)) else {
                 continue;
             };
+            // Told before it is asked whether the pod is wanted: one that is not known yet has to come by
+            // here before it has its cgroup, and one that has come by is known.
+            self.reaping.send_replace(Some(uid.clone()));
+            let _reaping = Reaping(&self.reaping);
             if known().contains(&uid) {
                 self.forget(&cgroup);
                 continue;
@@ -289,5 +308,111 @@ impl NodeCgroups {
         tracing::warn!(cgroup, ?processes, "killing what is left in the cgroup of a pod that is gone");
         let (cgroups, path) = (Arc::clone(&self.cgroups), cgroup.to_owned());
         tokio::task::spawn_blocking(move || cgroups.mounts().kill(&path, &processes)).await.ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::{config::CgroupDriver, host::cgroup::CgroupMounts, policy::testing};
+
+    struct Node {
+        root: tempfile::TempDir,
+        cgroups: Arc<NodeCgroups>,
+    }
+
+    impl Node {
+        fn new() -> Self {
+            let root = tempfile::tempdir().unwrap();
+            let mountinfo = root.path().join("mountinfo");
+            let point = root.path().join("pids");
+            fs::create_dir(&point).unwrap();
+            fs::write(&mountinfo, format!("1 0 0:1 / {} rw - cgroup cgroup rw,pids\n", point.display()))
+                .unwrap();
+            let layout = CgroupLayout { driver: CgroupDriver::Cgroupfs, root: "/".to_owned(), per_qos: true };
+            let cgroups = Cgroups::with_files(CgroupMounts::find(&mountinfo).unwrap());
+            let (settings, capacity) = (ResourceSettings::default(), NodeCapacity::default());
+            let cgroups = Arc::new(NodeCgroups::new(layout, cgroups, settings, capacity, Vec::new()));
+            Self { root, cgroups }
+        }
+
+        fn path(&self, cgroup: &str) -> std::path::PathBuf {
+            self.root.path().join("pids").join(cgroup)
+        }
+
+        fn tries(&self) -> Option<u32> {
+            self.cgroups.left_over.lock().unwrap().values().map(|one| one.tries).next()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cgroup_that_stays_busy_is_tried_ever_more_seldom() {
+        let node = Node::new();
+        let busy = node.path("kubepods/burstable/podu1");
+        fs::create_dir_all(&busy).unwrap();
+        // Without a kernel behind, a file keeps the folder from going.
+        fs::write(busy.join("cgroup.procs"), "").unwrap();
+        node.cgroups.reap(true, HashSet::new).await;
+        let (mut tries, mut last, mut waits) = (1, Instant::now(), Vec::new());
+        assert_eq!(node.tries(), Some(tries));
+        while waits.len() < 11 {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            node.cgroups.reap(false, HashSet::new).await;
+            if node.tries() == Some(tries + 1) {
+                tries += 1;
+                waits.push(last.elapsed().as_secs());
+                last = Instant::now();
+            }
+        }
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
+        // Looking for others does not begin it anew; once it can go it does.
+        node.cgroups.reap(true, HashSet::new).await;
+        assert_eq!(node.tries(), Some(tries));
+        fs::remove_file(busy.join("cgroup.procs")).unwrap();
+        tokio::time::sleep(REAP_LONGEST).await;
+        node.cgroups.reap(false, HashSet::new).await;
+        assert!(node.tries().is_none() && !busy.exists());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pod_that_comes_back_has_its_cgroup_after_the_reaping() {
+        let node = Node::new();
+        let left = node.path("kubepods/besteffort/podu1");
+        let mut pod = testing::pod(&["a"]);
+        pod.metadata.uid = Some("u1".to_owned());
+        let (pod, admitted) = (Arc::new(pod), Arc::new(Admitted::default()));
+        // The classes are made: what is left to do of a set-up is the pod's own.
+        node.cgroups.set_up(&pod, &admitted).await.unwrap();
+        let coming = Mutex::new(None);
+        let asked = || {
+            let reaped = node.cgroups.reaping.borrow().clone();
+            if reaped.is_some() {
+                assert_eq!(reaped, Some("u1".into()));
+                // It comes right after it was asked for, ahead of the removal.
+                let (cgroups, pod, admitted) =
+                    (Arc::clone(&node.cgroups), Arc::clone(&pod), Arc::clone(&admitted));
+                let mut set_up = Box::pin(async move { cgroups.set_up(&pod, &admitted).await.unwrap() });
+                let waker = std::task::Waker::noop();
+                let ready = set_up.as_mut().poll(&mut std::task::Context::from_waker(waker)).is_ready();
+                assert!(!ready);
+                *coming.lock().unwrap() = Some(tokio::spawn(set_up));
+            }
+            HashSet::new()
+        };
+        node.cgroups.reap(true, asked).await;
+        let coming = coming.into_inner().unwrap().unwrap();
+        coming.await.unwrap();
+        assert!(left.is_dir(), "the pod's cgroup is there when its set-up is done");
+        assert_eq!(*node.cgroups.reaping.borrow(), None);
+        // One that is known keeps its own, and is held up by no other.
+        node.cgroups.reap(true, || HashSet::from(["u1".into()])).await;
+        assert!(left.is_dir() && node.tries().is_none());
+        node.cgroups.reaping.send_replace(Some("u2".into()));
+        node.cgroups.set_up(&pod, &admitted).await.unwrap();
+        node.cgroups.reaping.send_replace(Some("u1".into()));
+        let held = node.cgroups.set_up(&pod, &admitted);
+        assert!(tokio::time::timeout(Duration::from_secs(60), held).await.is_err());
     }
 }

@@ -2,7 +2,7 @@
 //! the end of its log (kubelet's pkg/kubelet/kuberuntime/kuberuntime_container.go).
 //!
 //! The file is read when the container is first seen to have ended, and again by an agent that starts later:
-//! nothing else keeps the message. It goes when the runtime's record of the container goes.
+//! nothing else keeps the message. It goes just before the runtime's record of the container.
 
 use std::{
     fs, io,
@@ -65,7 +65,7 @@ pub fn set_up(paths: &NodePaths, uid: &PodUid, container: &Container, attempt: u
     })
 }
 
-/// Removes the file of a container whose record is gone. Blocks on the file system.
+/// Removes the file of a container whose record is about to go. Blocks on the file system.
 ///
 /// # Errors
 /// As `unlink`; what is gone is fine.

@@ -124,9 +124,8 @@ pub fn all_pods_values(node: &NodeCapacity, settings: &ResourceSettings) -> Cgro
         (*size, left(i64::try_from(*bytes).unwrap_or(i64::MAX), kept))
     });
     let huge: BTreeMap<u64, u64> = huge.collect();
-    // What is set aside for huge pages is no memory for anything else.
-    let memory = left(settings.node_memory_bytes, reserved("memory").value())
-        .saturating_sub(huge.values().fold(0, |sum, bytes| sum.saturating_add(*bytes)));
+    // With what is set aside for huge pages, as with kubelet.
+    let memory = left(settings.node_memory_bytes, reserved("memory").value());
     let milli = i64::from(node.cpus) * 1000 - reserved("cpu").milli_value();
     let pids = left(i64::try_from(node.pids).unwrap_or(i64::MAX), reserved("pid").value());
     CgroupValues {

@@ -134,7 +134,8 @@ fn all_pods_have_what_is_not_reserved() {
     };
     let values = all_pods_values(&node, &settings());
     assert_eq!(values.cpu_shares, Some(3584));
-    assert_eq!(values.memory_bytes, Some(Limit::Of(6 << 30)));
+    // Huge pages are no less of it.
+    assert_eq!(values.memory_bytes, Some(Limit::Of(7 << 30)));
     assert_eq!(values.pids, Some(Limit::Of(32_000)));
     assert_eq!(values.hugepage_bytes, [(2 << 20, Limit::Of(1 << 30))].into());
     assert_eq!(values.cpu_quota_micros, None);

@@ -29,8 +29,6 @@ const MIN_QUOTA_MICROS: i64 = 1000;
 /// Containers of a Guaranteed pod, and of a node-critical one.
 const GUARANTEED_OOM_SCORE: i64 = -997;
 const BEST_EFFORT_OOM_SCORE: i64 = 1000;
-/// Priority from which a pod is node-critical (`system-node-critical` is 2000001000).
-const NODE_CRITICAL_PRIORITY: i32 = 2_000_001_000;
 
 /// The node's facts and settings that resources depend on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -214,11 +212,10 @@ pub fn hugepage_size(name: &str) -> Option<u64> {
     u64::try_from(Quantity::parse(text).ok()?.value()).ok()
 }
 
-/// Whether the node itself depends on the pod, by its class or its priority.
+/// Whether the node itself depends on the pod: a critical one of that class. Its priority alone does not
+/// tell, as with kubelet.
 fn is_node_critical(pod: &Pod) -> bool {
-    let spec = pod.spec();
-    let class = spec.priority_class_name.as_deref() == Some("system-node-critical");
-    (class && is_critical(pod)) || spec.priority.is_some_and(|priority| priority >= NODE_CRITICAL_PRIORITY)
+    is_critical(pod) && pod.spec().priority_class_name.as_deref() == Some("system-node-critical")
 }
 
 /// Whether the pod is one that the node cannot do without: kubelet's critical pods.
@@ -287,9 +284,28 @@ mod tests {
     fn guaranteed_and_critical_pods_are_killed_last() {
         let all = [("cpu", "1"), ("memory", "1Gi")];
         assert_eq!(of(&with(&all, &all)).oom_score_adj, -997);
-        let mut critical = testing::pod(&["a"]);
-        critical.spec.as_mut().unwrap().priority = Some(NODE_CRITICAL_PRIORITY);
-        assert_eq!(of(&critical).oom_score_adj, -997);
+        let with_class = |class: Option<&str>, priority: i32, is_static: bool| {
+            let mut pod = testing::pod(&["a"]);
+            let source = if is_static { "file" } else { "api" };
+            let annotations = pod.metadata.annotations.get_or_insert_default();
+            annotations.insert("kubernetes.io/config.source".to_owned(), source.to_owned());
+            let spec = pod.spec.as_mut().unwrap();
+            (spec.priority, spec.priority_class_name) = (Some(priority), class.map(str::to_owned));
+            of(&pod).oom_score_adj
+        };
+        let (node, cluster) = (Some("system-node-critical"), Some("system-cluster-critical"));
+        for (class, priority, is_static, score) in [
+            (node, 2_000_001_000, false, -997),
+            (node, 2_000_000_000, false, -997),
+            (node, 0, true, -997),
+            (node, 1_999_999_999, false, 1000),
+            (None, 2_000_001_000, false, 1000),
+            (None, 2_000_001_000, true, 1000),
+            (cluster, 2_000_001_000, true, 1000),
+        ] {
+            let found = with_class(class, priority, is_static);
+            assert_eq!(found, score, "{class:?}, priority {priority}, static: {is_static}");
+        }
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Scripted cases.
 
-use std::{sync::Arc, time::Duration};
+use std::{fs, sync::Arc, time::Duration};
 
-use nodectl::{agent::sources::PodSource, api::labels};
+use nodectl::{agent::sources::PodSource, api::labels, cri::CriErrorKind};
 use tokio::time::sleep;
 
 use crate::{
@@ -251,6 +251,34 @@ fn a_pod_replaced_in_the_middle_of_a_pull_does_not_wait_for_it() {
 }
 
 #[test]
+fn what_happens_while_an_image_is_asked_for_in_vain_is_not_forgotten() {
+    let node = Node::new(1);
+    let mut other = container("other", &Script::default());
+    other.image = Some("localhost/other:1".to_owned());
+    let pod = pod("a", "u1", vec![container("main", &Script::default()), other]);
+    node.run(async |agent| {
+        let failed = |acts_after| {
+            let fate = Fate::Refused((CriErrorKind::Other, "no".to_owned()));
+            plan(agent, "ImageStatus", "other", Plan { acts_after, answers_after: 1, fate });
+        };
+        let asked = |agent: &Agent| agent.world.lock().faults.scripted.is_empty();
+        // By the last of these its back-off has grown long.
+        (0..5).for_each(|_| failed(1));
+        agent.publish(&[Arc::new(pod)]);
+        agent.until("asked for", seconds(200), asked).await;
+        failed(5000);
+        agent.until("asked for again", seconds(200), asked).await;
+        agent.world.with(|state| {
+            let id = state.newest("u1", "main").map(|c| c.id.clone()).unwrap();
+            state.container_killed(&id, false);
+        });
+        // It is started again at the answer, and not when the other's image is next asked for.
+        agent.until("it runs again", seconds(6), |agent| agent.runs("u1", "main")).await;
+    });
+    no_violations(&node);
+}
+
+#[test]
 fn what_a_call_made_that_timed_out_is_adopted() {
     let node = Node::new(1);
     node.run(async |agent| {
@@ -442,6 +470,46 @@ fn a_removal_cut_short_is_finished_by_the_next_agent() {
         let paths = agent.env.paths.clone();
         agent.until("u1 is gone", seconds(20), |_| names(&paths.checkpoints()).is_empty()).await;
         assert!(is_empty(agent), "the checkpoint went before what it tells of");
+    });
+    no_violations(&node);
+}
+
+#[test]
+fn a_dead_containers_files_go_before_its_record() {
+    let node = Node::new(1);
+    let mut main = container("main", &Script { crashes: 99, ..Script::default() });
+    main.termination_message_path = Some("/dev/termination-log".to_owned());
+    let crashing = Arc::new(pod("a", "u1", vec![main]));
+    let paths = node.paths();
+    let logs = paths.pod_logs.join("default_a_u1/main");
+    let words = paths.pods().join("u1/containers/main");
+    let files = |attempt: u32| {
+        [logs.join(format!("{attempt}.log")), words.join(format!("{attempt:08x}"))].map(|file| file.exists())
+    };
+    let records = |agent: &Agent| agent.world.lock().containers.len();
+    node.run(async |agent| {
+        plan(agent, "RemoveContainer", "u1/main.0", Plan::slow(1000));
+        agent.publish(&[Arc::clone(&crashing)]);
+        agent.until("it dies", seconds(5), |agent| calls(agent, "exits with 1") == 1).await;
+        assert_eq!(files(0), [true, true]);
+        agent.until("the first goes", seconds(60), |agent| calls(agent, "RemoveContainer") == 1).await;
+        // An agent that is killed here has left nothing that no record tells of.
+        assert_eq!(files(0), [false, false]);
+    });
+    node.run(async |agent| {
+        agent.publish(&[Arc::clone(&crashing)]);
+        agent.until("its record goes", seconds(60), |agent| records(agent) == 2).await;
+        // Its log cannot be removed: both its files are tried, and its record stays until they are gone.
+        fs::remove_file(logs.join("1.log")).unwrap();
+        fs::create_dir_all(logs.join("1.log/in/the/way")).unwrap();
+        agent.until("another dies", seconds(120), |agent| calls(agent, "exits with 1") == 3).await;
+        sleep(seconds(5)).await;
+        assert_eq!((calls(agent, "RemoveContainer u1/main.1"), files(1)), (0, [true, false]));
+        fs::remove_dir_all(logs.join("1.log")).unwrap();
+        agent
+            .until("it goes too", seconds(120), |agent| calls(agent, "RemoveContainer u1/main.1") == 1)
+            .await;
+        assert_eq!(files(1), [false, false]);
     });
     no_violations(&node);
 }

@@ -146,6 +146,7 @@ fn container_status(container: &Ctr) -> ContainerStatusResponse {
             labels: container.config.labels.clone(),
             annotations: container.config.annotations.clone(),
             log_path: container.log_path.clone(),
+            mounts: container.config.mounts.clone(),
             ..ContainerStatus::default()
         }),
         ..ContainerStatusResponse::default()

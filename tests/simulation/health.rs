@@ -43,8 +43,8 @@ struct Told {
     post_start: bool,
     /// When its preStop hook was first begun.
     pre_stop: Option<Ms>,
-    /// The present agent has seen the preStop hook's end.
-    pre_stop_done: bool,
+    /// The present agent has begun the preStop hook.
+    pre_stop_begun: bool,
 }
 
 impl Health {
@@ -53,7 +53,7 @@ impl Health {
         for told in self.0.values_mut() {
             told.rows.clear();
             told.failed = false;
-            told.pre_stop_done = false;
+            told.pre_stop_begun = false;
         }
     }
 
@@ -125,7 +125,9 @@ impl State {
             Kind::PostStart if std::mem::replace(&mut told.post_start, true) => {
                 Some("has its postStart hook run a second time")
             }
-            Kind::PreStop if told.pre_stop_done => Some("has its preStop hook run again after its end"),
+            Kind::PreStop if std::mem::replace(&mut told.pre_stop_begun, true) => {
+                Some("has its preStop hook begun again")
+            }
             Kind::PreStop if ended.is_some_and(|ago| ago > noticed) => {
                 Some("has its preStop hook run long after it ended")
             }
@@ -148,10 +150,7 @@ impl State {
         let Some((kind, successes, failures)) = kind_of(&spec, command) else { return };
         let told = self.oracle.health.0.entry(id.to_owned()).or_default();
         match kind {
-            Kind::PreStop => {
-                told.pre_stop_done = true;
-                return;
-            }
+            Kind::PreStop => return,
             Kind::PostStart => {
                 told.failed |= passed != Some(true);
                 return;

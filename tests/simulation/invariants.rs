@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Every container is given at least so long between being asked to end and being killed, however late
-/// the asking comes.
+/// the asking comes and however little its pod asks for.
 const LEAST_GRACE: Ms = 2000;
 
 #[derive(Default)]
@@ -340,7 +340,7 @@ impl State {
             .min();
         let text = match (container.term, begun) {
             (None, _) => Some("killed without having been asked to end".to_owned()),
-            (Some(term), _) if now < term + grace.min(LEAST_GRACE) => {
+            (Some(term), _) if now < term + LEAST_GRACE => {
                 Some(format!("killed {} ms after it was asked to end", now - term))
             }
             (_, Some(begun)) if now < begun + grace => {

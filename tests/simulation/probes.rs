@@ -6,10 +6,12 @@ use std::{
 };
 
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, Lifecycle, Pod, Probe};
+use nodectl::cri::CriErrorKind;
 use tokio::time::sleep;
 
 use crate::{
     agent::{Agent, Node},
+    faults::{Fate, Plan},
     script::{Script, container, pod, sidecar, with},
     world::Command,
 };
@@ -166,10 +168,6 @@ fn a_runtime_that_is_away_makes_nothing_unready_and_restarts_nothing() {
 #[test]
 fn a_pre_stop_hook_is_waited_for_within_the_grace_period_and_cut_at_its_end() {
     let node = Node::new(1);
-    let stopped_by = |name: &str, command: &str| {
-        let hook = serde_json::json!({"preStop": {"exec": {"command": [command]}}});
-        Container { lifecycle: Some(hooks(&hook)), ..container(name, &Script::default()) }
-    };
     let pod = |grace| {
         Arc::new(with(
             pod("a", "u1", vec![stopped_by("quick", "quick"), stopped_by("slow", "slow")]),
@@ -201,6 +199,79 @@ fn a_pre_stop_hook_is_waited_for_within_the_grace_period_and_cut_at_its_end() {
         assert_eq!(times(agent, "ExecSync").len(), 3);
     });
     no_violations(&node);
+}
+
+fn stopped_by(name: &str, command: &str) -> Container {
+    let hook = serde_json::json!({"preStop": {"exec": {"command": [command]}}});
+    Container { lifecycle: Some(hooks(&hook)), ..container(name, &Script::default()) }
+}
+
+/// The next such call about something is refused.
+fn refuse(agent: &Agent, rpc: &'static str, about: &str) {
+    let fate = Fate::Refused((CriErrorKind::Other, "no".to_owned()));
+    let plan = Plan { acts_after: 1, answers_after: 1, fate };
+    agent.world.with(|state| state.faults.scripted.push((rpc, about.to_owned(), plan)));
+}
+
+#[test]
+fn a_pre_stop_hook_under_way_is_not_disturbed_by_what_befalls_the_pods_other_containers() {
+    let node = Node::new(1);
+    let quick = container("quick", &Script { term: Some(2000), ..Script::default() });
+    let next = container("next", &Script { term: Some(4000), ..Script::default() });
+    let side = Container { restart_policy: Some("Always".into()), ..stopped_by("side", "long") };
+    let pod = with(pod("a", "u1", vec![quick, next, stopped_by("slow", "slow")]), |spec| {
+        spec.init_containers = Some(vec![side]);
+    });
+    node.run(async |agent| {
+        says(agent, "slow", Command::Takes(10_000, 0));
+        says(agent, "long", Command::Takes(20_000, 0));
+        agent.publish(&[Arc::new(pod)]);
+        agent.until("ready", seconds(10), |agent| ready(agent, "slow") && ready(agent, "quick")).await;
+        agent.publish(&[]);
+        let begun = agent.now();
+        agent.until("hooks", seconds(5), |agent| times(agent, "ExecSync").len() == 2).await;
+        // The pod cannot be looked at when the first has ended, and a stop fails when a hook is done.
+        refuse(agent, "ListContainers", "u1");
+        refuse(agent, "StopContainer", "slow");
+        agent.until("gone", seconds(60), |agent| agent.world.lock().containers.is_empty()).await;
+        assert!(agent.world.lock().faults.scripted.is_empty());
+        let after =
+            |words: &str| times(agent, words).iter().map(|at| (at - begun) / 1000).collect::<Vec<_>>();
+        assert_eq!((after("ExecSync").len(), after("StopContainer u1/quick")), (2, vec![0]));
+        assert_eq!(after("StopContainer u1/slow")[0], 10);
+        assert_eq!(after("StopContainer u1/side"), [20]);
+    });
+    no_violations(&node);
+}
+
+#[test]
+fn a_pre_stop_hook_under_way_goes_on_when_the_pod_is_removed_and_is_cut_at_the_pods_deadline() {
+    for (grace, takes, at) in [(60, 20_000, 20), (8, 100_000, 8)] {
+        let node = Node::new(1);
+        let live = Container { liveness_probe: Some(probe("live")), ..stopped_by("main", "slow") };
+        let of = |seconds| {
+            Arc::new(with(pod("a", "u1", vec![live.clone()]), |spec| {
+                spec.termination_grace_period_seconds = Some(seconds);
+            }))
+        };
+        node.run(async |agent| {
+            says(agent, "slow", Command::Takes(takes, 0));
+            agent.publish(&[of(grace)]);
+            agent.until("ready", seconds(10), |agent| ready(agent, "main")).await;
+            says(agent, "live", Command::Exits(1));
+            agent.until("the hook", seconds(10), |agent| times(agent, " slow").len() == 1).await;
+            let begun = agent.now();
+            sleep(seconds(5)).await;
+            agent.publish(&[]);
+            let removed = agent.now();
+            agent.until("gone", seconds(120), |agent| agent.world.lock().containers.is_empty()).await;
+            let stopped = times(agent, "StopContainer u1/main");
+            assert_eq!((times(agent, " slow").len(), stopped.len()), (1, 1));
+            let since = if takes < 60_000 { begun } else { removed };
+            assert_eq!((stopped[0] - since) / 1000, at, "{grace}");
+        });
+        no_violations(&node);
+    }
 }
 
 #[test]

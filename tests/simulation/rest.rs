@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, path::Path, sync::Arc, time::Duration};
 use k8s_openapi::api::core::v1::Pod;
 use nodectl::{
     agent::pods::paths::NodePaths,
-    api::{ContainerKind, PodExt as _, RestartPolicy},
+    api::{ContainerKind, PodExt as _, RestartPolicy, view::PodStep},
     policy::grace::pod_grace,
 };
 use tokio::time::sleep;
@@ -99,10 +99,14 @@ fn pod_unsettled(agent: &Agent, state: &State, pod: &Pod, wrong: &mut Vec<String
         let waits = |kind: ContainerKind, name: &str| {
             kind != ContainerKind::Init && state.newest(&uid, name).is_none()
         };
-        if !["Failed", "Succeeded"].contains(&phase.as_str()) {
+        // As with kubelet, one that is never restarted has no second sandbox, and keeps the phase that its
+        // containers amount to: a static pod whose sandbox died before they began is over, and `Pending`.
+        let over = pod.restart_policy() == RestartPolicy::Never
+            && agent.view(&uid).is_some_and(|view| view.progress.step == PodStep::Finished);
+        if !over && !["Failed", "Succeeded"].contains(&phase.as_str()) {
             for (_, spec) in pod.all_containers().into_iter().filter(|(kind, spec)| waits(*kind, &spec.name))
             {
-                note(format!("container {} has not started", spec.name));
+                note(format!("container {} has not started, and the phase is {phase}", spec.name));
             }
         }
         return;

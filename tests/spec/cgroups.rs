@@ -99,6 +99,17 @@ fn own(process: Process) -> (i64, String, String) {
     (share, quota.trim_end_matches(" 100000").to_owned(), memory)
 }
 
+/// The machine's memory in bytes.
+fn node_memory() -> i64 {
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap();
+    let kib: i64 = meminfo.split_whitespace().nth(1).unwrap().parse().unwrap();
+    kib * 1024
+}
+
+fn oom_score_adj(process: Process) -> i64 {
+    fs::read_to_string(format!("/proc/{}/oom_score_adj", process.0)).unwrap().trim().parse().unwrap()
+}
+
 fn the_tree_and_its_values(name: &str, release: Release) {
     let mut node = node(name, release);
     let before = node.leaks();
@@ -116,6 +127,12 @@ fn the_tree_and_its_values(name: &str, release: Release) {
         json!({"limits": {"cpu": "1", "memory": "64Mi"}, "requests": {"memory": "32Mi"}});
     whole["spec"]["runtimeClassName"] = json!("heavy");
     node.put(&whole);
+    let quarter = node_memory() / 4;
+    let scored = [
+        with_resources("quarter", json!({"memory": quarter.to_string()}), json!({})),
+        with_resources("rest", json!({}), json!({})),
+    ];
+    node.put(&pod_of("scored", &scored));
 
     let even = node.wait_ready("even");
     let group = format!("kubepods/pod{}", even.uid());
@@ -153,6 +170,14 @@ fn the_tree_and_its_values(name: &str, release: Release) {
     assert_eq!(own(main).2, (64 << 20).to_string());
     assert_eq!(whole.0["status"]["qosClass"], "Burstable");
 
+    // By its share of the node's memory, and always before a BestEffort one. (A score below the agent's own
+    // takes a capability: `vm` looks at those.)
+    let scored = node.wait_ready("scored");
+    let share_of_memory = quarter * 1000 / node_memory();
+    assert_eq!(oom_score_adj(node.process(&scored, "quarter")), 1000 - share_of_memory);
+    assert_eq!(oom_score_adj(node.process(&scored, "rest")), 999);
+    assert_eq!(oom_score_adj(node.process(&least, "main")), 1000);
+
     // The classes: what their pods request together, and the least.
     wait_until(SOON, "the class has the shares of both its pods", || {
         share_of(&node, "kubepods/burstable") == share(256 + 256)
@@ -162,14 +187,8 @@ fn the_tree_and_its_values(name: &str, release: Release) {
     let (shares, quota, memory, pids) = values(&node, "kubepods");
     let cpus = fs::read_to_string("/proc/cpuinfo").unwrap().matches("processor\t").count();
     assert_eq!(shares, share((i64::try_from(cpus).unwrap() * 1000 - 250) * 1024 / 1000));
-    let meminfo = fs::read_to_string("/proc/meminfo").unwrap();
-    let kib: i64 = meminfo.split_whitespace().nth(1).unwrap().parse().unwrap();
-    // Huge pages that are set aside are no memory.
-    let huge_kib: i64 = meminfo
-        .lines()
-        .find_map(|line| line.strip_prefix("Hugetlb:"))
-        .map_or(0, |rest| rest.trim_end_matches(" kB").trim().parse().unwrap());
-    assert_eq!((quota, memory), (None, Some((kib - huge_kib) * 1024 - (64 << 20))));
+    // Memory that is set aside for huge pages counts too, as with kubelet.
+    assert_eq!((quota, memory), (None, Some(node_memory() - (64 << 20))));
     assert!(pids.is_some_and(|pids| pids > 64));
 
     // Another agent finds all as it should be, and brings back what somebody changed.
@@ -185,7 +204,7 @@ fn the_tree_and_its_values(name: &str, release: Release) {
     assert_eq!(node.wait_ready("burst").restarts("main"), 0);
 
     // Without its pods a class has the least share.
-    for pod in ["burst", "whole", "even", "least"] {
+    for pod in ["burst", "whole", "even", "least", "scored"] {
         node.take_away(pod);
     }
     wait_until(SOON, "the class has no pods", || share_of(&node, "kubepods/burstable") == share(2));

@@ -340,31 +340,71 @@ fn sidecars_share_what_is_left_on_containerd_2() {
     sidecars_share_what_is_left_of_the_grace_period(Node::builder("hkside2").containerd2());
 }
 
-/// `--maximum-dead-containers-per-container` and `--minimum-container-ttl-duration`.
-#[test]
-fn dead_containers_are_kept_as_configured() {
-    let mut node = Node::builder("hkdead")
+/// `--minimum-container-ttl-duration`, `--maximum-dead-containers-per-container` and
+/// `--maximum-dead-containers`.
+fn dead_containers_are_kept_as_configured(builder: NodeBuilder) {
+    let mut node = builder
         .config(SHORT_BACKOFF)
-        .argument("--maximum-dead-containers-per-container=3")
+        .argument("--minimum-container-ttl-duration=1h")
+        .argument("--maximum-dead-containers-per-container=0")
+        .argument("--maximum-dead-containers=0")
         .start();
-    node.put(&pod("crashing", "exit 1"));
-    let view = node.wait_view("crashing", "restarted five times", |v| v.restarts("main") >= 5);
-    let attempts = || {
+    let attempts = |node: &Node, uid: &str| {
         let mut all: Vec<u64> =
-            node.containerd.containers_of(view.uid(), "main").iter().map(Record::attempt).collect();
+            node.containerd.containers_of(uid, "main").iter().map(Record::attempt).collect();
         all.sort_unstable();
         all
     };
-    wait_until(SOON, "some removed", || attempts()[0] > 0);
-    let kept = attempts();
-    // One may have been made and not yet ended.
-    assert!((3..=4).contains(&kept.len()) && kept.windows(2).all(|pair| pair[1] == pair[0] + 1), "{kept:?}");
+    let crashed_again = |node: &Node, name: &str| {
+        let before = node.view(name).map_or(0, |view| view.restarts("main"));
+        node.wait_view(name, "restarted", |v| v.restarts("main") >= before + 2);
+    };
+    let again_with = |node: &mut Node, arguments: &[&str]| {
+        node.sigterm();
+        node.set_arguments(arguments);
+        node.start_agent();
+    };
+    node.put(&pod("crashing", "exit 1"));
+    let view = node.wait_view("crashing", "restarted five times", |v| v.restarts("main") >= 5);
     let uid = view.uid().to_owned();
-    node.sigterm();
-    node.set_arguments(&["--maximum-dead-containers-per-container=0"]);
-    node.start_agent();
-    wait_until(SOON, "the newest alone", || node.containerd.containers_of(&uid, "main").len() <= 2);
+    // None is old enough to go, whatever the numbers.
+    let all = attempts(&node, &uid);
+    assert!(all.len() >= 6 && all.iter().copied().eq(0..all.len() as u64), "{all:?}");
+
+    again_with(&mut node, &["--maximum-dead-containers-per-container=3"]);
+    wait_until(SOON, "some removed", || attempts(&node, &uid).len() <= 4);
+    crashed_again(&node, "crashing");
+    let kept = attempts(&node, &uid);
+    // One may have been made and not yet ended, and one ended whose place is not yet another's.
+    assert!((3..=5).contains(&kept.len()) && kept.windows(2).all(|pair| pair[1] == pair[0] + 1), "{kept:?}");
+
+    // All together may have four, and share them.
+    node.put(&pod("second", "exit 1"));
+    let second = node.wait_view("second", "restarted", |v| v.restarts("main") >= 4).uid().to_owned();
+    let limits = ["--maximum-dead-containers-per-container=10", "--maximum-dead-containers=4"];
+    again_with(&mut node, &limits);
+    for name in ["crashing", "second"] {
+        crashed_again(&node, name);
+    }
+    wait_until(SOON, "two of each", || {
+        [&uid, &second].iter().all(|uid| (2..=3).contains(&attempts(&node, uid).len()))
+    });
+
+    again_with(&mut node, &["--maximum-dead-containers-per-container=0"]);
+    wait_until(SOON, "the newest alone", || {
+        [&uid, &second].iter().all(|uid| attempts(&node, uid).len() == 1)
+    });
     assert!(node.view("crashing").unwrap().restarts("main") >= 5);
+}
+
+#[test]
+fn dead_containers_are_kept_as_configured_on_the_machines_containerd() {
+    dead_containers_are_kept_as_configured(Node::builder("hkdead"));
+}
+
+#[test]
+fn dead_containers_are_kept_as_configured_on_containerd_2() {
+    dead_containers_are_kept_as_configured(Node::builder("hkdead2").containerd2());
 }
 
 /// More ends at once than containerd's shim has room for: told all at once, it takes minutes.

@@ -64,7 +64,8 @@ fn on_cgroup_v2() {
             "cgroups::what_the_limits_do_on_containerd_1",
             "cgroups::what_the_limits_do_on_containerd_2",
             "cgroups::what_is_left_of_pods_that_are_gone_is_reaped",
-            "vm::huge_pages_and_oom_scores",
+            "vm::huge_pages_and_oom_scores_on_containerd_1",
+            "vm::huge_pages_and_oom_scores_on_containerd_2",
         ],
     );
 }
@@ -93,11 +94,12 @@ fn free_huge_pages() -> u32 {
     read("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages").parse().unwrap()
 }
 
-#[test]
-#[ignore = "run in the virtual machine by vm::on_cgroup_v2"]
-fn huge_pages_and_oom_scores() {
+fn huge_pages_and_oom_scores(start: impl FnOnce() -> Node) {
+    /// The machine's huge pages are counted: one at a time.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     assert!(is_v2());
-    let node = Node::start("vm-huge");
+    let node = start();
     let before = node.leaks();
     let free = free_huge_pages();
     assert!(free >= 8, "the machine has huge pages: {free}");
@@ -143,6 +145,18 @@ fn huge_pages_and_oom_scores() {
     }
     node.wait_leak_free(&before);
     assert_eq!(free_huge_pages(), free);
+}
+
+#[test]
+#[ignore = "run in the virtual machine by vm::on_cgroup_v2"]
+fn huge_pages_and_oom_scores_on_containerd_1() {
+    huge_pages_and_oom_scores(|| Node::start("vm-huge"));
+}
+
+#[test]
+#[ignore = "run in the virtual machine by vm::on_cgroup_v2"]
+fn huge_pages_and_oom_scores_on_containerd_2() {
+    huge_pages_and_oom_scores(|| Node::with_containerd2("vm-huge2"));
 }
 
 /// What systemd says of a unit.

@@ -9,7 +9,6 @@ use tokio::sync::watch;
 use super::{
     failures::StepError,
     pace::Pace,
-    stop::MIN_SECONDS,
     worker::{Done, Next, PodWorker},
 };
 use crate::{
@@ -18,6 +17,7 @@ use crate::{
         ContainerState, ObservedContainer, PodExt as _, PodObservation, cri::PodSandboxConfig, view::PodStep,
     },
     cri::CriError,
+    error::chain,
     policy::{
         container_config::{PodHostname, SandboxInput, sandbox_config},
         container_gc::removable,
@@ -83,13 +83,12 @@ impl PodWorker {
             self.show(PodStep::Retrying, format!("stop container {:?}: {}", stop.name, stop.reason));
             let grace = SignedDuration::try_from(stop.grace).unwrap_or(SignedDuration::MAX);
             let deadline = now.checked_add(grace).unwrap_or(Timestamp::MAX);
-            let mut job = self.stop_of(seen, &stop.id, watch::channel(deadline).1, &pace);
-            job.least = i64::try_from(stop.grace.as_secs()).unwrap_or(MIN_SECONDS).min(MIN_SECONDS);
-            stopping.spawn(job.run());
+            stopping.spawn(self.stop_of(seen, &stop.id, watch::channel(deadline).1, &pace).run());
         }
         let mailbox = Arc::clone(&self.mailbox);
         loop {
-            // The end of the pod may come with less time: it stops the same containers its own way.
+            // The end of the pod may come with less time: it stops the same containers its own way. A hook
+            // under way goes on meanwhile.
             let joined = tokio::select! {
                 joined = stopping.join_next() => joined,
                 () = mailbox.probe_told() => {
@@ -235,7 +234,7 @@ impl PodWorker {
         at
     }
 
-    /// Removes containers and sandboxes that later ones have replaced, with their logs. What cannot be
+    /// Removes containers and sandboxes that later ones have replaced, with their files. What cannot be
     /// removed is tried again with the next look at the pod.
     pub(super) async fn collect_garbage(&mut self, seen: &PodObservation) {
         let found = removable(seen, &self.env.node.container_gc, self.now(), || self.env.pleg.all());
@@ -243,17 +242,10 @@ impl PodWorker {
             return;
         }
         for container in seen.containers.iter().filter(|c| found.containers.contains(&c.id)) {
-            let id = &container.id;
-            if let Err(error) = self.remove_dead(container).await {
-                tracing::warn!(pod = %self.full_name, %id, "cannot remove a dead container: {error}");
+            if let Err(why) = self.remove_dead(container).await {
+                let id = &container.id;
+                tracing::warn!(pod = %self.full_name, %id, "cannot remove a dead container: {why}");
                 return;
-            }
-            let (env, name, container) = (Arc::clone(&self.env), self.full_name.clone(), container.clone());
-            let removed = tokio::task::spawn_blocking(move || {
-                logs::remove(&name, &container, &env.paths).and(termination::remove(&container, &env.paths))
-            });
-            if let Ok(Err(error)) = removed.await {
-                tracing::warn!(pod = %self.full_name, %id, "cannot remove a dead container's files: {error}");
             }
         }
         for id in &found.sandboxes {
@@ -266,11 +258,23 @@ impl PodWorker {
             tracing::debug!(pod = %self.full_name, "{}", error.message);
         }
     }
-    /// Removes a container that does not run. One that the runtime lost track of may be alive all the same.
-    async fn remove_dead(&self, container: &ObservedContainer) -> Result<(), CriError> {
+
+    /// Removes a container that does not run: its log and its last words before the runtime's record, by
+    /// which alone they are found. One that the runtime lost track of may be alive all the same.
+    async fn remove_dead(&self, container: &ObservedContainer) -> Result<(), String> {
+        let told = |error: CriError| chain(&error);
         if container.state == ContainerState::Unknown {
-            self.env.cri.stop_container(container.id.as_str(), UNKNOWN_SECONDS).await?;
+            self.env.cri.stop_container(container.id.as_str(), UNKNOWN_SECONDS).await.map_err(told)?;
         }
-        self.env.cri.remove_container(container.id.as_str()).await
+        let (env, name, dead) = (Arc::clone(&self.env), self.full_name.clone(), container.clone());
+        let removed = tokio::task::spawn_blocking(move || {
+            let log = logs::remove(&name, &dead, &env.paths).map_err(|error| format!("its log: {error}"));
+            let words = termination::remove(&dead, &env.paths)
+                .map_err(|error| format!("its termination message: {error}"));
+            let failed: Vec<String> = [log, words].into_iter().filter_map(Result::err).collect();
+            if failed.is_empty() { Ok(()) } else { Err(failed.join("; ")) }
+        });
+        removed.await.unwrap_or_else(|error| Err(error.to_string()))?;
+        self.env.cri.remove_container(container.id.as_str()).await.map_err(told)
     }
 }

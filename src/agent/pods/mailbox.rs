@@ -27,6 +27,8 @@ pub struct Mailbox {
     mail: Mutex<Mail>,
     wake: Notify,
     probed: Notify,
+    /// Of stops alone: who waits for one takes no waking from who waits for any.
+    stopped: Notify,
 }
 
 impl Mailbox {
@@ -74,6 +76,7 @@ impl Mailbox {
                 None => (reason, grace),
             });
         }
+        self.stopped.notify_one();
         self.wake();
     }
 
@@ -92,12 +95,11 @@ impl Mailbox {
         self.wake.notified().await;
     }
 
-    /// Waits until a stop is there to be read. The waking is passed on.
+    /// Waits until a stop is there to be read. Every waking is left for [`Mailbox::changed`].
     pub async fn stop_told(&self) {
         while !self.has_stop() {
-            self.wake.notified().await;
+            self.stopped.notified().await;
         }
-        self.wake();
     }
 }
 
@@ -133,5 +135,25 @@ mod tests {
         mailbox.stop(StopReason::Removed, Duration::ZERO);
         waiting.await.unwrap();
         tokio::time::timeout(Duration::from_secs(1), mailbox.changed()).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_a_stop_beside_something_else_loses_no_other_news() {
+        let mailbox = Mailbox::default();
+        // Somebody pulls an image; meanwhile a container ends, which wakes the worker.
+        let pull = async {
+            mailbox.wake();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        };
+        tokio::select! {
+            () = pull => {}
+            () = mailbox.stop_told() => panic!("there is no stop"),
+        }
+        tokio::time::timeout(Duration::from_secs(1), mailbox.changed()).await.unwrap();
+        // One that was read already does not end the next waiting.
+        mailbox.stop(StopReason::Removed, Duration::ZERO);
+        mailbox.take();
+        let waiting = tokio::time::timeout(Duration::from_secs(1), mailbox.stop_told());
+        assert!(waiting.await.is_err());
     }
 }

@@ -2,16 +2,18 @@
 //! deadline that may move nearer (kubelet's `killContainer`).
 //!
 //! Hooks of all containers begin at once, sidecars' too; what waits for its turn is the stop after it, as with
-//! kubelet. A hook counts within the grace period and is cut at the deadline; one that has ended is not run
-//! again by this agent, whatever the stop after it comes to. An agent after it runs it again, as kubelet does.
+//! kubelet. A hook counts within the grace period and is cut at the deadline. One that has begun is not begun
+//! again by this agent, nor cut by anything but the deadline: a stop that is given up for another, or tried
+//! again, leaves it running, and the next waits for its end. An agent after it runs it again, as kubelet does.
 
 use std::{
-    collections::HashSet,
-    sync::{Arc, Mutex, PoisonError},
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use jiff::Timestamp;
 use tokio::{sync::watch, task::JoinSet};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{hooks::Hook, pace::Pace, worker::PodWorker};
 use crate::{
@@ -21,26 +23,62 @@ use crate::{
     policy::grace::remaining_seconds,
 };
 
-/// A container whose turn comes after the deadline, for the runtime was away, a hook or the others took all
-/// the time, still gets so long to end by itself, as with kubelet (`minimumGracePeriodInSeconds`).
-pub(super) const MIN_SECONDS: i64 = 2;
+/// Every container gets at least so long to end by itself, whatever its pod's grace period says or has left
+/// (kubelet's `minimumGracePeriodInSeconds`).
+const MIN_SECONDS: i64 = 2;
 
-/// The containers whose preStop hook this agent has run.
+/// The preStop hooks that this agent has begun.
 #[derive(Clone, Default)]
-pub(super) struct Hooked(Arc<Mutex<HashSet<ContainerId>>>);
+pub(super) struct PreStops(Arc<Mutex<HashMap<ContainerId, Begun>>>);
 
-impl Hooked {
-    fn has(&self, id: &ContainerId) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(id)
+struct Begun {
+    done: watch::Receiver<bool>,
+    /// Ends with the pod's worker.
+    task: AbortOnDropHandle<()>,
+}
+
+impl PreStops {
+    fn lock(&self) -> MutexGuard<'_, HashMap<ContainerId, Begun>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note(&self, id: &ContainerId) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone());
+    /// A container's hook that was begun: turns true at its end.
+    fn begun(&self, id: &ContainerId) -> Option<watch::Receiver<bool>> {
+        self.lock().get(id).map(|begun| begun.done.clone())
+    }
+
+    fn begin(
+        &self,
+        hook: Hook,
+        cri: &Arc<dyn Cri>,
+        pod: &PodFullName,
+        id: &ContainerId,
+    ) -> watch::Receiver<bool> {
+        tracing::info!(%pod, %id, "preStop hook begins");
+        let (sender, done) = watch::channel(false);
+        let (cri, pod, id_of_task) = (Arc::clone(cri), pod.clone(), id.clone());
+        let task = tokio::spawn(async move {
+            let id = id_of_task;
+            match hook.run(&*cri, &id).await {
+                Ok(()) => tracing::info!(%pod, %id, "preStop hook done"),
+                Err(why) => tracing::warn!(%pod, %id, "FailedPreStopHook: {why}; stopping the container"),
+            }
+            sender.send_replace(true);
+        });
+        self.lock().insert(id.clone(), Begun { done: done.clone(), task: AbortOnDropHandle::new(task) });
+        done
+    }
+
+    /// Ends a hook that has taken all the time. It stays noted.
+    fn cut(&self, id: &ContainerId) {
+        if let Some(begun) = self.lock().get(id) {
+            begun.task.abort();
+        }
     }
 
     /// Forgets containers that are gone.
     pub(super) fn retain(&self, keep: impl Fn(&ContainerId) -> bool) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(keep);
+        self.lock().retain(|id, _| keep(id));
     }
 }
 
@@ -49,7 +87,7 @@ pub(super) struct Stop {
     cri: Arc<dyn Cri>,
     clock: Clock,
     pod: PodFullName,
-    hooked: Hooked,
+    pre_stops: PreStops,
     id: ContainerId,
     hook: Option<Hook>,
     pace: Pace,
@@ -57,8 +95,6 @@ pub(super) struct Stop {
     pub(super) deadline: watch::Receiver<Timestamp>,
     /// It is stopped once this is as far as its place.
     pub(super) turn: (watch::Receiver<usize>, usize),
-    /// So many seconds it has in any case.
-    pub(super) least: i64,
 }
 
 impl PodWorker {
@@ -70,18 +106,16 @@ impl PodWorker {
         deadline: watch::Receiver<Timestamp>,
         pace: &Pace,
     ) -> Stop {
-        let hook = self.pre_stop(seen, id).filter(|_| !self.hooked.has(id));
         Stop {
             cri: Arc::clone(&self.env.cri),
             clock: self.env.clock,
             pod: self.full_name.clone(),
-            hooked: self.hooked.clone(),
+            pre_stops: self.pre_stops.clone(),
             id: id.clone(),
-            hook,
+            hook: self.pre_stop(seen, id),
             pace: pace.clone(),
             deadline,
             turn: (watch::channel(0).1, 0),
-            least: MIN_SECONDS,
         }
     }
 }
@@ -104,10 +138,10 @@ impl Stop {
             // a container running.
             let deadline = *self.deadline.borrow_and_update();
             let (cri, id, pace) = (Arc::clone(&self.cri), self.id.clone(), self.pace.clone());
-            let (clock, least) = (self.clock, self.least);
+            let clock = self.clock;
             calls.spawn(async move {
                 let stop = || {
-                    let seconds = remaining_seconds(deadline, clock.now()).max(least);
+                    let seconds = remaining_seconds(deadline, clock.now()).max(MIN_SECONDS);
                     cri.stop_container(id.as_str(), seconds)
                 };
                 pace.run(stop).await
@@ -127,21 +161,22 @@ impl Stop {
 
     async fn run_hook(&mut self, hook: Hook) {
         let (pod, id) = (&self.pod, &self.id);
-        if remaining_seconds(*self.deadline.borrow(), self.clock.now()) == 0 {
-            tracing::info!(%pod, %id, "no time is left for the preStop hook");
-            return;
-        }
-        tracing::info!(%pod, %id, "preStop hook begins");
+        let mut done = match self.pre_stops.begun(id) {
+            Some(done) => done,
+            None if remaining_seconds(*self.deadline.borrow(), self.clock.now()) == 0 => {
+                tracing::info!(%pod, %id, "no time is left for the preStop hook");
+                return;
+            }
+            None => self.pre_stops.begin(hook, &self.cri, pod, id),
+        };
         tokio::select! {
-            ended = hook.run(&*self.cri, id) => match ended {
-                Ok(()) => tracing::info!(%pod, %id, "preStop hook done"),
-                Err(why) => tracing::warn!(%pod, %id, "FailedPreStopHook: {why}; stopping the container"),
-            },
+            // One that was cut ends without a word.
+            _ = done.wait_for(|done| *done) => {}
             () = passed(&mut self.deadline, self.clock) => {
                 tracing::warn!(%pod, %id, "FailedPreStopHook: not done within the grace period; stopping the container");
+                self.pre_stops.cut(id);
             }
         }
-        self.hooked.note(&self.id);
     }
 }
 

@@ -1,7 +1,7 @@
 //! The end of a pod: containers stopped in their order within the grace period, the sandbox after them, and
 //! when nothing of it is to be left, its records, folders, logs and cgroup.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, sync::Arc};
 
 use tokio::sync::watch;
 
@@ -9,7 +9,6 @@ use super::{
     env::PodEnv,
     failures::StepError,
     pace::Pace,
-    stop::MIN_SECONDS,
     worker::{Next, PodWorker},
 };
 use crate::{
@@ -18,7 +17,7 @@ use crate::{
     error::chain,
     host::{mounts, remove::remove_tree},
     policy::{
-        grace::{pod_grace, stop_order},
+        grace::stop_order,
         lifecycle::{LifecycleInput, PodLifecycle},
     },
 };
@@ -81,9 +80,6 @@ impl PodWorker {
         groups: &[Vec<ContainerId>],
     ) -> Result<bool, StepError> {
         let PodLifecycle::Terminating { deadline, .. } = self.lifecycle else { return Ok(false) };
-        // A pod that asks for less than the minimum has it its way, but for its sidecars: their turn comes
-        // when the pod's time may be over, whatever it was.
-        let own = self.pod.as_deref().map_or(MIN_SECONDS, |pod| whole_seconds(pod_grace(pod)));
         let (nearer, deadline) = watch::channel(deadline);
         let (turns, turn) = watch::channel(0);
         let (mut calls, pace) = (tokio::task::JoinSet::new(), Pace::default());
@@ -91,7 +87,6 @@ impl PodWorker {
             for id in group {
                 let mut stop = self.stop_of(seen, id, deadline.clone(), &pace);
                 stop.turn = (turn.clone(), place);
-                stop.least = if place > 0 { MIN_SECONDS } else { own.min(MIN_SECONDS) };
                 calls.spawn(stop.run());
             }
         }
@@ -122,7 +117,10 @@ impl PodWorker {
                             failed = Some(self.runtime_error("FailedKillContainer", &what, &error));
                         }
                         if left > 0 || told < groups.len() {
-                            self.inspect().await?;
+                            // For what is shown alone: the other stops go on without it.
+                            if let Err(error) = self.inspect().await {
+                                tracing::debug!(pod = %self.full_name, "{}", error.message);
+                            }
                             self.show(PodStep::Terminating, "stop the containers");
                         }
                     }
@@ -200,10 +198,6 @@ impl PodWorker {
         let removed = self.env.cgroups.remove(&self.uid).await;
         removed.map_err(|error| StepError::new("FailedRemovePod", chain(&error)))
     }
-}
-
-fn whole_seconds(time: Duration) -> i64 {
-    i64::try_from(time.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// Removes a pod's folders, logs and checkpoint. Nothing is removed through a mount: what is mounted below

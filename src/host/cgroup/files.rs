@@ -29,12 +29,14 @@ impl Once {
     }
 }
 
-/// Whether the process lacks the right, or the kernel the file: no trying again would help.
-fn is_denied(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::NotFound
-    )
+/// Whether the process lacks the right, or the kernel the file: no trying again would help. What is not
+/// found in a folder that is gone itself may be there with the next try.
+fn is_denied(error: &io::Error, folder: &Path) -> bool {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => true,
+        io::ErrorKind::NotFound => folder.is_dir(),
+        _ => false,
+    }
 }
 
 /// A file with what it is to say.
@@ -101,8 +103,11 @@ pub(super) fn set(folder: &Path, settings: &[Setting], once: &Once) -> Result<()
     for setting in settings {
         match try_set(folder, setting) {
             Ok(()) => {}
-            Err(error) if setting.optional && error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) if is_denied(&error) => once.tell(&folder.join(&setting.file), "set a value", &error),
+            Err(error) if is_denied(&error, folder) => {
+                if !setting.optional || error.kind() != io::ErrorKind::NotFound {
+                    once.tell(&folder.join(&setting.file), "set a value", &error);
+                }
+            }
             Err(_) => failed.push(setting),
         }
     }
@@ -136,7 +141,8 @@ pub(super) fn make(
         match fs::create_dir(&folder) {
             Ok(()) => made(&parent, &folder),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) if is_denied(&error) => {
+            // Not found is what was there a moment ago: a group over this one was removed meanwhile.
+            Err(error) if error.kind() != io::ErrorKind::NotFound && is_denied(&error, &parent) => {
                 once.tell(root, "make a group", &error);
                 return Ok(false);
             }

@@ -137,6 +137,17 @@ impl CgroupMounts {
         Ok(found)
     }
 
+    /// Blocks on the file system.
+    ///
+    /// # Errors
+    /// `EBUSY` while a process is in it or below it.
+    fn check_empty(&self, cgroup: &str) -> io::Result<()> {
+        match self.processes(cgroup)?.is_empty() {
+            true => Ok(()),
+            false => Err(Errno::EBUSY.into()),
+        }
+    }
+
     /// Kills those of the processes that are in the cgroup or below it at this moment. Blocks on the file
     /// system.
     pub fn kill(&self, cgroup: &str, processes: &HashSet<i32>) {
@@ -239,25 +250,28 @@ impl Cgroups {
         blocking(move || this.mounts.apply(&cgroup, &values, &this.once)).await
     }
 
-    /// Removes an empty cgroup with the empty ones below it.
+    /// Removes an empty cgroup with the empty ones below it. systemd keeps a slice that it was asked for until
+    /// it is told, whether its cgroup is there or not; it is told first, so that the folder, by which what
+    /// is left is found, stays as long as the slice.
     ///
     /// # Errors
     /// [`CgroupError::is_busy`] while a process is in it.
     pub async fn remove(self: &Arc<Self>, cgroup: &str) -> Result<(), CgroupError> {
-        let path = cgroup.to_owned();
-        let this = Arc::clone(self);
-        let found = blocking(move || {
-            this.mounts
-                .remove(&path)
-                .map_err(|source| CgroupError::new("remove cgroup", Path::new(&path), source))
-        })
-        .await?;
-        // systemd keeps a slice that it was asked for until it is told, whether its cgroup is there or not.
-        match &self.systemd {
-            Some(systemd) if found => Ok(systemd.stop(cgroup).await?),
-            _ => Ok(()),
+        if let Some(systemd) = &self.systemd {
+            let (this, path) = (Arc::clone(self), cgroup.to_owned());
+            // With a slice systemd would end what runs in it.
+            blocking(move || this.mounts.check_empty(&path).map_err(|source| not_removed(&path, source)))
+                .await?;
+            systemd.stop(cgroup).await?;
         }
+        let (this, path) = (Arc::clone(self), cgroup.to_owned());
+        blocking(move || this.mounts.remove(&path).map(drop).map_err(|source| not_removed(&path, source)))
+            .await
     }
+}
+
+fn not_removed(cgroup: &str, source: io::Error) -> CgroupError {
+    CgroupError::new("remove cgroup", Path::new(cgroup), source)
 }
 
 async fn blocking<T: Send + 'static>(

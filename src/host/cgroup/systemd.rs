@@ -65,6 +65,12 @@ impl Systemd {
         Self(Mutex::new(None))
     }
 
+    /// Over a connection that is there already.
+    #[cfg(test)]
+    pub(super) fn over(connection: Connection) -> Self {
+        Self(Mutex::new(Some(Arc::new(connection))))
+    }
+
     /// Has a slice with these values.
     pub(super) async fn apply(
         &self,

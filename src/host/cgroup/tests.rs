@@ -118,6 +118,80 @@ fn what_a_kernel_lacks_is_said_once_and_the_rest_is_set() {
     assert!(error.contains("pids.max") && error.contains("100"), "{error}");
 }
 
+/// What is logged while the closure runs.
+fn logged(run: impl FnOnce()) -> String {
+    #[derive(Clone, Default)]
+    struct Lines(Arc<std::sync::Mutex<Vec<u8>>>);
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    tracing::subscriber::with_default(subscriber, run);
+    let bytes = lines.0.lock().unwrap().clone();
+    String::from_utf8(bytes).unwrap()
+}
+
+#[test]
+fn what_may_not_be_set_is_said_once_for_all_groups() {
+    let (world, mounts) = World::new(&V1[..3]);
+    for group in ["k/p", "k/q"] {
+        world.group(&format!("memory/{group}"), &[("memory.limit_in_bytes", "1")]);
+        world.group(&format!("pids/{group}"), &[("pids.max", "max")]);
+        let shares = world.path(&format!("cpu,cpuacct/{group}"));
+        fs::create_dir_all(&shares).unwrap();
+        // A file that even root may not write.
+        std::os::unix::fs::symlink("/proc/sys/kernel/ostype", shares.join("cpu.shares")).unwrap();
+    }
+    let values = CgroupValues { cpu_quota_micros: None, cpu_period_micros: None, ..values() };
+    let once = Once::default();
+    let told = logged(|| {
+        for group in ["/k/p", "/k/p", "/k/q"] {
+            mounts.apply(group, &values, &once).unwrap();
+        }
+    });
+    assert_eq!(told.lines().count(), 1, "{told}");
+    assert!(
+        told.contains("WARN") && told.contains("cpu.shares") && told.contains("not said again"),
+        "{told}"
+    );
+    assert_eq!(world.read("memory/k/q/memory.limit_in_bytes"), (64 << 20).to_string());
+    // Another file is another matter.
+    fs::remove_file(world.path("pids/k/q/pids.max")).unwrap();
+    let told = logged(|| mounts.apply("/k/q", &values, &once).unwrap());
+    assert!(told.lines().count() == 1 && told.contains("pids.max"), "{told}");
+}
+
+#[test]
+fn a_group_that_vanishes_meanwhile_is_an_error_and_not_a_lack_of_rights() {
+    let (world, mounts) = World::new(&V1[..3]);
+    let once = Once::default();
+    let told = logged(|| {
+        let gone = world.path("pids/k/gone");
+        let error = files::set(&gone, &[files::Setting::new("pids.max", "7")], &once).unwrap_err();
+        assert!(error.to_string().contains("pids.max"), "{error}");
+        let error = files::set(&gone, &[files::Setting::new("pids.max", "7").optional()], &once);
+        assert!(error.is_err());
+        // The parent of the last is taken away in the middle of the making.
+        let error = files::make(&world.path("pids"), "k/p/c", &once, |_, made| {
+            if made.ends_with("k/p") {
+                fs::remove_dir(made).unwrap();
+            }
+        });
+        assert!(error.unwrap_err().to_string().contains("k/p/c"));
+    });
+    assert_eq!(told, "");
+    mounts.apply("/k/p", &CgroupValues::default(), &once).unwrap();
+    assert!(world.path("pids/k/p").is_dir());
+}
+
 #[test]
 fn a_new_group_of_v1_inherits_its_cpus() {
     let (world, mounts) = World::new(&[("cpuset", "cgroup", "cpuset"), ("cpu", "cgroup", "cpu")]);
@@ -200,4 +274,110 @@ async fn through_the_handle() {
     cgroups.remove("/k/p").await.unwrap();
     assert!(world.path("pids/k").is_dir() && !world.path("pids/k/p").exists());
     assert!(cgroups.remove("k").await.is_err());
+}
+
+/// systemd as far as slices end: it knows some, and may refuse.
+#[derive(Clone, Default)]
+struct FakeManager(Arc<std::sync::Mutex<Fake>>);
+
+#[derive(Default)]
+struct Fake {
+    units: BTreeSet<String>,
+    refuses: bool,
+    stops: Vec<String>,
+}
+
+#[zbus::interface(name = "org.freedesktop.systemd1.Manager")]
+impl FakeManager {
+    fn get_unit(&self, name: &str) -> Result<zbus::zvariant::OwnedObjectPath, FakeError> {
+        let there = self.0.lock().unwrap().units.contains(name);
+        let path = zbus::zvariant::ObjectPath::try_from("/unit").unwrap().into();
+        if there { Ok(path) } else { Err(FakeError::NoSuchUnit(name.to_owned())) }
+    }
+
+    fn stop_unit(&self, name: &str, _mode: &str) -> Result<zbus::zvariant::OwnedObjectPath, FakeError> {
+        let mut fake = self.0.lock().unwrap();
+        fake.stops.push(name.to_owned());
+        if fake.refuses {
+            return Err(FakeError::Refused("not now".to_owned()));
+        }
+        fake.units.remove(name);
+        Ok(zbus::zvariant::ObjectPath::try_from("/job").unwrap().into())
+    }
+}
+
+struct FakeUnit;
+
+#[zbus::interface(name = "org.freedesktop.systemd1.Unit")]
+impl FakeUnit {
+    #[zbus(property)]
+    fn active_state(&self) -> String {
+        "active".to_owned()
+    }
+}
+
+#[derive(Debug, zbus::DBusError)]
+#[zbus(prefix = "org.freedesktop.systemd1")]
+enum FakeError {
+    #[zbus(error)]
+    ZBus(zbus::Error),
+    NoSuchUnit(String),
+    Refused(String),
+}
+
+impl FakeManager {
+    async fn serve(&self) -> (systemd::Systemd, zbus::Connection) {
+        let (ours, its) = tokio::net::UnixStream::pair().unwrap();
+        let server = zbus::connection::Builder::unix_stream(its)
+            .server(zbus::Guid::generate())
+            .unwrap()
+            .p2p()
+            .serve_at("/org/freedesktop/systemd1", self.clone())
+            .unwrap()
+            .serve_at("/unit", FakeUnit)
+            .unwrap()
+            .build();
+        let client = zbus::connection::Builder::unix_stream(ours).p2p().build();
+        let (server, client) = tokio::try_join!(server, client).unwrap();
+        (systemd::Systemd::over(client), server)
+    }
+
+    fn stops(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap().stops)
+    }
+}
+
+#[tokio::test]
+async fn a_slice_is_given_up_before_its_folder_and_also_without_one() {
+    let (world, mounts) = World::new(&[("pids", "cgroup", "pids"), ("cpu", "cgroup", "cpu")]);
+    let (cgroup, unit) = ("/k.slice/k-podu.slice", "k-podu.slice");
+    let fake = FakeManager::default();
+    fake.0.lock().unwrap().units.insert(unit.to_owned());
+    let (systemd, _server) = fake.serve().await;
+    let cgroups = Arc::new(Cgroups { mounts, systemd: Some(systemd), once: Once::default() });
+
+    // What still runs in it would end with it.
+    let folder = world.path("pids/k.slice/k-podu.slice");
+    world.group("pids/k.slice/k-podu.slice/c", &[("cgroup.procs", "7")]);
+    assert!(cgroups.remove(cgroup).await.unwrap_err().is_busy());
+    assert!(fake.stops().is_empty() && folder.is_dir());
+
+    // In a cgroup the kernel's files are no hindrance; here they are.
+    fs::remove_file(folder.join("c/cgroup.procs")).unwrap();
+    fake.0.lock().unwrap().refuses = true;
+    let error = cgroups.remove(cgroup).await.unwrap_err();
+    assert!(error.to_string().contains(unit), "{error}");
+    assert!(folder.is_dir(), "it is what the next try finds it by");
+    fake.0.lock().unwrap().refuses = false;
+    cgroups.remove(cgroup).await.unwrap();
+    assert_eq!(fake.stops(), [unit, unit]);
+    assert!(!folder.exists());
+
+    // An agent that was killed left the slice alone, or systemd has taken its folder away.
+    fake.0.lock().unwrap().units.insert(unit.to_owned());
+    cgroups.remove(cgroup).await.unwrap();
+    assert_eq!(fake.stops(), [unit]);
+    // One that is not there is fine.
+    cgroups.remove(cgroup).await.unwrap();
+    assert!(fake.stops().is_empty());
 }
