@@ -4,7 +4,7 @@
 //! So no worker waits for it longer than its pod is to run, and it has a bound of its own, which is less than
 //! the threads that all file work shares: pods without such volumes go on.
 
-use std::{future::Future, pin::pin, sync::Arc};
+use std::{future::Future, sync::Arc};
 
 use tokio::{sync::Semaphore, task::spawn_blocking};
 use tokio_util::sync::CancellationToken;
@@ -67,22 +67,13 @@ pub async fn unless_stopped<T>(
     stop: &CancellationToken,
     work: impl Future<Output = T>,
 ) -> Result<T, StepError> {
-    let (mut work, mut news) = (pin!(work), false);
     let interrupted = |why: &str| Err(StepError::new("Interrupted", why));
-    let ended = loop {
-        if mailbox.has_stop() {
-            break interrupted("the pod is to stop");
-        }
-        tokio::select! {
-            done = &mut work => break Ok(done),
-            () = mailbox.changed() => news = true,
-            () = stop.cancelled() => break interrupted("the agent is to stop"),
-        }
-    };
-    if news {
-        mailbox.wake();
+    tokio::select! {
+        biased;
+        () = mailbox.stop_told() => interrupted("the pod is to stop"),
+        () = stop.cancelled() => interrupted("the agent is to stop"),
+        done = work => Ok(done),
     }
-    ended
 }
 
 #[cfg(test)]
