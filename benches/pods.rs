@@ -31,7 +31,7 @@ use jiff::Timestamp;
 use nodectl::{
     api::cri::{
         ContainerConfig, ContainerMetadata, ContainerState, ImageSpec, LinuxPodSandboxConfig,
-        PodSandboxConfig, PodSandboxMetadata,
+        LinuxSandboxSecurityContext, Mount, PodSandboxConfig, PodSandboxMetadata, SecurityProfile,
     },
     cri::{Cri, CriClient, CriTimeouts},
 };
@@ -55,7 +55,15 @@ fn manifest(index: usize) -> String {
     )
 }
 
-/// The same pod by raw calls; answers sandbox and container.
+/// A file that every pod of an agent has mounted.
+fn file_mount(folder: &str, name: &str, container_path: &str) -> Mount {
+    let host_path = format!("{folder}/{name}");
+    fs::write(&host_path, "127.0.0.1 localhost\n").unwrap();
+    Mount { container_path: container_path.to_owned(), host_path, ..Mount::default() }
+}
+
+/// The same pod by raw calls: with its sandbox's seccomp profile, its hosts file and the file for its last words.
+/// Answers sandbox and container.
 async fn raw_up(cri: &dyn Cri, logs: &str, cgroup: &str, index: usize) -> (String, String) {
     let config = PodSandboxConfig {
         metadata: Some(PodSandboxMetadata {
@@ -68,6 +76,10 @@ async fn raw_up(cri: &dyn Cri, logs: &str, cgroup: &str, index: usize) -> (Strin
         log_directory: format!("{logs}/raw_{index}"),
         linux: Some(LinuxPodSandboxConfig {
             cgroup_parent: format!("{cgroup}/raw{index}"),
+            security_context: Some(LinuxSandboxSecurityContext {
+                seccomp: Some(SecurityProfile::default()),
+                ..LinuxSandboxSecurityContext::default()
+            }),
             ..LinuxPodSandboxConfig::default()
         }),
         ..PodSandboxConfig::default()
@@ -79,6 +91,10 @@ async fn raw_up(cri: &dyn Cri, logs: &str, cgroup: &str, index: usize) -> (Strin
         image: Some(ImageSpec { image: IMAGE.to_owned(), ..ImageSpec::default() }),
         command: vec!["sleep".to_owned(), "1000000".to_owned()],
         log_path: "c.log".to_owned(),
+        mounts: vec![
+            file_mount(&config.log_directory, "hosts", "/etc/hosts"),
+            file_mount(&config.log_directory, "last", "/dev/termination-log"),
+        ],
         ..ContainerConfig::default()
     };
     let id = cri.create_container(&sandbox, container, config).await.unwrap();
