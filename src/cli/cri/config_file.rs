@@ -160,7 +160,7 @@ pub(super) fn read(path: &Path) -> Result<Option<String>, CommandError> {
     }
     String::from_utf8(text)
         .map(Some)
-        .map_err(|_| CommandError::usage(format!("{} is not UTF-8 text", path.display())))
+        .map_err(|_bytes| CommandError::usage(format!("{} is not UTF-8 text", path.display())))
 }
 
 /// The settings of the file; `None` if there is no file.

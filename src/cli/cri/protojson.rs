@@ -193,7 +193,7 @@ mod tests {
         assert_eq!(json("ContainerStatus", &status).unwrap()["state"], expected!(77));
         for (bytes, text) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")]
         {
-            let answer = ExecSyncResponse { stdout: bytes.as_bytes().to_vec().into(), ..Default::default() };
+            let answer = ExecSyncResponse { stdout: bytes.as_bytes().to_vec(), ..Default::default() };
             assert_eq!(json("ExecSyncResponse", &answer).unwrap()["stdout"], expected!(text));
         }
         assert_eq!([float(1.5), float(f64::NAN)], [expected!(1.5), expected!("NaN")]);

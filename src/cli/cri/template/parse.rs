@@ -197,8 +197,9 @@ fn quoted(rest: &str) -> Result<(Token, usize), TemplateError> {
             '\\' => escaped = true,
             '"' => {
                 let text = &rest[..=index];
-                let value: Value = serde_json::from_str(text)
-                    .map_err(|_| TemplateError::new(format!("{text} has an escape that is not known")))?;
+                let value: Value = serde_json::from_str(text).map_err(|_place| {
+                    TemplateError::new(format!("{text} has an escape that is not known"))
+                })?;
                 return Ok((Token::Literal(value), index + 1));
             }
             _ => {}
@@ -211,7 +212,7 @@ fn number(rest: &str) -> Result<(Token, usize), TemplateError> {
     let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || ".+-_".contains(c))).unwrap_or(rest.len());
     let text = &rest[..end];
     let value = text.parse::<i64>().map(Value::from).or_else(|_| text.parse::<f64>().map(Value::from));
-    let value = value.map_err(|_| TemplateError::new(format!("{text:?} is no number")))?;
+    let value = value.map_err(|_float| TemplateError::new(format!("{text:?} is no number")))?;
     Ok((Token::Literal(value), end))
 }
 
