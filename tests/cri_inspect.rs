@@ -291,6 +291,7 @@ fn filters(world: &World) {
     assert_eq!(ps(&["-p", "uid-web", "-l"]), [side]);
     assert_eq!(ps(&["-p", "default/web"]), [side, main]);
     assert_eq!(ps(&["-s", "Exited"]), [job_main]);
+    assert!(ps(&["--label", "part=main,part=side"]).is_empty());
     assert_eq!(ps(&["-n", "2"]), [job_main, side]);
     assert_eq!(ps(&["--id", &main[..8]]), [main]);
     assert_eq!(ps(&["--image", IMAGE]), [side, main]);
@@ -516,6 +517,9 @@ fn discovery(world: &World) {
     assert!(dead.err.contains("answers at unix:///run/containerd/containerd.sock"), "{}", dead.err);
     let none = in_own_run(world, false, &["ps"]);
     none.failed(1, "no container runtime answers: the socket /run/containerd/containerd.sock does not exist");
+    assert!(
+        none.err.ends_with("hint: start the container runtime, or give its socket with --runtime-endpoint\n")
+    );
     assert!(
         none.err.contains("/run/crio/crio.sock") && none.err.contains("/run/cri-dockerd.sock"),
         "{}",

@@ -54,7 +54,7 @@ pub(super) struct ContainerFilter {
     #[arg(short, long, value_enum, ignore_case = true)]
     state: Option<ContainerStateArg>,
     /// Only containers with this label; may be repeated, and all must fit
-    #[arg(long, value_name = "KEY=VALUE")]
+    #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',')]
     label: Vec<String>,
     /// Only the newest container, in whatever state
     #[arg(short, long)]
@@ -80,7 +80,7 @@ pub(super) struct PodFilter {
     #[arg(short, long, value_enum, ignore_case = true)]
     state: Option<PodStateArg>,
     /// Only pods with this label; may be repeated, and all must fit
-    #[arg(long, value_name = "KEY=VALUE")]
+    #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',')]
     label: Vec<String>,
     /// Only the newest pod
     #[arg(short, long)]

@@ -22,6 +22,9 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a known socket has to answer when no endpoint is given.
 const PROBE: Duration = Duration::from_secs(2);
 
+/// How long they have when a given endpoint is dead: the error waits for them, and they are only a hint.
+const PROBE_FOR_HINT: Duration = Duration::from_millis(500);
+
 /// Which runtime, how long to wait; given before the verb, as with crictl.
 #[derive(Debug, Clone, Args)]
 pub(super) struct GlobalArgs {
@@ -217,7 +220,7 @@ impl Session {
             Some((_, origin)) => told.hint(format!("this endpoint comes from {origin}")),
             None => told,
         };
-        match answering(&probe(&RuntimeEndpoint::well_known(), PROBE).await) {
+        match answering(&probe(&RuntimeEndpoint::well_known(), PROBE_FOR_HINT).await) {
             Some((endpoint, name)) if endpoint.to_string() != error.endpoint() => {
                 told.hint(format!("{name} answers at {endpoint}"))
             }
@@ -261,15 +264,18 @@ async fn find(limit: Duration, err: &mut dyn Write) -> Result<RuntimeEndpoint, C
 }
 
 fn none_answers(probed: &Probed) -> CommandError {
-    let problems: Vec<String> = probed
-        .iter()
-        .map(|(endpoint, answer)| match answer {
-            Some(Err(error)) => error.message().to_owned(),
-            _ => format!("{endpoint} did not answer"),
-        })
-        .collect();
-    CommandError::failed(format!("no container runtime answers: {}", printable(&problems.join("; "))))
-        .hint("start the container runtime, or give its socket with --runtime-endpoint")
+    let problem = |endpoint: &RuntimeEndpoint, answer: &Option<Result<_, CriError>>| match answer {
+        // What to do is said once for all of them.
+        Some(Err(error)) => error.message().split(';').next().unwrap_or_default().to_owned(),
+        _ => format!("{endpoint} did not answer"),
+    };
+    let problems: Vec<String> = probed.iter().map(|(endpoint, answer)| problem(endpoint, answer)).collect();
+    let told =
+        CommandError::failed(format!("no container runtime answers: {}", printable(&problems.join("; "))));
+    if problems.iter().any(|problem| problem.starts_with("permission denied")) {
+        return told.hint("run as root");
+    }
+    told.hint("start the container runtime, or give its socket with --runtime-endpoint")
 }
 
 #[cfg(test)]

@@ -115,3 +115,15 @@ fn what_does_not_fit_the_data_is_said_when_it_runs() {
         assert_eq!(render(template), expected, "{template}");
     }
 }
+
+proptest::proptest! {
+    /// Whatever is typed is a text or an error.
+    #[test]
+    fn nothing_panics(
+        text in "(\\{\\{|\\}\\}|\\{\\{-|-\\}\\}|range |if |with |else |end|eq |len |index |printf |\\.status|\\.|\\$x|:=|=|,|\\||\\(|\\)|\"%5d\"|`|/\\*|\\*/| |é|[0-9a-z\"]){0,24}",
+    ) {
+        if let Ok(template) = Template::parse(&text) {
+            template.render(&data()).ok();
+        }
+    }
+}
