@@ -28,6 +28,7 @@ complete -c nodectl -n "__fish_nodectl_needs_command" -s h -l help -d 'Print hel
 complete -c nodectl -n "__fish_nodectl_needs_command" -s V -l version -d 'Print version'
 complete -c nodectl -n "__fish_nodectl_needs_command" -f -a "pods" -d 'List the pods of the agent on this node'
 complete -c nodectl -n "__fish_nodectl_needs_command" -f -a "explain" -d 'Say where a pod stands: its step, last error, and what comes next'
+complete -c nodectl -n "__fish_nodectl_needs_command" -f -a "cri" -d 'Look into a container runtime, with crictl\'s verbs and flags'
 complete -c nodectl -n "__fish_nodectl_needs_command" -f -a "config" -d 'Print default configuration, or check configuration files'
 complete -c nodectl -n "__fish_nodectl_needs_command" -f -a "completions" -d 'Write a completion script for a shell to standard output'
 complete -c nodectl -n "__fish_nodectl_needs_command" -f -a "run" -d 'Run the node agent in kubelet\'s place'
@@ -46,6 +47,163 @@ json\t'For programs'"
 complete -c nodectl -n "__fish_nodectl_using_subcommand explain" -l socket -d 'The agent\'s operator socket' -r -F
 complete -c nodectl -n "__fish_nodectl_using_subcommand explain" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c nodectl -n "__fish_nodectl_using_subcommand explain" -s V -l version -d 'Print version'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti imagefsinfo runtime-config config help" -s r -l runtime-endpoint -d 'The runtime\'s socket; without it, that of the configuration file, else the known ones are tried' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti imagefsinfo runtime-config config help" -s i -l image-endpoint -d 'The socket of the image service, if not the runtime\'s' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti imagefsinfo runtime-config config help" -s t -l timeout -d 'How long a call may take, as in 5s, 1m30s or 5 (seconds); 10s unless the configuration file says' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti imagefsinfo runtime-config config help" -s c -l config -d 'The client\'s configuration file, crictl\'s own' -r -F
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti imagefsinfo runtime-config config help" -s D -l debug -d 'Say on stderr what is asked, where, and how long the answer takes'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti imagefsinfo runtime-config config help" -s h -l help -d 'Print help'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti imagefsinfo runtime-config config help" -s V -l version -d 'Print version'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti imagefsinfo runtime-config config help" -f -a "version" -d 'Show the runtime\'s name and versions'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti imagefsinfo runtime-config config help" -f -a "info" -d 'Show the runtime\'s state, configuration and handlers'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti imagefsinfo runtime-config config help" -f -a "ps" -d 'List containers'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti imagefsinfo runtime-config config help" -f -a "pods" -d 'List pods'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti imagefsinfo runtime-config config help" -f -a "images" -d 'List images'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti imagefsinfo runtime-config config help" -f -a "image" -d 'List images'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti imagefsinfo runtime-config config help" -f -a "img" -d 'List images'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti imagefsinfo runtime-config config help" -f -a "inspect" -d 'Show all about containers'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti imagefsinfo runtime-config config help" -f -a "inspectp" -d 'Show all about pods'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti imagefsinfo runtime-config config help" -f -a "inspecti" -d 'Show all about images'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti imagefsinfo runtime-config config help" -f -a "imagefsinfo" -d 'Show where images are stored and what they take'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti imagefsinfo runtime-config config help" -f -a "runtime-config" -d 'Show what the runtime tells the agent to do: the cgroup driver'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti imagefsinfo runtime-config config help" -f -a "config" -d 'Show and change the client\'s configuration, /etc/crictl.yaml'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti imagefsinfo runtime-config config help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from version" -s o -l output -l format -d 'table, json, yaml, go-template (with --template), go-template=TEMPLATE, or a template' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from version" -l template -d 'A Go template, for -o go-template' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from version" -s h -l help -d 'Print help'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from version" -s V -l version -d 'Print version'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from info" -s o -l output -l format -d 'table, json, yaml, go-template (with --template), go-template=TEMPLATE, or a template' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from info" -l template -d 'A Go template, for -o go-template' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from info" -s q -l quiet -d 'Without the runtime\'s configuration'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from info" -s h -l help -d 'Print help'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from info" -s V -l version -d 'Print version'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from ps" -l id -d 'Only the container with this id, or the beginning of one' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from ps" -l name -d 'Only containers with a name that this regular expression finds something in' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from ps" -s p -l pod -d 'Only containers of this pod: its id, the beginning of it, UID, or NAMESPACE/NAME' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from ps" -l namespace -d 'Only containers of pods in namespaces that this regular expression finds something in' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from ps" -l image -d 'Only containers of this image: a name, or the beginning of its id' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from ps" -s s -l state -d 'Only containers in this state' -r -f -a "created\t''
+running\t''
+exited\t''
+unknown\t''"
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from ps" -l label -d 'Only containers with this label; may be repeated, and all must fit' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from ps" -s n -l last -d 'Only the N newest containers, in whatever state; 0 for all' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from ps" -s o -l output -l format -d 'table, json, yaml, go-template (with --template), go-template=TEMPLATE, or a template' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from ps" -l template -d 'A Go template, for -o go-template' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from ps" -s a -l all -d 'Containers in all states, not only running ones'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from ps" -s l -l latest -d 'Only the newest container, in whatever state'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from ps" -s q -l quiet -d 'Only ids, one a line'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from ps" -s v -l verbose -d 'Several lines for each container, with labels and annotations'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from ps" -l no-trunc -d 'Whole ids'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from ps" -s r -l resolve-image-path -d 'Names of images in place of their ids, which is what is printed anyway'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from ps" -s h -l help -d 'Print help'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from ps" -s V -l version -d 'Print version'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from pods" -l id -d 'Only the pod with this id or UID, or the beginning of one, or NAMESPACE/NAME' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from pods" -l name -d 'Only pods with a name that this regular expression finds something in' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from pods" -l namespace -d 'Only pods in namespaces that this regular expression finds something in' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from pods" -s s -l state -d 'Only pods in this state' -r -f -a "ready\t''
+notready\t''"
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from pods" -l label -d 'Only pods with this label; may be repeated, and all must fit' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from pods" -s n -l last -d 'Only the N newest pods; 0 for all' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from pods" -s o -l output -l format -d 'table, json, yaml, go-template (with --template), go-template=TEMPLATE, or a template' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from pods" -l template -d 'A Go template, for -o go-template' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from pods" -s l -l latest -d 'Only the newest pod'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from pods" -s q -l quiet -d 'Only ids, one a line'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from pods" -s v -l verbose -d 'Several lines for each pod, with labels and annotations'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from pods" -l no-trunc -d 'Whole ids'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from pods" -s h -l help -d 'Print help'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from pods" -s V -l version -d 'Print version'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from images" -s f -l filter -d 'Only images that fit: dangling=true, dangling=false, reference=REGEX; may be repeated' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from images" -s o -l output -l format -d 'table, json, yaml, go-template (with --template), go-template=TEMPLATE, or a template' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from images" -l template -d 'A Go template, for -o go-template' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from images" -s q -l quiet -d 'Only ids, one a line'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from images" -s v -l verbose -d 'Several lines for each image'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from images" -l no-trunc -d 'Whole ids and digests'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from images" -l digests -d 'A column with digests'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from images" -l pinned -d 'A column that says which images are never removed as unused'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from images" -s h -l help -d 'Print help'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from images" -s V -l version -d 'Print version'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from image" -s f -l filter -d 'Only images that fit: dangling=true, dangling=false, reference=REGEX; may be repeated' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from image" -s o -l output -l format -d 'table, json, yaml, go-template (with --template), go-template=TEMPLATE, or a template' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from image" -l template -d 'A Go template, for -o go-template' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from image" -s q -l quiet -d 'Only ids, one a line'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from image" -s v -l verbose -d 'Several lines for each image'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from image" -l no-trunc -d 'Whole ids and digests'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from image" -l digests -d 'A column with digests'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from image" -l pinned -d 'A column that says which images are never removed as unused'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from image" -s h -l help -d 'Print help'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from image" -s V -l version -d 'Print version'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from img" -s f -l filter -d 'Only images that fit: dangling=true, dangling=false, reference=REGEX; may be repeated' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from img" -s o -l output -l format -d 'table, json, yaml, go-template (with --template), go-template=TEMPLATE, or a template' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from img" -l template -d 'A Go template, for -o go-template' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from img" -s q -l quiet -d 'Only ids, one a line'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from img" -s v -l verbose -d 'Several lines for each image'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from img" -l no-trunc -d 'Whole ids and digests'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from img" -l digests -d 'A column with digests'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from img" -l pinned -d 'A column that says which images are never removed as unused'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from img" -s h -l help -d 'Print help'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from img" -s V -l version -d 'Print version'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from inspect" -l id -d 'Only the container with this id, or the beginning of one' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from inspect" -l name -d 'Only containers with a name that this regular expression finds something in' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from inspect" -s p -l pod -d 'Only containers of this pod: its id, the beginning of it, UID, or NAMESPACE/NAME' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from inspect" -l namespace -d 'Only containers of pods in namespaces that this regular expression finds something in' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from inspect" -l image -d 'Only containers of this image: a name, or the beginning of its id' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from inspect" -s s -l state -d 'Only containers in this state' -r -f -a "created\t''
+running\t''
+exited\t''
+unknown\t''"
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from inspect" -l label -d 'Only containers with this label; may be repeated, and all must fit' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from inspect" -s n -l last -d 'Only the N newest containers, in whatever state; 0 for all' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from inspect" -s o -l output -l format -d 'table, json, yaml, go-template (with --template), go-template=TEMPLATE, or a template' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from inspect" -l template -d 'A Go template, for -o go-template' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from inspect" -s a -l all -d 'Containers in all states, not only running ones'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from inspect" -s l -l latest -d 'Only the newest container, in whatever state'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from inspect" -s q -l quiet -d 'Without what the runtime adds to the status'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from inspect" -s h -l help -d 'Print help'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from inspect" -s V -l version -d 'Print version'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from inspectp" -l id -d 'Only the pod with this id or UID, or the beginning of one, or NAMESPACE/NAME' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from inspectp" -l name -d 'Only pods with a name that this regular expression finds something in' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from inspectp" -l namespace -d 'Only pods in namespaces that this regular expression finds something in' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from inspectp" -s s -l state -d 'Only pods in this state' -r -f -a "ready\t''
+notready\t''"
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from inspectp" -l label -d 'Only pods with this label; may be repeated, and all must fit' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from inspectp" -s n -l last -d 'Only the N newest pods; 0 for all' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from inspectp" -s o -l output -l format -d 'table, json, yaml, go-template (with --template), go-template=TEMPLATE, or a template' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from inspectp" -l template -d 'A Go template, for -o go-template' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from inspectp" -s l -l latest -d 'Only the newest pod'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from inspectp" -s q -l quiet -d 'Without what the runtime adds to the status'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from inspectp" -s h -l help -d 'Print help'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from inspectp" -s V -l version -d 'Print version'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from inspecti" -s o -l output -l format -d 'table, json, yaml, go-template (with --template), go-template=TEMPLATE, or a template' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from inspecti" -l template -d 'A Go template, for -o go-template' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from inspecti" -s q -l quiet -d 'Without what the runtime adds to the status'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from inspecti" -s h -l help -d 'Print help'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from inspecti" -s V -l version -d 'Print version'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from imagefsinfo" -s o -l output -l format -d 'table, json, yaml, go-template (with --template), go-template=TEMPLATE, or a template' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from imagefsinfo" -l template -d 'A Go template, for -o go-template' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from imagefsinfo" -s h -l help -d 'Print help'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from imagefsinfo" -s V -l version -d 'Print version'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from runtime-config" -s o -l output -l format -d 'table, json, yaml, go-template (with --template), go-template=TEMPLATE, or a template' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from runtime-config" -l template -d 'A Go template, for -o go-template' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from runtime-config" -s h -l help -d 'Print help'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from runtime-config" -s V -l version -d 'Print version'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from config" -l get -d 'Print one setting' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from config" -l set -d 'Change settings; may be repeated, or hold several with commas between' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from config" -l list -d 'Print all settings (the default)'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from config" -s h -l help -d 'Print help'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from config" -s V -l version -d 'Print version'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from help" -f -a "version" -d 'Show the runtime\'s name and versions'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from help" -f -a "info" -d 'Show the runtime\'s state, configuration and handlers'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from help" -f -a "ps" -d 'List containers'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from help" -f -a "pods" -d 'List pods'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from help" -f -a "images" -d 'List images'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from help" -f -a "inspect" -d 'Show all about containers'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from help" -f -a "inspectp" -d 'Show all about pods'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from help" -f -a "inspecti" -d 'Show all about images'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from help" -f -a "imagefsinfo" -d 'Show where images are stored and what they take'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from help" -f -a "runtime-config" -d 'Show what the runtime tells the agent to do: the cgroup driver'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from help" -f -a "config" -d 'Show and change the client\'s configuration, /etc/crictl.yaml'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c nodectl -n "__fish_nodectl_using_subcommand config; and not __fish_seen_subcommand_from defaults validate help" -s h -l help -d 'Print help'
 complete -c nodectl -n "__fish_nodectl_using_subcommand config; and not __fish_seen_subcommand_from defaults validate help" -s V -l version -d 'Print version'
 complete -c nodectl -n "__fish_nodectl_using_subcommand config; and not __fish_seen_subcommand_from defaults validate help" -f -a "defaults" -d 'Print the KubeletConfiguration that is in force where nothing is configured, as YAML'
@@ -114,11 +272,23 @@ complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l maximum-dead-con
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -l maximum-dead-containers-per-container -d 'Most dead instances kept of each container' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c nodectl -n "__fish_nodectl_using_subcommand run" -s V -l version -d 'Print version'
-complete -c nodectl -n "__fish_nodectl_using_subcommand help; and not __fish_seen_subcommand_from pods explain config completions run help" -f -a "pods" -d 'List the pods of the agent on this node'
-complete -c nodectl -n "__fish_nodectl_using_subcommand help; and not __fish_seen_subcommand_from pods explain config completions run help" -f -a "explain" -d 'Say where a pod stands: its step, last error, and what comes next'
-complete -c nodectl -n "__fish_nodectl_using_subcommand help; and not __fish_seen_subcommand_from pods explain config completions run help" -f -a "config" -d 'Print default configuration, or check configuration files'
-complete -c nodectl -n "__fish_nodectl_using_subcommand help; and not __fish_seen_subcommand_from pods explain config completions run help" -f -a "completions" -d 'Write a completion script for a shell to standard output'
-complete -c nodectl -n "__fish_nodectl_using_subcommand help; and not __fish_seen_subcommand_from pods explain config completions run help" -f -a "run" -d 'Run the node agent in kubelet\'s place'
-complete -c nodectl -n "__fish_nodectl_using_subcommand help; and not __fish_seen_subcommand_from pods explain config completions run help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c nodectl -n "__fish_nodectl_using_subcommand help; and not __fish_seen_subcommand_from pods explain cri config completions run help" -f -a "pods" -d 'List the pods of the agent on this node'
+complete -c nodectl -n "__fish_nodectl_using_subcommand help; and not __fish_seen_subcommand_from pods explain cri config completions run help" -f -a "explain" -d 'Say where a pod stands: its step, last error, and what comes next'
+complete -c nodectl -n "__fish_nodectl_using_subcommand help; and not __fish_seen_subcommand_from pods explain cri config completions run help" -f -a "cri" -d 'Look into a container runtime, with crictl\'s verbs and flags'
+complete -c nodectl -n "__fish_nodectl_using_subcommand help; and not __fish_seen_subcommand_from pods explain cri config completions run help" -f -a "config" -d 'Print default configuration, or check configuration files'
+complete -c nodectl -n "__fish_nodectl_using_subcommand help; and not __fish_seen_subcommand_from pods explain cri config completions run help" -f -a "completions" -d 'Write a completion script for a shell to standard output'
+complete -c nodectl -n "__fish_nodectl_using_subcommand help; and not __fish_seen_subcommand_from pods explain cri config completions run help" -f -a "run" -d 'Run the node agent in kubelet\'s place'
+complete -c nodectl -n "__fish_nodectl_using_subcommand help; and not __fish_seen_subcommand_from pods explain cri config completions run help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c nodectl -n "__fish_nodectl_using_subcommand help; and __fish_seen_subcommand_from cri" -f -a "version" -d 'Show the runtime\'s name and versions'
+complete -c nodectl -n "__fish_nodectl_using_subcommand help; and __fish_seen_subcommand_from cri" -f -a "info" -d 'Show the runtime\'s state, configuration and handlers'
+complete -c nodectl -n "__fish_nodectl_using_subcommand help; and __fish_seen_subcommand_from cri" -f -a "ps" -d 'List containers'
+complete -c nodectl -n "__fish_nodectl_using_subcommand help; and __fish_seen_subcommand_from cri" -f -a "pods" -d 'List pods'
+complete -c nodectl -n "__fish_nodectl_using_subcommand help; and __fish_seen_subcommand_from cri" -f -a "images" -d 'List images'
+complete -c nodectl -n "__fish_nodectl_using_subcommand help; and __fish_seen_subcommand_from cri" -f -a "inspect" -d 'Show all about containers'
+complete -c nodectl -n "__fish_nodectl_using_subcommand help; and __fish_seen_subcommand_from cri" -f -a "inspectp" -d 'Show all about pods'
+complete -c nodectl -n "__fish_nodectl_using_subcommand help; and __fish_seen_subcommand_from cri" -f -a "inspecti" -d 'Show all about images'
+complete -c nodectl -n "__fish_nodectl_using_subcommand help; and __fish_seen_subcommand_from cri" -f -a "imagefsinfo" -d 'Show where images are stored and what they take'
+complete -c nodectl -n "__fish_nodectl_using_subcommand help; and __fish_seen_subcommand_from cri" -f -a "runtime-config" -d 'Show what the runtime tells the agent to do: the cgroup driver'
+complete -c nodectl -n "__fish_nodectl_using_subcommand help; and __fish_seen_subcommand_from cri" -f -a "config" -d 'Show and change the client\'s configuration, /etc/crictl.yaml'
 complete -c nodectl -n "__fish_nodectl_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "defaults" -d 'Print the KubeletConfiguration that is in force where nothing is configured, as YAML'
 complete -c nodectl -n "__fish_nodectl_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "validate" -d 'Check KubeletConfiguration files: exit code 0 if all are valid, else 2'

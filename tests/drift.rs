@@ -34,6 +34,7 @@ const PAGES: &[(&str, &[&[&str]])] = &[
     ("docs/pods.md", &[&["pods"]]),
     ("docs/explain.md", &[&["explain"]]),
     ("docs/config.md", &[&["config"], &["config", "defaults"], &["config", "validate"]]),
+    ("docs/cri.md", &[&["cri"]]),
     ("docs/completions.md", &[&["completions"]]),
 ];
 
@@ -91,7 +92,7 @@ fn completions_are_those_of_the_command_line() {
             let mut script = Vec::new();
             generate(shell, &mut offered_command(), "nodectl", &mut script);
             let script = String::from_utf8(script).unwrap();
-            for verb in ["run", "pods", "explain", "config", "completions"] {
+            for verb in ["run", "pods", "explain", "cri", "config", "completions"] {
                 assert!(script.contains(verb), "{name} lacks {verb}");
             }
             assert!(!script.contains("network-plugin"), "{name} offers flags that do nothing");

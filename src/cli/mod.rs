@@ -2,6 +2,7 @@
 //! come from here.
 
 pub mod config;
+pub mod cri;
 pub mod explain;
 mod explain_text;
 #[cfg(test)]

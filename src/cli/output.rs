@@ -129,7 +129,7 @@ pub fn yaml(value: &impl Serialize) -> Result<String, CommandError> {
 ///
 /// # Errors
 /// [`CommandError`] if the output cannot be written for another reason, such as a full disk.
-pub fn write(out: &mut impl Write, text: &str) -> Result<(), CommandError> {
+pub fn write(out: &mut (impl Write + ?Sized), text: &str) -> Result<(), CommandError> {
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(CommandError::failed(format!("cannot write the output: {error}")))

@@ -5,7 +5,7 @@ use std::{ffi::OsString, io::Write, process::ExitCode};
 use clap::{ArgMatches, Args, Command, CommandFactory as _, FromArgMatches as _, Parser};
 use clap_complete::Shell;
 
-use super::{config, explain, kubelet_flags, pods, run};
+use super::{config, cri, explain, kubelet_flags, pods, run};
 use crate::error::{CommandError, ErrorKind};
 
 /// A Kubernetes node in one binary: node agent, CRI inspector, runtime migration.
@@ -31,6 +31,10 @@ pub fn command() -> Command {
         .subcommand(
             explain::ExplainArgs::augment_args(Command::new("explain"))
                 .about("Say where a pod stands: its step, last error, and what comes next"),
+        )
+        .subcommand(
+            cri::CriArgs::augment_args(Command::new("cri"))
+                .about("Look into a container runtime, with crictl's verbs and flags"),
         )
         .subcommand(
             config::ConfigArgs::augment_args(Command::new("config"))
@@ -89,6 +93,9 @@ fn dispatch(matches: &ArgMatches) -> Result<ExitCode, CommandError> {
         Some(("explain", matches)) => {
             let args = explain::ExplainArgs::from_arg_matches(matches).map_err(CommandError::usage)?;
             wait_for(explain::run(args, &mut stdout, &mut stderr))?;
+        }
+        Some(("cri", matches)) => {
+            wait_for(cri::run(matches, &mut stdout, &mut stderr))?;
         }
         Some(("config", matches)) => {
             let args = config::ConfigArgs::from_arg_matches(matches).map_err(CommandError::usage)?;

@@ -12,18 +12,22 @@
 
 mod channel;
 mod client;
+mod descriptors;
 mod endpoint;
 mod error;
 mod event;
 mod exec_output;
 mod follow;
 pub mod observe;
+mod probe;
 mod proto;
 
 pub use client::{CriClient, CriTimeouts};
+pub use descriptors::DESCRIPTORS;
 pub use endpoint::{EndpointError, RuntimeEndpoint, SocketProblem};
 pub use error::{CriError, CriErrorKind, NameReserved};
 pub use event::{EventKind, EventSender, EventSource, RuntimeEvent, RuntimeEvents};
+pub use probe::probe;
 pub use tonic::async_trait;
 
 use std::{collections::BTreeMap, time::Duration};
