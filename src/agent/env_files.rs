@@ -71,7 +71,7 @@ pub fn read(pod: &Pod, container: &Container, paths: &NodePaths) -> Result<EnvFi
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::symlink};
+    use std::{fs, os::unix::fs::symlink, path::PathBuf};
 
     use serde_json::json;
 
@@ -83,15 +83,18 @@ mod tests {
         pod
     }
 
+    /// The node's folders, and that of the pod's volume `v`.
+    fn node(root: &Path) -> (NodePaths, PathBuf) {
+        let paths =
+            NodePaths { root: root.into(), pod_logs: root.join("logs"), container_logs: root.join("links") };
+        let volume = paths.empty_dir(&"u".into(), "v").unwrap();
+        (paths, volume)
+    }
+
     #[test]
     fn all_files_together_are_bounded_and_only_what_is_wanted_is_kept() {
         let root = tempfile::tempdir().unwrap();
-        let paths = NodePaths {
-            root: root.path().into(),
-            pod_logs: root.path().join("logs"),
-            container_logs: root.path().join("links"),
-        };
-        let volume = paths.empty_dir(&"u".into(), "v").unwrap();
+        let (paths, volume) = node(root.path());
         fs::create_dir_all(&volume).unwrap();
         let filler = format!("# {}\n", "x".repeat(1 << 10)).repeat(1000);
         fs::write(volume.join("f"), format!("A='1'\nB='2'\n{filler}C='3'\n")).unwrap();
@@ -121,12 +124,7 @@ mod tests {
     #[test]
     fn files_of_the_volume_and_no_others_are_read() {
         let root = tempfile::tempdir().unwrap();
-        let paths = NodePaths {
-            root: root.path().into(),
-            pod_logs: root.path().join("logs"),
-            container_logs: root.path().join("links"),
-        };
-        let volume = paths.empty_dir(&"u".into(), "v").unwrap();
+        let (paths, volume) = node(root.path());
         fs::create_dir_all(volume.join("d")).unwrap();
         fs::write(volume.join("d/f"), "A='1'").unwrap();
         fs::write(volume.join("latin"), b"A='\xe4'").unwrap();
