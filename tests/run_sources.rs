@@ -323,6 +323,8 @@ fn bad_manifests_are_named_and_harm_nobody() {
 #[test]
 fn a_half_written_manifest_is_not_taken() {
     let node = Node::start("half");
+    // A file from before the agent looked is only taken for finished sooner.
+    wait_until(SOON, "the folder is followed", || node.agent_log().contains("delivered for the first time"));
     let text = pod("written", STAY).to_string();
     let path = node.manifests().join("written.json");
     let mut file = fs::File::create(&path).unwrap();

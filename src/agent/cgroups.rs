@@ -166,8 +166,9 @@ impl NodeCgroups {
         }
     }
 
-    /// Removes a pod's cgroup, in whichever class it was. A group stays busy for a moment after its last
-    /// process has ended.
+    /// Removes a pod's cgroup, in whichever class it was, once the runtime holds nothing of the pod. A group
+    /// stays busy for a moment after its last process has ended. What is in it after that has nobody else to
+    /// end it and is killed, as kubelet does: a runtime that dies while it starts a container leaves such.
     ///
     /// # Errors
     /// When it is still busy, or cannot be removed.
@@ -176,18 +177,30 @@ impl NodeCgroups {
             return Ok(());
         }
         for cgroup in self.layout.pod_candidates(uid) {
-            let mut tries = 0;
-            loop {
-                match self.cgroups.remove(&cgroup).await {
-                    Err(error) if error.is_busy() && tries < BUSY_TRIES => {
-                        tries += 1;
-                        tokio::time::sleep(BUSY_WAIT).await;
-                    }
-                    result => break result?,
+            match self.remove_busy(&cgroup).await {
+                Err(error) if error.is_busy() => {
+                    let processes = self.processes(&cgroup).await;
+                    self.kill(&cgroup, processes).await;
+                    self.remove_busy(&cgroup).await?;
                 }
+                result => result?,
             }
         }
         Ok(())
+    }
+
+    /// Tries for half a second as long as the group is busy.
+    async fn remove_busy(&self, cgroup: &str) -> Result<(), CgroupError> {
+        let mut tries = 0;
+        loop {
+            match self.cgroups.remove(cgroup).await {
+                Err(error) if error.is_busy() && tries < BUSY_TRIES => {
+                    tries += 1;
+                    tokio::time::sleep(BUSY_WAIT).await;
+                }
+                result => return result,
+            }
+        }
     }
 
     /// Removes cgroups of pods that nobody knows. `look` is to search for them; without it those found

@@ -59,7 +59,7 @@ fn last_error(text: &mut Lines, error: &ErrorView, now: Timestamp) {
 /// A step in words.
 fn words(step: PodStep) -> &'static str {
     match step {
-        PodStep::Rejected => "refused: the specification asks for what this agent does not do",
+        PodStep::Rejected => "refused: the node does not take the pod",
         PodStep::WaitingForPredecessor => "waiting until the former pod of this name is gone",
         PodStep::WaitingForRuntime => "waiting for the container runtime",
         PodStep::WaitingForNetwork => "waiting for the pod network",

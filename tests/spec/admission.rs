@@ -32,7 +32,13 @@ fn refused(node: &Node, pod: &str, reason: &str) -> String {
     let view = node.wait_view(pod, "refused", |view| view.phase() == "Failed");
     assert_eq!(view.0["status"]["reason"], reason, "{pod}");
     assert!(node.containerd.sandboxes_of(view.uid()).is_empty(), "{pod}");
-    view.0["status"]["message"].as_str().unwrap().to_owned()
+    // As kubelet tells it: nothing is said of containers that never were.
+    assert!(view.0["status"]["containerStatuses"].is_null() && view.0["status"]["conditions"].is_null());
+    let listed = String::from_utf8(node.run_cli(&["pods"]).stdout).unwrap();
+    let line = listed.lines().find(|line| line.contains(&node.static_name(pod))).unwrap();
+    assert!(line.contains(reason), "{line}");
+    let message = view.0["status"]["message"].as_str().unwrap();
+    message.strip_prefix("Pod was rejected: ").unwrap().to_owned()
 }
 
 fn taken_and_refused(name: &str, release: Release) {

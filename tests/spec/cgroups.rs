@@ -294,6 +294,16 @@ fn what_is_left_of_pods_that_are_gone_is_reaped() {
     assert!(others.iter().all(|folder| folder.join("inner").is_dir()));
     assert!(Path::new(&format!("/proc/{}", process.0)).exists());
     assert_eq!(node.wait_ready("stays").restarts("main"), 0);
+
+    // One in the cgroup of a pod that goes, as a runtime that died in the middle of a start leaves it.
+    let own = process.cgroup("pids").parent().unwrap().to_owned();
+    let mut left = Command::new("sleep").arg("1000").spawn().unwrap();
+    fs::create_dir(own.join("lost")).unwrap();
+    fs::write(own.join("lost/cgroup.procs"), left.id().to_string()).unwrap();
+    node.take_away("stays");
+    node.wait_gone("stays");
+    assert!(!own.exists());
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&left.wait().unwrap()), Some(9));
     for folder in others {
         fs::remove_dir(folder.join("inner")).unwrap();
         fs::remove_dir(folder).unwrap();

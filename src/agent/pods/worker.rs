@@ -34,7 +34,7 @@ use crate::{
         pod_actions::{PodActions, compute_pod_actions},
         probe::{Kept, ProbeSnapshot, wanted_probes},
         runtime_class::{keep_overhead, same_class},
-        status::{PodFailure, StatusInput, WaitingReason, pod_status},
+        status::{PodFailure, StatusInput, WaitingReason, pod_status, refused_status},
         userns::PodIds,
     },
 };
@@ -579,7 +579,8 @@ impl PodWorker {
             self.at(PodStep::Initializing, format!("init container {running:?} runs"));
         }
         // What is shown must not wait for the clearing.
-        self.publish(&Next::Told);
+        let again = actions.waiting.iter().map(|waiting| waiting.until).min();
+        self.publish(&again.map_or(Next::Told, Next::At));
         self.adopt_cgroup(pod).await;
         self.collect_garbage(observation).await;
     }
@@ -614,20 +615,28 @@ impl PodWorker {
         // Before the runtime was asked, a container that is not seen is not one that is lost: a pod that
         // succeeded would be told as failed, and a phase that is told as the last one stays.
         let asked = *self.env.pleg.primed().borrow();
-        let status = pod_status(&StatusInput {
-            pod: &pod,
-            observation: &observation,
-            previous: self.status.as_deref(),
-            waiting: &waiting,
-            terminal: terminal.as_ref(),
-            probes: &self.probes.states(&pod, &observation),
-            lifecycle_done: asked && matches!(self.lifecycle, PodLifecycle::Terminated { .. }),
-            host_ips: &self.env.node.host_ips,
-            started_at: Some(self.start_time),
-            runtime_name: &health.runtime_name,
-            recursive_read_only: health.facts(handler).can_recursive_read_only(),
-            now: self.now(),
-        });
+        let refused = matches!(
+            self.lifecycle,
+            PodLifecycle::Terminating { reason: StopReason::Rejected, .. }
+                | PodLifecycle::Terminated { reason: StopReason::Rejected }
+        );
+        let status = match &terminal {
+            Some(why) if refused && observation.is_gone() => refused_status(&pod, why, self.start_time),
+            _ => pod_status(&StatusInput {
+                pod: &pod,
+                observation: &observation,
+                previous: self.status.as_deref(),
+                waiting: &waiting,
+                terminal: terminal.as_ref(),
+                probes: &self.probes.states(&pod, &observation),
+                lifecycle_done: asked && matches!(self.lifecycle, PodLifecycle::Terminated { .. }),
+                host_ips: &self.env.node.host_ips,
+                started_at: Some(self.start_time),
+                runtime_name: &health.runtime_name,
+                recursive_read_only: health.facts(handler).can_recursive_read_only(),
+                now: self.now(),
+            }),
+        };
         if self.status.as_deref() != Some(&status) {
             self.status = Some(Arc::new(status));
         }
@@ -658,7 +667,8 @@ impl PodWorker {
             Next::Now | Next::Told => None,
         };
         let what = match self.progress.step {
-            PodStep::Rejected | PodStep::Finished => return None,
+            PodStep::Finished => return None,
+            PodStep::Rejected => "stay failed: remove the manifest and give it again when the cause is gone",
             PodStep::WaitingForPredecessor => "start when that pod is gone",
             PodStep::WaitingForRuntime => "go on as soon as the runtime answers",
             PodStep::WaitingForNetwork => "make the sandbox as soon as the network is ready",

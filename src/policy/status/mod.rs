@@ -164,6 +164,20 @@ pub fn pod_status(input: &StatusInput<'_>) -> PodStatus {
     status
 }
 
+/// The status of a pod that the node does not take and of which it has made nothing: no containers and no
+/// conditions, as with kubelet (`rejectPod`).
+pub fn refused_status(pod: &Pod, why: &PodFailure, taken_on: Timestamp) -> PodStatus {
+    PodStatus {
+        phase: Some(PodPhase::Failed.as_str().to_owned()),
+        reason: Some(why.reason.clone()),
+        message: Some(format!("Pod was rejected: {}", why.message)),
+        qos_class: Some(qos_class(pod).as_str().to_owned()),
+        observed_generation: pod.metadata.generation,
+        start_time: Some(Time(taken_on)),
+        ..PodStatus::default()
+    }
+}
+
 /// Whether a status says `Failed` or `Succeeded`.
 pub fn is_terminal(status: &PodStatus) -> bool {
     phase_of(status).is_some_and(PodPhase::is_terminal)
