@@ -138,14 +138,17 @@ impl PodLifecycle {
         })
     }
 
-    /// Why nothing of the pod is to be left, if it is on its way to that.
-    pub fn removal(self) -> Option<StopReason> {
+    /// Why it is stopped, if it is and something of it is still there.
+    pub fn stop_reason(self) -> Option<StopReason> {
         match self {
-            Self::Terminating { reason, .. } | Self::Terminated { reason } => {
-                Some(reason).filter(|reason| reason.is_removal())
-            }
+            Self::Terminating { reason, .. } | Self::Terminated { reason } => Some(reason),
             Self::Pending | Self::Syncing | Self::Finished => None,
         }
+    }
+
+    /// Why nothing of the pod is to be left, if it is on its way to that.
+    pub fn removal(self) -> Option<StopReason> {
+        self.stop_reason().filter(|reason| reason.is_removal())
     }
 
     /// Whether the pod is on its way out or gone: nothing of it is started any more.

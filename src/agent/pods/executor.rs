@@ -50,15 +50,14 @@ impl PodWorker {
         if let Some(create) = &plan.create_sandbox {
             return match self.create_sandbox(pod, create).await {
                 Ok(done) => done,
-                Err(_) if self.interrupted() => Done::Wait(Next::Now),
-                Err(error) => Done::Wait(self.pod_failed(error)),
+                Err(error) => Done::Wait(self.failed_or_interrupted(error)),
             };
         }
         // An adopted pod's folders were made by whoever made its sandbox; new containers need them.
         if !plan.start.is_empty()
             && let Err(error) = self.prepare(pod).await
         {
-            return Done::Wait(if self.interrupted() { Next::Now } else { self.pod_failed(error) });
+            return Done::Wait(self.failed_or_interrupted(error));
         }
         self.unseen |= !plan.start.is_empty();
         let next = self.start_containers(pod, seen, plan).await;
@@ -66,6 +65,11 @@ impl PodWorker {
             Ok(_) => next.map_or(Done::Again, Done::Wait),
             Err(error) => Done::Wait(self.pod_failed(error)),
         }
+    }
+
+    /// What was given up for news is no failure.
+    fn failed_or_interrupted(&mut self, error: StepError) -> Next {
+        if self.interrupted() { Next::Now } else { self.pod_failed(error) }
     }
 
     /// Whether the pod needs a network that is not there; if so, that is where it stands. The sync loop wakes

@@ -135,7 +135,7 @@ fn where_redirects_lead() {
     }
 }
 
-/// A certificate that names nobody, is signed by itself and has long expired, and its key.
+/// A certificate that names nobody, is signed by itself and is good for one day, and its key.
 const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\n\
     MIIBeDCCAR2gAwIBAgIUftcjoSgG1fdjm4lARAHCVQMafDQwCgYIKoZIzj0EAwIw\n\
     ETEPMA0GA1UEAwwGbm9ib2R5MB4XDTI2MTEyMTExMTU0M1oXDTI2MTEyMjExMTU0\n\
@@ -153,20 +153,8 @@ const KEY: &str = "-----BEGIN PRIVATE KEY-----\n\
     -----END PRIVATE KEY-----";
 
 /// One of version 1, as `openssl x509 -req` makes them, which rustls by itself does not read.
-const CERTIFICATE_V1: &str = "-----BEGIN CERTIFICATE-----\n\
-    MIIBHjCBxQIUSp3CNNqn3E/nZxvFPeclRTksnrkwCgYIKoZIzj0EAwIwETEPMA0G\n\
-    A1UEAwwGbm9ib2R5MCAXDTI2MTEyMTE0MDIyN1oYDzIxMjYxMDI4MTQwMjI3WjAR\n\
-    MQ8wDQYDVQQDDAZub2JvZHkwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAASYWrcx\n\
-    WYTo9M9yl42PWrJg/2GbBn8UysHFwcH/0GCm/C2hZvj9VBjynN15354QhWPl32fV\n\
-    lHTNYsQ3wOrpv+9BMAoGCCqGSM49BAMCA0gAMEUCIQD4+uL3+ewoUhSbUeTqJD8P\n\
-    kUPYW9C9cAOLiw3rVvsDIwIgM6i1ybcQDaf0POiyxmSu+ryWg5xdZXeE7OohkjT+\n\
-    u28=\n\
-    -----END CERTIFICATE-----";
-const KEY_V1: &str = "-----BEGIN PRIVATE KEY-----\n\
-    MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg6qJb6S1SdxEvWlT3\n\
-    MqJfRYBi8Z2s8p+eyGwtppbO+H+hRANCAASYWrcxWYTo9M9yl42PWrJg/2GbBn8U\n\
-    ysHFwcH/0GCm/C2hZvj9VBjynN15354QhWPl32fVlHTNYsQ3wOrpv+9B\n\
-    -----END PRIVATE KEY-----";
+const CERTIFICATE_V1: &str = include_str!("../../../tests/data/tls-v1.crt");
+const KEY_V1: &str = include_str!("../../../tests/data/tls-v1.key");
 
 /// A server over TLS of one version that gives one answer.
 async fn tls_server(certificate: &str, key: &str, version: &'static rustls::SupportedProtocolVersion) -> u16 {

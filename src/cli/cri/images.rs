@@ -88,7 +88,8 @@ impl Condition {
     }
 }
 
-fn names(image: &Image) -> impl Iterator<Item = &String> {
+/// Its tags and digests.
+pub(super) fn names(image: &Image) -> impl Iterator<Item = &String> {
     image.repo_tags.iter().chain(&image.repo_digests)
 }
 

@@ -18,7 +18,7 @@ use super::{
     lookup::full_name,
     pods::handler,
     protojson,
-    ps::inventory,
+    ps::{inventory, selected},
     session::Session,
     text::{ago, container_state, pod_state, time},
 };
@@ -91,11 +91,7 @@ pub(super) async fn containers(
     let all = inventory(session).await?;
     let mut ids: Vec<String> = Vec::new();
     if args.ids.is_empty() {
-        let image = match &args.filter.image {
-            Some(wanted) => images::resolve(wanted, &all, session).await?.map(|image| image.id),
-            None => None,
-        };
-        let found = args.filter.select(&compiled, &all, image.as_deref())?;
+        let found = selected(&args.filter, &compiled, &all, session).await?;
         ids.extend(found.into_iter().map(|container| container.id.clone()));
         some(&ids, "container")?;
     }

@@ -7,7 +7,10 @@ use crate::{
     error::CommandError,
 };
 
-use super::text::{container_state, pod_state, short_id};
+use super::{
+    images::names,
+    text::{container_state, pod_state, short_id},
+};
 
 /// Candidates that are listed.
 const MAX_CANDIDATES: usize = 20;
@@ -165,7 +168,7 @@ impl Inventory {
     pub(super) fn image(&self, wanted: &str) -> Result<Option<&Image>, CommandError> {
         not_empty(wanted)?;
         let bare = wanted.strip_prefix("sha256:").unwrap_or(wanted);
-        let named = |image: &&Image| image.repo_tags.iter().chain(&image.repo_digests).any(|n| n == wanted);
+        let named = |image: &&Image| names(image).any(|n| n == wanted);
         let by_id =
             |image: &&Image, fit: Fit| fit.of(image.id.strip_prefix("sha256:").unwrap_or(&image.id), bare);
         if let Some(image) = self.images.iter().find(|image| by_id(image, Fit::Exact) || named(image)) {

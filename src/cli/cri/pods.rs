@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{
     filter::PodFilter,
     format::{Format, FormatArgs},
-    protojson,
+    inspect, protojson,
     session::Session,
     text::{ago, pod_state, shown_id},
 };
@@ -96,8 +96,8 @@ fn verbose(pod: &PodSandbox, now: Timestamp) -> String {
         format!("Created: {}", ago(pod.created_at, now)),
         format!("Runtime: {}", handler(&pod.runtime_handler)),
     ];
-    lines.extend(super::inspect::entries("Labels", &pod.labels));
-    lines.extend(super::inspect::entries("Annotations", &pod.annotations));
+    lines.extend(inspect::entries("Labels", &pod.labels));
+    lines.extend(inspect::entries("Annotations", &pod.annotations));
     let lines: Vec<String> = lines.iter().map(|line| printable(line)).collect();
     lines.join("\n") + "\n\n"
 }

@@ -7,8 +7,9 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::{
-    filter::{ContainerFilter, namespace_of},
+    filter::{Compiled, ContainerFilter, namespace_of},
     format::{Format, FormatArgs},
+    images, inspect,
     lookup::Inventory,
     protojson,
     session::Session,
@@ -46,11 +47,7 @@ pub(super) async fn run(args: &PsArgs, session: &Session, out: &mut dyn Write) -
     let format = args.format.format(Format::Table)?;
     let compiled = args.filter.compile()?;
     let all = inventory(session).await?;
-    let image = match &args.filter.image {
-        Some(wanted) => super::images::resolve(wanted, &all, session).await?.map(|image| image.id),
-        None => None,
-    };
-    let found = args.filter.select(&compiled, &all, image.as_deref())?;
+    let found = selected(&args.filter, &compiled, &all, session).await?;
     let value = || {
         let items = found.iter().map(|container| protojson::json("Container", *container));
         Ok(json!({ "containers": items.collect::<Result<Vec<_>, _>>()? }))
@@ -65,6 +62,20 @@ pub(super) async fn run(args: &PsArgs, session: &Session, out: &mut dyn Write) -
         }
         table(&found, &all, args.no_trunc, now)
     })
+}
+
+/// What a filter leaves of the containers. The image that it names is asked of the runtime if need be.
+pub(super) async fn selected<'a>(
+    filter: &ContainerFilter,
+    compiled: &Compiled,
+    all: &'a Inventory,
+    session: &Session,
+) -> Result<Vec<&'a Container>, CommandError> {
+    let image = match &filter.image {
+        Some(wanted) => images::resolve(wanted, all, session).await?.map(|image| image.id),
+        None => None,
+    };
+    filter.select(compiled, all, image.as_deref())
 }
 
 /// Pods, containers and images, asked for side by side.
@@ -122,11 +133,10 @@ fn readable_image(container: &Container, images: &[Image], whole: bool) -> Strin
     let spec = container.image.as_ref();
     let named = spec.map_or("", |spec| spec.image.as_str());
     let ids = [container.image_id.as_str(), named, container.image_ref.as_str()];
-    let names = |image: &Image, name: &str| {
-        !name.is_empty()
-            && (image.id == name || image.repo_tags.iter().chain(&image.repo_digests).any(|n| n == name))
+    let is = |image: &Image, name: &str| {
+        !name.is_empty() && (image.id == name || images::names(image).any(|n| n == name))
     };
-    let image = ids.iter().find_map(|id| images.iter().find(|image| names(image, id)));
+    let image = ids.iter().find_map(|id| images.iter().find(|image| is(image, id)));
     let Some(image) = image else {
         let raw = if named.is_empty() { container.image_ref.as_str() } else { named };
         return if raw.starts_with("sha256:") { shown_id(raw, whole) } else { raw }.to_owned();
@@ -159,8 +169,8 @@ fn verbose(container: &Container, all: &Inventory, now: Timestamp) -> String {
         format!("Image: {}", readable_image(container, &all.images, true)),
         format!("Created: {}", ago(container.created_at, now)),
     ];
-    lines.extend(super::inspect::entries("Labels", &container.labels));
-    lines.extend(super::inspect::entries("Annotations", &container.annotations));
+    lines.extend(inspect::entries("Labels", &container.labels));
+    lines.extend(inspect::entries("Annotations", &container.annotations));
     let lines: Vec<String> = lines.iter().map(|line| printable(line)).collect();
     lines.join("\n") + "\n\n"
 }

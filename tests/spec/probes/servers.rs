@@ -21,20 +21,8 @@ use tokio::{
 };
 
 /// A certificate of version 1 for nobody, signed by itself, and its key.
-const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\n\
-    MIIBHjCBxQIUSp3CNNqn3E/nZxvFPeclRTksnrkwCgYIKoZIzj0EAwIwETEPMA0G\n\
-    A1UEAwwGbm9ib2R5MCAXDTI2MTEyMTE0MDIyN1oYDzIxMjYxMDI4MTQwMjI3WjAR\n\
-    MQ8wDQYDVQQDDAZub2JvZHkwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAASYWrcx\n\
-    WYTo9M9yl42PWrJg/2GbBn8UysHFwcH/0GCm/C2hZvj9VBjynN15354QhWPl32fV\n\
-    lHTNYsQ3wOrpv+9BMAoGCCqGSM49BAMCA0gAMEUCIQD4+uL3+ewoUhSbUeTqJD8P\n\
-    kUPYW9C9cAOLiw3rVvsDIwIgM6i1ybcQDaf0POiyxmSu+ryWg5xdZXeE7OohkjT+\n\
-    u28=\n\
-    -----END CERTIFICATE-----";
-const KEY: &str = "-----BEGIN PRIVATE KEY-----\n\
-    MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg6qJb6S1SdxEvWlT3\n\
-    MqJfRYBi8Z2s8p+eyGwtppbO+H+hRANCAASYWrcxWYTo9M9yl42PWrJg/2GbBn8U\n\
-    ysHFwcH/0GCm/C2hZvj9VBjynN15354QhWPl32fVlHTNYsQ3wOrpv+9B\n\
-    -----END PRIVATE KEY-----";
+const CERTIFICATE: &str = include_str!("../../data/tls-v1.crt");
+const KEY: &str = include_str!("../../data/tls-v1.key");
 
 /// The servers, for as long as it lives.
 pub(super) struct Servers {
