@@ -245,7 +245,7 @@ fn a_pre_stop_hook_under_way_is_not_disturbed_by_what_befalls_the_pods_other_con
 }
 
 #[test]
-fn a_pre_stop_hook_under_way_goes_on_when_the_pod_is_removed_and_is_cut_at_the_pods_deadline() {
+fn a_pre_stop_hook_under_way_goes_on_when_the_pod_is_removed_and_is_cut_at_its_own_deadline() {
     for (grace, takes, at) in [(60, 20_000, 20), (8, 100_000, 8)] {
         let node = Node::new(1);
         let live = Container { liveness_probe: Some(probe("live")), ..stopped_by("main", "slow") };
@@ -263,12 +263,11 @@ fn a_pre_stop_hook_under_way_goes_on_when_the_pod_is_removed_and_is_cut_at_the_p
             let begun = agent.now();
             sleep(seconds(5)).await;
             agent.publish(&[]);
-            let removed = agent.now();
             agent.until("gone", seconds(120), |agent| agent.world.lock().containers.is_empty()).await;
             let stopped = times(agent, "StopContainer u1/main");
             assert_eq!((times(agent, " slow").len(), stopped.len()), (1, 1));
-            let since = if takes < 60_000 { begun } else { removed };
-            assert_eq!((stopped[0] - since) / 1000, at, "{grace}");
+            let took = stopped[0] - begun;
+            assert!((at * 1000).abs_diff(took) < 100, "{grace}: {took} ms");
         });
         no_violations(&node);
     }

@@ -276,6 +276,7 @@ fn everything(mut node: Node) {
     agents_that_are_killed(&mut node);
     health::by_servers(&node);
     health::restarts(&node);
+    health::removed_in_a_stop(&node);
     health::ends(&node);
     a_hundred_probes(&node);
     // What would have 3000 seconds to stop is killed with its sandbox.

@@ -5,6 +5,10 @@
 //! kubelet. A hook counts within the grace period and is cut at the deadline. One that has begun is not begun
 //! again by this agent, nor cut by anything but the deadline: a stop that is given up for another, or tried
 //! again, leaves it running, and the next waits for its end. An agent after it runs it again, as kubelet does.
+//!
+//! Nor does a later stop give more time than one that has begun: a container that is stopped for its probe, in
+//! the probe's own time, has no more of it because its pod is removed meanwhile. containerd asks a container
+//! to end only once, so that one which did not hear would live on for all of the pod's time.
 
 use std::{
     collections::HashMap,
@@ -27,26 +31,42 @@ use crate::{
 /// (kubelet's `minimumGracePeriodInSeconds`).
 const MIN_SECONDS: i64 = 2;
 
-/// The preStop hooks that this agent has begun.
+/// The stops that this agent has begun.
 #[derive(Clone, Default)]
-pub(super) struct PreStops(Arc<Mutex<HashMap<ContainerId, Begun>>>);
+pub(super) struct Stops(Arc<Mutex<HashMap<ContainerId, Begun>>>);
 
 struct Begun {
+    /// The nearest of the deadlines it was given.
+    deadline: Timestamp,
+    /// Its preStop hook.
+    hook: Option<BegunHook>,
+}
+
+struct BegunHook {
     done: watch::Receiver<bool>,
     /// Ends with the pod's worker.
     task: AbortOnDropHandle<()>,
 }
 
-impl PreStops {
+impl Stops {
     fn lock(&self) -> MutexGuard<'_, HashMap<ContainerId, Begun>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A container's hook that was begun: turns true at its end.
-    fn begun(&self, id: &ContainerId) -> Option<watch::Receiver<bool>> {
-        self.lock().get(id).map(|begun| begun.done.clone())
+    /// Notes a deadline of a container's stop that begins, and answers the nearest of all.
+    fn nearest(&self, id: &ContainerId, deadline: Timestamp) -> Timestamp {
+        let mut stops = self.lock();
+        let begun = stops.entry(id.clone()).or_insert(Begun { deadline, hook: None });
+        begun.deadline = begun.deadline.min(deadline);
+        begun.deadline
     }
 
+    /// A container's hook that was begun: turns true at its end.
+    fn hook(&self, id: &ContainerId) -> Option<watch::Receiver<bool>> {
+        self.lock().get(id)?.hook.as_ref().map(|hook| hook.done.clone())
+    }
+
+    /// Begins the hook of a container whose stop has begun.
     fn begin(
         &self,
         hook: Hook,
@@ -65,14 +85,16 @@ impl PreStops {
             }
             sender.send_replace(true);
         });
-        self.lock().insert(id.clone(), Begun { done: done.clone(), task: AbortOnDropHandle::new(task) });
+        if let Some(begun) = self.lock().get_mut(id) {
+            begun.hook = Some(BegunHook { done: done.clone(), task: AbortOnDropHandle::new(task) });
+        }
         done
     }
 
     /// Ends a hook that has taken all the time. It stays noted.
     fn cut(&self, id: &ContainerId) {
-        if let Some(begun) = self.lock().get(id) {
-            begun.task.abort();
+        if let Some(hook) = self.lock().get(id).and_then(|begun| begun.hook.as_ref()) {
+            hook.task.abort();
         }
     }
 
@@ -87,7 +109,7 @@ pub(super) struct Stop {
     cri: Arc<dyn Cri>,
     clock: Clock,
     pod: PodFullName,
-    pre_stops: PreStops,
+    stops: Stops,
     id: ContainerId,
     hook: Option<Hook>,
     pace: Pace,
@@ -110,7 +132,7 @@ impl PodWorker {
             cri: Arc::clone(&self.env.cri),
             clock: self.env.clock,
             pod: self.full_name.clone(),
-            pre_stops: self.pre_stops.clone(),
+            stops: self.stops.clone(),
             id: id.clone(),
             hook: self.pre_stop(seen, id),
             pace: pace.clone(),
@@ -136,7 +158,7 @@ impl Stop {
         loop {
             // A nearer deadline is told too; the first telling stays, for a call that is given up may leave
             // a container running.
-            let deadline = *self.deadline.borrow_and_update();
+            let deadline = self.nearest();
             let (cri, id, pace) = (Arc::clone(&self.cri), self.id.clone(), self.pace.clone());
             let clock = self.clock;
             calls.spawn(async move {
@@ -160,33 +182,40 @@ impl Stop {
     }
 
     async fn run_hook(&mut self, hook: Hook) {
-        let (pod, id) = (&self.pod, &self.id);
-        let mut done = match self.pre_stops.begun(id) {
+        let deadline = self.nearest();
+        let (pod, id) = (self.pod.clone(), self.id.clone());
+        let mut done = match self.stops.hook(&id) {
             Some(done) => done,
-            None if remaining_seconds(*self.deadline.borrow(), self.clock.now()) == 0 => {
+            None if remaining_seconds(deadline, self.clock.now()) == 0 => {
                 tracing::info!(%pod, %id, "no time is left for the preStop hook");
                 return;
             }
-            None => self.pre_stops.begin(hook, &self.cri, pod, id),
+            None => self.stops.begin(hook, &self.cri, &pod, &id),
         };
         tokio::select! {
             // One that was cut ends without a word.
             _ = done.wait_for(|done| *done) => {}
-            () = passed(&mut self.deadline, self.clock) => {
+            () = self.passed() => {
                 tracing::warn!(%pod, %id, "FailedPreStopHook: not done within the grace period; stopping the container");
-                self.pre_stops.cut(id);
+                self.stops.cut(&id);
             }
         }
     }
-}
 
-/// Waits until the deadline has passed, wherever it moves.
-async fn passed(deadline: &mut watch::Receiver<Timestamp>, clock: Clock) {
-    loop {
-        let at = clock.instant_of(*deadline.borrow_and_update());
-        tokio::select! {
-            () = tokio::time::sleep_until(at) => return,
-            Ok(()) = deadline.changed() => {}
+    fn nearest(&mut self) -> Timestamp {
+        let deadline = *self.deadline.borrow_and_update();
+        self.stops.nearest(&self.id, deadline)
+    }
+
+    /// Waits until the deadline has passed, wherever it moves.
+    async fn passed(&mut self) {
+        loop {
+            let deadline = self.nearest();
+            let at = self.clock.instant_of(deadline);
+            tokio::select! {
+                () = tokio::time::sleep_until(at) => return,
+                Ok(()) = self.deadline.changed() => {}
+            }
         }
     }
 }

@@ -16,7 +16,7 @@ use super::{
     failures::{Failures, StepError},
     hooks::RunningHook,
     mailbox::Mailbox,
-    stop::PreStops,
+    stop::Stops,
 };
 use crate::{
     api::{
@@ -81,8 +81,8 @@ pub struct PodWorker {
     pub(super) probes: ProbeSnapshot,
     /// postStart hooks under way.
     pub(super) hooks: BTreeMap<ContainerId, RunningHook>,
-    /// preStop hooks that were begun.
-    pub(super) pre_stops: PreStops,
+    /// Stops of containers that were begun.
+    pub(super) stops: Stops,
     /// What of the probes is on disk.
     kept: BTreeMap<ContainerId, Kept>,
     /// Containers in crash-loop back-off.
@@ -142,7 +142,7 @@ impl PodWorker {
             failure: record.and_then(|record| record.failure),
             probes,
             hooks: BTreeMap::new(),
-            pre_stops: PreStops::default(),
+            stops: Stops::default(),
             kept,
             crash_loops: BTreeMap::new(),
             status: None,
@@ -355,7 +355,7 @@ impl PodWorker {
         let seen = self.observation();
         let wanted = wanted_probes(pod, &seen, &self.probes, &self.env.node.host_ips, stopping);
         self.env.probes.want(pod, wanted, &self.mailbox, |id| seen.containers.iter().any(|c| c.id == *id));
-        self.pre_stops.retain(|id| seen.containers.iter().any(|c| c.id == *id));
+        self.stops.retain(|id| seen.containers.iter().any(|c| c.id == *id));
     }
 
     /// Begins to write the checkpoint. A pod is not held up by it: what it says can be found out from the

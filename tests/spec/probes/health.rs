@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{exec, ready, servers::Servers, with_folder};
-use crate::support::{Node, SOON, STAY, View, container, pod_of, wait_lines, wait_until};
+use crate::support::{Node, SOON, STAY, STUBBORN, View, container, pod_of, wait_lines, wait_until};
 
 /// gRPC and HTTPS; a hook over HTTPS of a server that has none.
 pub(super) fn by_servers(node: &Node) {
@@ -66,8 +66,7 @@ fn time(view: &View, name: &str, field: &str) -> Timestamp {
 /// are counted, and all that an end for its probe brings.
 pub(super) fn restarts(node: &Node) {
     let folder = node.dir().join("restarts");
-    let stubborn = "trap '[ -e /host/end ] && exit 0' TERM; while :; do sleep 1000 & wait $!; done";
-    let mut up = container("up", stubborn);
+    let mut up = container("up", STUBBORN);
     up["startupProbe"] = json!({"exec": {"command": ["false"]}, "periodSeconds": 1, "failureThreshold": 2,
         "initialDelaySeconds": 2, "terminationGracePeriodSeconds": 1});
     let mut web = container("web", "mkdir /www; touch /www/ok; exec httpd -f -p 8080 -h /www");
@@ -108,15 +107,34 @@ pub(super) fn restarts(node: &Node) {
     let counted = wait_lines(&folder.join("counts"), 7);
     assert_eq!(counted[..7], ["start", "run", "run", "run", "hook", "term", "start"]);
 
-    fs::write(folder.join("end"), "").unwrap();
     node.take_away("restarts");
-    // What ignores the asking, as process 1 of a container does, would have 3000 seconds.
+    // What ignores the asking, as process 1 of a container does without a trap, would have 3000 seconds.
     wait_until(SOON, "the pod is gone", || {
-        if let Some(process) = node.containerd.process(&view_id(node, "web")).filter(|p| p.alive()) {
-            process.kill();
+        for name in ["up", "web", "tcp", "counts"] {
+            if let Some(process) = node.containerd.process(&view_id(node, name)).filter(|p| p.alive()) {
+                process.kill();
+            }
         }
         node.view("restarts").is_none()
     });
+}
+
+/// A container that does not end is being stopped in its probe's time when its pod is removed, which has far more.
+pub(super) fn removed_in_a_stop(node: &Node) {
+    let mut stubborn = container("main", STUBBORN);
+    stubborn["livenessProbe"] = exec("false");
+    stubborn["livenessProbe"]["terminationGracePeriodSeconds"] = json!(5);
+    let mut pod = pod_of("stopped", &[stubborn]);
+    pod["spec"]["terminationGracePeriodSeconds"] = json!(3000);
+    node.put(&pod);
+    let view = node.wait_view("stopped", "it to run", |view| view.runs("main"));
+    wait_until(SOON, "a stop", || {
+        node.agent_log().contains("exit code 1, will be restarted pod=default/stopped-")
+    });
+    let process = node.process(&view, "main");
+    node.take_away("stopped");
+    node.wait_gone("stopped");
+    assert!(!process.alive());
 }
 
 fn view_id(node: &Node, name: &str) -> String {

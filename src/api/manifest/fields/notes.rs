@@ -41,6 +41,10 @@ pub static NOTES: &[(&str, &str)] = &[
         "needs containerd 2.3; tested on what the runtime is asked for alone",
     ),
     (
+        "spec.containers[].livenessProbe.terminationGracePeriodSeconds",
+        "also when the pod is removed meanwhile, where kubelet begins the pod's whole time anew",
+    ),
+    (
         "spec.containers[].ports[].hostPort",
         "the runtime's CNI plugins map it; of an init container it is not mapped, sidecar or not, as with kubelet",
     ),
