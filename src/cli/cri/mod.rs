@@ -9,9 +9,11 @@ mod config;
 mod config_file;
 mod filter;
 mod format;
+mod hangup;
 mod images;
 mod info;
 mod inspect;
+mod logs;
 mod lookup;
 mod pods;
 mod protojson;
@@ -56,6 +58,8 @@ enum Verb {
     Inspectp(inspect::InspectpArgs),
     /// Show all about images
     Inspecti(inspect::InspectiArgs),
+    /// Show what a container said
+    Logs(logs::LogsArgs),
     /// Show where images are stored and what they take
     Imagefsinfo(info::PlainArgs),
     /// Show what the runtime tells the agent to do: the cgroup driver
@@ -83,6 +87,7 @@ pub async fn run(matches: &ArgMatches, out: &mut dyn Write, err: &mut dyn Write)
         Verb::Inspect(args) => inspect::containers(args, &session, out).await,
         Verb::Inspectp(args) => inspect::pods(args, &session, out).await,
         Verb::Inspecti(args) => inspect::images(args, &session, out).await,
+        Verb::Logs(args) => logs::run(args, &session, out, err).await,
         Verb::Imagefsinfo(args) => info::image_fs(args, &session, out).await,
         Verb::RuntimeConfig(args) => info::runtime_config(args, &session, out).await,
         // Done above: it asks no runtime.
