@@ -21,6 +21,7 @@ mod follow;
 pub mod observe;
 mod probe;
 mod proto;
+mod watch;
 
 pub use client::{CriClient, CriTimeouts};
 pub use descriptors::DESCRIPTORS;
@@ -29,6 +30,7 @@ pub use error::{CriError, CriErrorKind, NameReserved};
 pub use event::{EventKind, EventSender, EventSource, RuntimeEvent, RuntimeEvents};
 pub use probe::probe;
 pub use tonic::async_trait;
+pub use watch::{ContainerEvent, ContainerEvents, Watched};
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -7,6 +7,7 @@
 
 mod config;
 mod config_file;
+mod events;
 mod filter;
 mod format;
 mod hangup;
@@ -60,6 +61,9 @@ enum Verb {
     Inspecti(inspect::InspectiArgs),
     /// Show what a container said
     Logs(logs::LogsArgs),
+    /// Show what happens to containers and pods, as it happens
+    #[command(visible_alias = "event")]
+    Events(events::EventsArgs),
     /// Show where images are stored and what they take
     Imagefsinfo(info::PlainArgs),
     /// Show what the runtime tells the agent to do: the cgroup driver
@@ -88,6 +92,7 @@ pub async fn run(matches: &ArgMatches, out: &mut dyn Write, err: &mut dyn Write)
         Verb::Inspectp(args) => inspect::pods(args, &session, out).await,
         Verb::Inspecti(args) => inspect::images(args, &session, out).await,
         Verb::Logs(args) => logs::run(args, &session, out, err).await,
+        Verb::Events(args) => events::run(args, &session, out, err).await,
         Verb::Imagefsinfo(args) => info::image_fs(args, &session, out).await,
         Verb::RuntimeConfig(args) => info::runtime_config(args, &session, out).await,
         // Done above: it asks no runtime.
