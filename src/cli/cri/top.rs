@@ -170,11 +170,11 @@ impl View {
     fn frame(&self) -> String {
         let (width, height) = self.terminal.size();
         let rows = sorted(self.rows.clone(), self.sort);
-        let text = self.head() + &usage::table(&rows, self.whole).render();
+        let text = self.head(width) + &usage::table(&rows, self.whole).render();
         frame(&text, width, height)
     }
 
-    fn head(&self) -> String {
+    fn head(&self, width: usize) -> String {
         let cpu: f64 = self.rows.iter().filter_map(|row| row.usage.cpu).sum();
         let memory = self.rows.iter().map(|row| row.usage.memory).fold(0, u64::saturating_add);
         let by = match self.sort {
@@ -184,17 +184,24 @@ impl View {
             Sort::Name => "name",
         };
         let first = match &self.problem {
-            Some(problem) => problem.lines().next().unwrap_or_default().to_owned(),
-            None => format!(
+            Some(problem) => wrapped(&printable(problem.lines().next().unwrap_or_default()), width),
+            None => printable(&format!(
                 "{}: {} containers, CPU {cpu:.2} %, memory {}",
                 self.runtime,
                 self.rows.len(),
                 size(memory)
-            ),
+            )),
         };
         let second = format!("by {by}; c CPU, m memory, d disk, n name; q ends");
-        format!("{}\n{second}\n\n", printable(&first))
+        format!("{first}\n{second}\n\n")
     }
+}
+
+/// In lines of this many characters: nothing of an error is cut away.
+fn wrapped(text: &str, width: usize) -> String {
+    let letters: Vec<char> = text.chars().collect();
+    let lines: Vec<String> = letters.chunks(width.max(1)).map(|line| line.iter().collect()).collect();
+    lines.join("\n")
 }
 
 /// From the first place of the screen, each line's rest and what is below the last away.
@@ -244,6 +251,7 @@ mod tests {
     #[test]
     fn a_frame_is_cut_to_the_screen() {
         assert_eq!(frame("abc\näöü\nlast\n", 2, 2), "\x1b[Hab\x1b[K\r\näö\x1b[K\x1b[J");
+        assert_eq!(wrapped("abcde", 2), "ab\ncd\ne");
         assert_eq!(frame("", 80, 24), "\x1b[H\x1b[K\x1b[J");
     }
 }

@@ -105,7 +105,11 @@ impl Pods {
             }
             (Err(error), _) | (_, Err(error)) => return Err(session.failed(&error).await),
         };
-        let all = Inventory { pods, ..Inventory::default() };
+        let mut all = Inventory { pods, ..Inventory::default() };
+        if !self.given.is_empty() {
+            // To say so if one is a container's id.
+            all.containers = session.ask("ListContainers", session.cri.list_containers(None)).await?;
+        }
         let mut wanted = self.filter.select(&self.compiled, &all.pods);
         if !self.given.is_empty() {
             let given = self.given.iter().map(|id| all.pod(id)).collect::<Result<Vec<&PodSandbox>, _>>()?;
