@@ -12,13 +12,22 @@ mod format;
 mod images;
 mod info;
 mod inspect;
+mod live;
 mod lookup;
+mod metrics;
+mod past;
 mod pods;
 mod protojson;
 mod ps;
+mod runtimes;
 mod session;
+mod stats;
 mod template;
+mod terminal;
 mod text;
+mod top;
+mod tree;
+mod usage;
 
 use std::io::Write;
 
@@ -58,6 +67,20 @@ enum Verb {
     Inspecti(inspect::InspectiArgs),
     /// Show where images are stored and what they take
     Imagefsinfo(info::PlainArgs),
+    /// Show pods, the containers in them, and their images
+    Tree(tree::TreeArgs),
+    /// Show which runtimes are on this node, and what became of those of the past
+    Runtimes(runtimes::RuntimesArgs),
+    /// Show what containers use: CPU, memory, disk
+    Stats(stats::StatsArgs),
+    /// Watch what containers use, the largest first
+    Top(top::TopArgs),
+    /// Show what pods use: CPU, memory, disk
+    Statsp(stats::StatspArgs),
+    /// Show the runtime's own metrics of pods
+    Metricsp(metrics::MetricspArgs),
+    /// Show which metrics the runtime has
+    Metricdescs(info::PlainArgs),
     /// Show what the runtime tells the agent to do: the cgroup driver
     RuntimeConfig(info::PlainArgs),
     /// Show and change the client's configuration, /etc/crictl.yaml
@@ -73,6 +96,13 @@ pub async fn run(matches: &ArgMatches, out: &mut dyn Write, err: &mut dyn Write)
     if let Verb::Config(config) = &args.verb {
         return config::run(config, &args.global.config, out);
     }
+    if let Verb::Runtimes(runtimes) = &args.verb {
+        if let Some(told) = runtimes::of_the_past(runtimes, out) {
+            return told;
+        }
+        let (given, limit) = session::given(&args.global, matches)?;
+        return runtimes::on_this_node(runtimes, given, limit, out).await;
+    }
     let session = Session::open(&args.global, matches, err).await?;
     match &args.verb {
         Verb::Version(args) => info::version(args, &session, out).await,
@@ -84,8 +114,14 @@ pub async fn run(matches: &ArgMatches, out: &mut dyn Write, err: &mut dyn Write)
         Verb::Inspectp(args) => inspect::pods(args, &session, out).await,
         Verb::Inspecti(args) => inspect::images(args, &session, out).await,
         Verb::Imagefsinfo(args) => info::image_fs(args, &session, out).await,
+        Verb::Stats(args) => stats::containers(args, &session, out).await,
+        Verb::Top(args) => top::run(args, &session, out).await,
+        Verb::Statsp(args) => stats::pods(args, &session, out).await,
+        Verb::Metricsp(args) => metrics::pods(args, &session, out).await,
+        Verb::Metricdescs(args) => metrics::descriptors(args, &session, out).await,
         Verb::RuntimeConfig(args) => info::runtime_config(args, &session, out).await,
-        // Done above: it asks no runtime.
-        Verb::Config(_) => Ok(()),
+        Verb::Tree(args) => tree::run(args, &session, out).await,
+        // Done above: they need no single runtime.
+        Verb::Config(_) | Verb::Runtimes(_) => Ok(()),
     }
 }
