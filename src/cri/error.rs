@@ -219,6 +219,14 @@ fn not_cri_v1(status: &Status) -> Option<&'static str> {
              runtime's log), or is only v1alpha2 (containerd before 1.6, which must be upgraded)",
         );
     }
+    // Only asked after v1 was refused.
+    if message.contains("unknown service runtime.v1alpha2.") {
+        return Some(
+            "serves no CRI, neither v1 nor v1alpha2: the runtime's CRI is switched off (\"cri\" in \
+             disabled_plugins of containerd's config.toml, as Docker's own package has it) or failed to load \
+             (see the runtime's log)",
+        );
+    }
     message.contains("grpc-status header missing").then_some(
         "what answers there is no CRI runtime (Docker's own socket? then name that of containerd or \
          cri-dockerd)",
@@ -341,6 +349,8 @@ mod tests {
     fn a_runtime_without_cri_v1_is_told_from_one_without_a_call() {
         let off = from(Code::Unimplemented, "unknown service runtime.v1.RuntimeService");
         assert!(off.is_no_cri_v1() && off.message().contains("disabled_plugins"), "{off}");
+        let neither = from(Code::Unimplemented, "unknown service runtime.v1alpha2.RuntimeService");
+        assert!(neither.is_no_cri_v1() && neither.message().contains("neither v1 nor v1alpha2"), "{neither}");
         let docker =
             from(Code::Unimplemented, "grpc-status header missing, mapped from HTTP status code 404");
         assert!(docker.is_no_cri_v1() && docker.message().contains("Docker"), "{docker}");

@@ -13,6 +13,7 @@
 mod channel;
 mod client;
 mod descriptors;
+mod dialect;
 mod endpoint;
 mod error;
 mod event;

@@ -150,7 +150,7 @@ impl Session {
             None => find(plan.timeout.min(PROBE), err).await?,
         };
         let session = Self {
-            cri: CriClient::connect_lazy(
+            cri: CriClient::connect_lazy_to_any(
                 endpoint,
                 plan.image.as_ref().map(|(endpoint, _)| endpoint.clone()),
                 CriTimeouts::from_request_timeout(plan.timeout),
@@ -193,7 +193,8 @@ impl Session {
         let begun = std::time::Instant::now();
         let answer = call.await;
         let ended = answer.as_ref().err().map(|error| format!(": {error}")).unwrap_or_default();
-        self.note(&format!("{rpc} took {:?}{ended}", begun.elapsed()));
+        let dialect = if self.cri.speaks_v1alpha2() { " in v1alpha2" } else { "" };
+        self.note(&format!("{rpc} took {:?}{dialect}{ended}", begun.elapsed()));
         answer
     }
 
