@@ -7,6 +7,7 @@ use tonic::{Response, Status, async_trait};
 use super::{
     Cri, CriError, CriErrorKind, Result, RuntimeEndpoint, RuntimeEvents,
     channel::{exec_service, image_service, open_lazily, runtime_service, within},
+    content,
     dialect::{Dialect, Line},
     exec_output::Shortening,
     follow,
@@ -57,6 +58,7 @@ pub struct CriClient {
     pulls: ImageServiceClient<Line>,
     timeouts: CriTimeouts,
     dialect: Dialect,
+    image_line: Line,
 }
 
 impl CriClient {
@@ -101,7 +103,8 @@ impl CriClient {
             execs: exec_service(shared.clone()),
             runtime: runtime_service(shared),
             pulls: image_service(open_lazily(&image_endpoint, images.dialect.clone())),
-            images: image_service(images),
+            images: image_service(images.clone()),
+            image_line: images,
             endpoint,
             timeouts,
         }
@@ -117,6 +120,13 @@ impl CriClient {
     #[must_use]
     pub fn speaks_v1alpha2(&self) -> bool {
         self.dialect.is_v1alpha2()
+    }
+
+    /// Of the blobs that containerd began to fetch at most `since` ago and has not finished: bytes that have
+    /// come, and bytes in all. `None` where that cannot be asked: CRI has no such call.
+    pub async fn pulled_bytes(&self, since: Duration) -> Option<(u64, u64)> {
+        let asking = content::pulled_bytes(self.image_line.clone(), since);
+        tokio::time::timeout(self.timeouts.request, asking).await.ok().flatten()
     }
 
     fn runtime(&self) -> RuntimeServiceClient<Line> {

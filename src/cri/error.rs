@@ -31,6 +31,8 @@ pub enum CriErrorKind {
     Other,
 }
 
+const BROKE: &str = "the connection broke before the answer came";
+
 /// A failed call: which one, to whom, what kind of failure, and the runtime's words for it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{rpc} at {endpoint}: {message}")]
@@ -82,7 +84,7 @@ impl CriError {
             || transport_words(status)
         {
             let cause = root_cause(status);
-            let message = format!("the connection broke before the answer came: {cause}");
+            let message = format!("{BROKE}: {cause}");
             return Self::new(rpc, endpoint, CriErrorKind::Unavailable, message);
         }
         let kind = match status.code() {
@@ -156,6 +158,12 @@ impl CriError {
     #[must_use]
     pub fn is_deadline_exceeded(&self) -> bool {
         matches!(self.kind, CriErrorKind::DeadlineExceeded | CriErrorKind::Cancelled)
+    }
+
+    /// Nobody knows whether what was asked for was done, or still will be.
+    #[must_use]
+    pub fn may_have_happened(&self) -> bool {
+        self.is_deadline_exceeded() || self.message.starts_with(BROKE)
     }
 
     /// Whether this is the answer to a second create of one name, and who has the name.

@@ -12,6 +12,7 @@
 
 mod channel;
 mod client;
+mod content;
 mod descriptors;
 mod dialect;
 mod endpoint;

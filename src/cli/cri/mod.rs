@@ -1,24 +1,34 @@
-//! `nodectl cri`: looks into a container runtime, with crictl's verbs, flags and JSON.
+//! `nodectl cri`: inspection of and surgery on a container runtime, with crictl's verbs, flags and JSON.
 //!
 //! One file a verb or family of verbs. What they share: [`session`] (which runtime, and what to say when
 //! it does not answer), [`lookup`] (what is meant by an id), [`filter`], [`protojson`] and [`format`]. A
 //! list asks the runtime for everything and narrows it here: filters then mean the same on every runtime,
 //! and ids, names and images resolve against one picture.
 
+mod act;
+mod change;
 mod config;
 mod config_file;
+mod credentials;
+mod end;
 mod filter;
 mod format;
 mod images;
 mod info;
 mod inspect;
 mod lookup;
+mod make;
+mod message_file;
+mod password;
 mod pods;
 mod protojson;
 mod ps;
+mod pull;
+mod rmi;
 mod session;
 mod template;
 mod text;
+mod update;
 
 use std::io::Write;
 
@@ -60,6 +70,8 @@ enum Verb {
     Imagefsinfo(info::PlainArgs),
     /// Show what the runtime tells the agent to do: the cgroup driver
     RuntimeConfig(info::PlainArgs),
+    #[command(flatten)]
+    Change(change::ChangeVerb),
     /// Show and change the client's configuration, /etc/crictl.yaml
     Config(config::ConfigArgs),
 }
@@ -87,5 +99,6 @@ pub async fn run(matches: &ArgMatches, out: &mut dyn Write, err: &mut dyn Write)
         Verb::RuntimeConfig(args) => info::runtime_config(args, &session, out).await,
         // Done above: it asks no runtime.
         Verb::Config(_) => Ok(()),
+        Verb::Change(verb) => session.until_signal(Box::pin(change::run(verb, &session, out, err))).await,
     }
 }
