@@ -12,7 +12,9 @@
 
 mod channel;
 mod client;
+mod content;
 mod descriptors;
+mod dialect;
 mod endpoint;
 mod error;
 mod event;

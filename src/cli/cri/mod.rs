@@ -1,12 +1,16 @@
-//! `nodectl cri`: looks into a container runtime, with crictl's verbs, flags and JSON.
+//! `nodectl cri`: inspection of and surgery on a container runtime, with crictl's verbs, flags and JSON.
 //!
 //! One file a verb or family of verbs. What they share: [`session`] (which runtime, and what to say when
 //! it does not answer), [`lookup`] (what is meant by an id), [`filter`], [`protojson`] and [`format`]. A
 //! list asks the runtime for everything and narrows it here: filters then mean the same on every runtime,
 //! and ids, names and images resolve against one picture.
 
+mod act;
+mod change;
 mod config;
 mod config_file;
+mod credentials;
+mod end;
 mod filter;
 mod format;
 mod images;
@@ -14,11 +18,16 @@ mod info;
 mod inspect;
 mod live;
 mod lookup;
+mod make;
+mod message_file;
 mod metrics;
+mod password;
 mod past;
 mod pods;
 mod protojson;
 mod ps;
+mod pull;
+mod rmi;
 mod runtimes;
 mod session;
 mod stats;
@@ -27,6 +36,7 @@ mod terminal;
 mod text;
 mod top;
 mod tree;
+mod update;
 mod usage;
 
 use std::io::Write;
@@ -83,6 +93,8 @@ enum Verb {
     Metricdescs(info::PlainArgs),
     /// Show what the runtime tells the agent to do: the cgroup driver
     RuntimeConfig(info::PlainArgs),
+    #[command(flatten)]
+    Change(change::ChangeVerb),
     /// Show and change the client's configuration, /etc/crictl.yaml
     Config(config::ConfigArgs),
 }
@@ -123,5 +135,6 @@ pub async fn run(matches: &ArgMatches, out: &mut dyn Write, err: &mut dyn Write)
         Verb::Tree(args) => tree::run(args, &session, out).await,
         // Done above: they need no single runtime.
         Verb::Config(_) | Verb::Runtimes(_) => Ok(()),
+        Verb::Change(verb) => session.until_signal(Box::pin(change::run(verb, &session, out, err))).await,
     }
 }
