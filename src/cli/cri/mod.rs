@@ -13,10 +13,12 @@ mod credentials;
 mod end;
 mod filter;
 mod format;
+mod hangup;
 mod images;
 mod info;
 mod inspect;
 mod live;
+mod logs;
 mod lookup;
 mod make;
 mod message_file;
@@ -75,6 +77,8 @@ enum Verb {
     Inspectp(inspect::InspectpArgs),
     /// Show all about images
     Inspecti(inspect::InspectiArgs),
+    /// Show what a container said
+    Logs(logs::LogsArgs),
     /// Show where images are stored and what they take
     Imagefsinfo(info::PlainArgs),
     /// Show pods, the containers in them, and their images
@@ -125,6 +129,7 @@ pub async fn run(matches: &ArgMatches, out: &mut dyn Write, err: &mut dyn Write)
         Verb::Inspect(args) => inspect::containers(args, &session, out).await,
         Verb::Inspectp(args) => inspect::pods(args, &session, out).await,
         Verb::Inspecti(args) => inspect::images(args, &session, out).await,
+        Verb::Logs(args) => logs::run(args, &session, out, err).await,
         Verb::Imagefsinfo(args) => info::image_fs(args, &session, out).await,
         Verb::Stats(args) => stats::containers(args, &session, out).await,
         Verb::Top(args) => top::run(args, &session, out).await,
