@@ -18,6 +18,7 @@
 
 mod containerd;
 mod cri;
+pub(crate) mod cri_cli;
 mod inside;
 mod leaks;
 mod manifest;
