@@ -7,6 +7,7 @@ use tokio::{sync::mpsc, task::AbortHandle};
 
 use super::{
     EventKind, EventSource, RuntimeEndpoint,
+    dialect::Dialect,
     follow::{BOTH, End, Listen, RETRY_FIRST, RETRY_LAST, follow_once, is_second_end, of_containerd},
     proto::containerd_events::Envelope,
 };
@@ -93,17 +94,17 @@ impl Listen for Listener {
 }
 
 /// Starts to watch. Must be called on the async runtime.
-pub(super) fn start(endpoint: RuntimeEndpoint, own_service: bool) -> ContainerEvents {
+pub(super) fn start(endpoint: RuntimeEndpoint, dialect: Dialect, own_service: bool) -> ContainerEvents {
     let (sender, queue) = mpsc::channel(QUEUE);
     let sources = if own_service { &[EventSource::Containerd] } else { BOTH };
-    let task = tokio::spawn(async move { watch(&endpoint, &Listener(sender), sources).await });
+    let task = tokio::spawn(async move { watch(&endpoint, &dialect, &Listener(sender), sources).await });
     ContainerEvents { queue, task: task.abort_handle() }
 }
 
-async fn watch(endpoint: &RuntimeEndpoint, listener: &Listener, sources: &[EventSource]) {
+async fn watch(endpoint: &RuntimeEndpoint, dialect: &Dialect, listener: &Listener, sources: &[EventSource]) {
     let (mut pause, mut worked) = (RETRY_FIRST, false);
     loop {
-        let cause = match follow_once(endpoint, listener, sources).await {
+        let cause = match follow_once(endpoint, dialect, listener, sources).await {
             End::Unwanted => return,
             End::Unsupported if !worked => {
                 // Whether anybody hears it is the same.
@@ -158,7 +159,8 @@ mod tests {
     async fn a_socket_that_is_dead_is_tried_again() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("x.sock");
-        let mut events = start(path.to_str().expect("utf-8").parse().expect("an endpoint"), false);
+        let mut events =
+            start(path.to_str().expect("utf-8").parse().expect("an endpoint"), Dialect::V1, false);
         for _ in 0..2 {
             let Some(Watched::Broken(cause)) = events.next().await else { panic!("it is broken") };
             assert!(cause.contains("does not exist"), "{cause}");

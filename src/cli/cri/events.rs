@@ -1,6 +1,6 @@
 //! `nodectl cri events`: what happens to containers and pods, as it happens.
 //!
-//! From CRI's own event stream where there is a usable one. containerd 1.6 has none, and that of 1.7 gives
+//! From CRI's own event stream where there is a usable one. containerd 1.6 and older have none, and that of 1.7 gives
 //! each event to one of its listeners only, so that watching would take events from the node's agent: of both
 //! the events of containerd's own service are made what CRI's are, with the states asked for. A runtime that
 //! goes away is waited for.
@@ -137,7 +137,7 @@ pub(super) async fn run(
     };
     // Known beforehand: that a call is lacking is told late by a runtime that is busy.
     let shared = release.starts_with("1.7.");
-    let own_service = shared || release.starts_with("1.6.");
+    let own_service = release.starts_with("1.");
     let mut watch = Watcher { session, known: BTreeMap::new() };
     let mut events = session.cri.watch(own_service);
     let mut left = std::pin::pin!(reader_gone());
