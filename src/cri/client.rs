@@ -5,13 +5,14 @@ use std::{collections::BTreeMap, future::Future, time::Duration};
 use tonic::{Response, Status, async_trait};
 
 use super::{
-    Cri, CriError, CriErrorKind, Result, RuntimeEndpoint, RuntimeEvents,
+    ContainerEvents, Cri, CriError, CriErrorKind, Result, RuntimeEndpoint, RuntimeEvents,
     channel::{exec_service, image_service, open_lazily, runtime_service, within},
     content,
     dialect::{Dialect, Line},
     exec_output::Shortening,
     follow,
     proto::v1::{image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient},
+    watch,
 };
 use crate::api::cri::*;
 
@@ -177,6 +178,17 @@ fn seconds(timeout: Option<Duration>) -> i64 {
     let Some(timeout) = timeout else { return 0 };
     let whole = timeout.as_secs().saturating_add(u64::from(timeout.subsec_nanos() > 0));
     i64::try_from(whole).unwrap_or(i64::MAX).max(1)
+}
+
+impl CriClient {
+    /// Watches the runtime's events, each of them; with `own_service` only through containerd's own event
+    /// service, not CRI's. It never fails; what is wrong is told among the events.
+    ///
+    /// Must be called on the async runtime.
+    #[must_use]
+    pub fn watch(&self, own_service: bool) -> ContainerEvents {
+        watch::start(self.endpoint.clone(), self.dialect.clone(), own_service)
+    }
 }
 
 #[async_trait]

@@ -11,6 +11,7 @@ mod config;
 mod config_file;
 mod credentials;
 mod end;
+mod events;
 mod filter;
 mod format;
 mod hangup;
@@ -79,6 +80,9 @@ enum Verb {
     Inspecti(inspect::InspectiArgs),
     /// Show what a container said
     Logs(logs::LogsArgs),
+    /// Show what happens to containers and pods, as it happens
+    #[command(visible_alias = "event")]
+    Events(events::EventsArgs),
     /// Show where images are stored and what they take
     Imagefsinfo(info::PlainArgs),
     /// Show pods, the containers in them, and their images
@@ -130,6 +134,7 @@ pub async fn run(matches: &ArgMatches, out: &mut dyn Write, err: &mut dyn Write)
         Verb::Inspectp(args) => inspect::pods(args, &session, out).await,
         Verb::Inspecti(args) => inspect::images(args, &session, out).await,
         Verb::Logs(args) => logs::run(args, &session, out, err).await,
+        Verb::Events(args) => events::run(args, &session, out, err).await,
         Verb::Imagefsinfo(args) => info::image_fs(args, &session, out).await,
         Verb::Stats(args) => stats::containers(args, &session, out).await,
         Verb::Top(args) => top::run(args, &session, out).await,
