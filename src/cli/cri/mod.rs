@@ -5,8 +5,10 @@
 //! list asks the runtime for everything and narrows it here: filters then mean the same on every runtime,
 //! and ids, names and images resolve against one picture.
 
+mod attach;
 mod config;
 mod config_file;
+mod exec;
 mod filter;
 mod format;
 mod images;
@@ -14,13 +16,17 @@ mod info;
 mod inspect;
 mod lookup;
 mod pods;
+mod port_forward;
 mod protojson;
 mod ps;
 mod session;
+mod streams;
 mod template;
+mod terminal;
+pub(super) mod terminal_guard;
 mod text;
 
-use std::io::Write;
+use std::{io::Write, process::ExitCode};
 
 use clap::{ArgMatches, Args, FromArgMatches as _, Subcommand};
 
@@ -56,6 +62,12 @@ enum Verb {
     Inspectp(inspect::InspectpArgs),
     /// Show all about images
     Inspecti(inspect::InspectiArgs),
+    /// Run a command in a container, or in each of several
+    Exec(exec::ExecArgs),
+    /// Attach to a container's main process
+    Attach(attach::AttachArgs),
+    /// Forward local ports to a pod
+    PortForward(port_forward::PortForwardArgs),
     /// Show where images are stored and what they take
     Imagefsinfo(info::PlainArgs),
     /// Show what the runtime tells the agent to do: the cgroup driver
@@ -64,17 +76,25 @@ enum Verb {
     Config(config::ConfigArgs),
 }
 
-/// Runs a verb.
+/// Runs a verb. The exit code is 0, or that of a command that ran in a container.
 ///
 /// # Errors
 /// [`CommandError`] with what is wrong and what to do about it.
-pub async fn run(matches: &ArgMatches, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), CommandError> {
+pub async fn run(
+    matches: &ArgMatches,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Result<ExitCode, CommandError> {
     let args = CriArgs::from_arg_matches(matches).map_err(CommandError::usage)?;
     if let Verb::Config(config) = &args.verb {
-        return config::run(config, &args.global.config, out);
+        config::run(config, &args.global.config, out)?;
+        return Ok(ExitCode::SUCCESS);
     }
     let session = Session::open(&args.global, matches, err).await?;
     match &args.verb {
+        Verb::Exec(args) => return exec::run(args, &session, err).await,
+        Verb::Attach(args) => return attach::run(args, &session).await,
+        Verb::PortForward(args) => return port_forward::run(args, &session).await,
         Verb::Version(args) => info::version(args, &session, out).await,
         Verb::Info(args) => info::info(args, &session, out).await,
         Verb::Ps(args) => ps::run(args, &session, out).await,
@@ -87,5 +107,6 @@ pub async fn run(matches: &ArgMatches, out: &mut dyn Write, err: &mut dyn Write)
         Verb::RuntimeConfig(args) => info::runtime_config(args, &session, out).await,
         // Done above: it asks no runtime.
         Verb::Config(_) => Ok(()),
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
