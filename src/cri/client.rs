@@ -16,6 +16,9 @@ use super::{
 };
 use crate::api::cri::*;
 
+/// The largest answer with whole outputs of a command: 16 MiB of each, which no runtime exceeds, and the rest.
+const MAX_EXEC_OUTPUT: usize = (32 << 20) + (64 << 10);
+
 /// How long calls may take. The defaults are those of kubelet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CriTimeouts {
@@ -128,6 +131,23 @@ impl CriClient {
     pub async fn pulled_bytes(&self, since: Duration) -> Option<(u64, u64)> {
         let asking = content::pulled_bytes(self.image_line.clone(), since);
         tokio::time::timeout(self.timeouts.request, asking).await.ok().flatten()
+    }
+
+    /// [`Cri::exec_sync`] with the whole outputs, for people. containerd gives 16 MiB at most.
+    ///
+    /// # Errors
+    /// As that, and if the runtime answers more.
+    pub async fn exec_sync_whole(
+        &self,
+        container: &str,
+        command: Vec<String>,
+        timeout: Option<Duration>,
+    ) -> Result<ExecSyncResponse> {
+        let request =
+            ExecSyncRequest { container_id: container.to_owned(), cmd: command, timeout: seconds(timeout) };
+        let limit = timeout.map(|timeout| self.timeouts.request.saturating_add(timeout));
+        let mut runtime = self.runtime().max_decoding_message_size(MAX_EXEC_OUTPUT);
+        self.ask_longer("ExecSync", limit, runtime.exec_sync(request)).await
     }
 
     fn runtime(&self) -> RuntimeServiceClient<Line> {
