@@ -154,7 +154,7 @@ impl World {
 /// Raw calls to a containerd; only on the async runtime.
 pub(crate) fn client(containerd: &Containerd) -> CriClient {
     let endpoint = containerd.socket().to_str().unwrap().parse().unwrap();
-    CriClient::connect_lazy(endpoint, None, CriTimeouts::default())
+    CriClient::connect_lazy_to_any(endpoint, None, CriTimeouts::default())
 }
 
 /// Awaits on an async runtime of its own.

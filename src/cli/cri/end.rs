@@ -4,7 +4,12 @@ use std::{fs, io::Write, path::Path};
 
 use clap::Args;
 
-use super::{act::each, lookup::Inventory, ps::inventory, session::Session};
+use super::{
+    act::{SOME, Streams, each},
+    lookup::Inventory,
+    ps::inventory,
+    session::Session,
+};
 use crate::{
     api::{
         cri::{ContainerState, PodSandboxState},
@@ -79,15 +84,14 @@ pub(super) struct RmpArgs {
     all: bool,
 }
 
-type Streams<'a> = (&'a mut dyn Write, &'a mut dyn Write);
-
 pub(super) async fn start(
     args: &StartArgs,
     session: &Session,
     (out, err): Streams<'_>,
 ) -> Result<(), CommandError> {
     let all = inventory(session).await?;
-    each(&args.ids, out, err, async |wanted| {
+    // One after the other: whoever starts several may mean the order.
+    each(&args.ids, 1, (out, err), async |wanted| {
         let id = &all.container_to_change(wanted)?.id;
         session.act("StartContainer", wanted, session.change.start_container(id)).await?;
         Ok(wanted.to_owned())
@@ -106,7 +110,7 @@ pub(super) async fn stop(
     if ids.is_empty() {
         return write(out, "No running containers found.\n");
     }
-    let done = each(&ids, out, err, async |wanted| {
+    let done = each(&ids, SOME, (&mut *out, &mut *err), async |wanted| {
         let id = &all.container_to_change(wanted)?.id;
         session.act("StopContainer", wanted, session.change.stop_container(id, args.timeout)).await?;
         Ok(wanted.to_owned())
@@ -129,7 +133,7 @@ pub(super) async fn rm(
         return Ok(());
     }
     // Where they log is no longer told once they are gone.
-    let done = each(&ids, out, err, async |wanted| {
+    let done = each(&ids, SOME, (&mut *out, &mut *err), async |wanted| {
         let id = &all.container_to_change(wanted)?.id;
         let status = session.ask("ContainerStatus", session.cri.container_status(id, false)).await?;
         let status = status.status.unwrap_or_default();
@@ -161,7 +165,7 @@ pub(super) async fn stopp(
     (out, err): Streams<'_>,
 ) -> Result<(), CommandError> {
     let all = inventory(session).await?;
-    let done = each(&args.ids, out, err, async |wanted| {
+    let done = each(&args.ids, SOME, (&mut *out, &mut *err), async |wanted| {
         let id = &all.pod_to_change(wanted)?.id;
         session.act("StopPodSandbox", wanted, session.change.stop_pod_sandbox(id)).await?;
         Ok(format!("Stopped sandbox {wanted}"))
@@ -183,7 +187,7 @@ pub(super) async fn rmp(
         note(err, "no pods to remove");
         return Ok(());
     }
-    let done = each(&ids, out, err, async |wanted| {
+    let done = each(&ids, SOME, (&mut *out, &mut *err), async |wanted| {
         let id = &all.pod_to_change(wanted)?.id;
         let status = session.ask("PodSandboxStatus", session.cri.pod_sandbox_status(id, false)).await?;
         if status.status.is_some_and(|status| status.state == PodSandboxState::SandboxReady as i32) {
