@@ -22,10 +22,11 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use nodectl::cri::{Cri as _, CriClient, CriTimeouts};
 use serde_json::{Value, json};
 use support::{
     IMAGE, Registry, Release, SOON, cgroup_hierarchies,
-    cri_cli::{Answer, World},
+    cri_cli::{Answer, World, on_runtime},
     wait_until,
 };
 
@@ -548,6 +549,15 @@ fn every_verb_on_containerd_1_4_in_v1alpha2() {
     let bench = Bench::new("change14", Release::Old);
     let version = bench.world.text(&["version"]);
     assert!(version.ends_with("RuntimeApiVersion:  v1alpha2\n"), "{version}");
+    // What the agent asks with takes no other than v1, and says what to do.
+    let socket = bench.world.containerd.socket().to_str().unwrap().parse().unwrap();
+    let refused =
+        on_runtime(async { CriClient::connect_lazy(socket, None, CriTimeouts::default()).version().await });
+    let refused = refused.unwrap_err();
+    assert!(
+        refused.is_no_cri_v1()
+            && refused.message().contains("v1alpha2 (containerd before 1.6, which must be")
+    );
     let debug = bench.run(&["-D", "ps"]);
     assert!(debug.err.contains(" in v1alpha2\n"), "{}", debug.err);
     everything(&bench, Release::Old);

@@ -183,10 +183,18 @@ fn the_runtime(world: &World, release: Release) {
     let version = world.text(&["version"]);
     let lines: Vec<&str> = version.lines().collect();
     assert_eq!(
-        (lines[0], lines[1], lines[3]),
-        ("Version:  0.1.0", "RuntimeName:  containerd", "RuntimeApiVersion:  v1")
+        (lines[0], lines[1], lines[3].strip_prefix("RuntimeApiVersion:  ")),
+        (
+            "Version:  0.1.0",
+            "RuntimeName:  containerd",
+            Some(if release == Release::Old { "v1alpha2" } else { "v1" })
+        )
     );
-    let number = if release == Release::Two { "2." } else { "1.6" };
+    let number = match release {
+        Release::Old => "1.4",
+        Release::Machine => "1.6",
+        Release::Two => "2.",
+    };
     assert!(
         lines[2]
             .strip_prefix("RuntimeVersion:  ")
@@ -213,7 +221,7 @@ fn the_runtime(world: &World, release: Release) {
         assert!(info.get("runtimeHandlers").is_none() && info.get("features").is_none());
         let answer = world.run(&["runtime-config"]);
         answer.failed(1, "does not implement RuntimeConfig");
-        assert!(answer.err.starts_with("error: containerd 1.6"), "{}", answer.err);
+        assert!(answer.err.starts_with(&format!("error: containerd {number}")), "{}", answer.err);
     }
     let fs = world.json(&["imagefsinfo"]);
     let usage = &fs["status"]["imageFilesystems"][0];
@@ -382,6 +390,11 @@ fn every_verb_on_containerd_1_6() {
 #[test]
 fn every_verb_on_containerd_2() {
     all_verbs(&World::new("cri2", Release::Two), Release::Two);
+}
+
+#[test]
+fn every_verb_on_containerd_1_4_in_v1alpha2() {
+    all_verbs(&World::new("cri14", Release::Old), Release::Old);
 }
 
 #[test]

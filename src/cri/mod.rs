@@ -25,6 +25,7 @@ mod probe;
 mod proto;
 
 pub use client::{CriClient, CriTimeouts};
+pub use content::Arriving;
 pub use descriptors::DESCRIPTORS;
 pub use endpoint::{EndpointError, RuntimeEndpoint, SocketProblem};
 pub use error::{CriError, CriErrorKind, NameReserved};
