@@ -208,8 +208,13 @@ fn several_at_once(bench: &Bench) {
 
     assert_eq!(bench.world.text(&["rm", "--keep-logs", &two, &one]), format!("{two}\n{one}\n"));
     assert_eq!(fs::read_dir(&logs).unwrap().count(), 2, "logs are kept");
+    // A reader that has gone keeps nothing from being done.
     let three = made("three");
-    assert_eq!(bench.line(&["rm", "-f", &three]), three);
+    let mut remove = bench.world.command(&["rm", "-f", &three]);
+    let mut child = remove.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let answer = Answer::of(child.wait_with_output().unwrap());
+    assert_eq!((answer.code, answer.err.as_str()), (Some(0), ""));
     assert_eq!(bench.world.text(&["ps", "-aq", "-p", "uid-several"]), "");
     let answer = bench.run(&["rmp", "-f", "nope", &sandbox]);
     assert_eq!(
@@ -336,6 +341,23 @@ fn interruption(bench: &Bench) {
         answer.failed(1, &format!("interrupted; the runtime may still finish StopContainer of {id}\nhint: "));
         assert_eq!(bench.state(&id), "CONTAINER_RUNNING");
     }
+    // The runtime dies in the middle of a call.
+    let stubborn = "trap 'echo asked' TERM; echo ready; while :; do sleep 0.1; done";
+    let id = bench.line(&["create", "uid-cut", &bench.container("dies", stubborn), &pod]);
+    bench.line(&["start", &id]);
+    let log = logs.join("dies.log");
+    let says = |word: &str| fs::read_to_string(&log).is_ok_and(|log| log.contains(word));
+    wait_until(SOON, "the container minds signals", || says("ready"));
+    let mut stop = bench.world.command(&["stop", "-t", "600", &id]);
+    let child = stop.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_until(SOON, "the container is asked to end", || says("asked"));
+    bench.world.containerd.kill9();
+    let answer = Answer::of(child.wait_with_output().unwrap());
+    answer.failed(1, "StopContainer at ");
+    assert!(answer.err.contains("the connection broke before the answer came"), "{}", answer.err);
+    assert!(answer.err.contains("hint: what was asked for may still happen"), "{}", answer.err);
+    bench.run(&["rmp", "-f", "uid-cut"]).failed(1, "nobody listens on it");
+    bench.world.containerd.resume();
     bench.world.text(&["rmp", "-f", "uid-cut"]);
 }
 
