@@ -23,7 +23,6 @@ fn node(name: &str, release: Release) -> Node {
     match release {
         Release::Machine => Node::start(name),
         Release::Two => Node::with_containerd2(name),
-        Release::Old => panic!("an agent needs CRI v1"),
     }
 }
 

@@ -92,7 +92,11 @@ pub(crate) struct World {
 impl World {
     /// Starts containerd and makes the pods.
     pub(crate) fn new(name: &str, release: Release) -> Self {
-        let containerd = Containerd::start(name, release);
+        Self::on(Containerd::start(name, release))
+    }
+
+    /// Makes the pods on a containerd.
+    pub(crate) fn on(containerd: Containerd) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("empty.yaml"), "").unwrap();
         let (web, job) = on_runtime(async {

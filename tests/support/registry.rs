@@ -2,13 +2,14 @@
 
 use std::{
     fs,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
 };
 
 use super::{Containerd, IMAGE, SOON, containerd::script, free_port, wait_until};
 
 /// A registry with one image. It ends with its containerd, also where a test is killed.
 pub(crate) struct Registry {
+    child: Child,
     port: u16,
 }
 
@@ -50,7 +51,7 @@ impl Registry {
         wait_until(SOON, "the registry listens", || {
             std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
         });
-        let registry = Self { port };
+        let registry = Self { child, port };
         let image = registry.image();
         containerd.ctr(&["images", "tag", IMAGE, &image]);
         let user = format!("{}:{}", Self::USER, Self::PASSWORD);
@@ -67,6 +68,13 @@ impl Registry {
     /// Its name and port.
     pub(crate) fn host(&self) -> String {
         format!("localhost:{}", self.port)
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
     }
 }
 

@@ -25,6 +25,7 @@ mod protojson;
 mod ps;
 mod pull;
 mod rmi;
+mod schema;
 mod session;
 mod template;
 mod text;
@@ -84,6 +85,11 @@ pub async fn run(matches: &ArgMatches, out: &mut dyn Write, err: &mut dyn Write)
     let args = CriArgs::from_arg_matches(matches).map_err(CommandError::usage)?;
     if let Verb::Config(config) = &args.verb {
         return config::run(config, &args.global.config, out);
+    }
+    if let Verb::Change(verb) = &args.verb
+        && let Some(done) = change::offline(verb, out)
+    {
+        return done;
     }
     let session = Session::open(&args.global, matches, err).await?;
     match &args.verb {

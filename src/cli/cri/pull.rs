@@ -8,7 +8,7 @@ use std::{
 
 use clap::Args;
 
-use super::{credentials::CredentialArgs, message_file, session::Session, text::size};
+use super::{credentials::CredentialArgs, message_file, schema::PodSchema, session::Session, text::size};
 use crate::{
     api::cri::{AuthConfig, ImageSpec, PodSandboxConfig},
     cli::output::{printable, write},
@@ -45,10 +45,13 @@ pub(super) struct PullingArgs {
 
 /// Arguments of `nodectl cri pull`.
 #[derive(Debug, Clone, Args)]
+#[command(subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
 pub(super) struct PullArgs {
+    #[command(subcommand)]
+    pub(super) schema: Option<PodSchema>,
     /// The image
-    #[arg(value_name = "NAME[:TAG|@DIGEST]")]
-    image: String,
+    #[arg(value_name = "NAME[:TAG|@DIGEST]", required = true)]
+    image: Option<String>,
     #[command(flatten)]
     pulling: PullingArgs,
     /// Pull it for a pod of this configuration: a JSON or YAML file, or - for standard input
@@ -68,6 +71,8 @@ fn limit(text: &str) -> Result<Duration, String> {
 }
 
 pub(super) async fn run(args: &PullArgs, session: &Session, out: &mut dyn Write) -> Result<(), CommandError> {
+    // Not there beside `jsonschema` alone, which the command line has made sure of.
+    let image = args.image.clone().unwrap_or_default();
     let mut annotations = BTreeMap::new();
     for text in &args.annotation {
         match text.split_once('=') {
@@ -76,8 +81,8 @@ pub(super) async fn run(args: &PullArgs, session: &Session, out: &mut dyn Write)
         };
     }
     let config = args.pod_config.as_deref().map(message_file::pod).transpose()?;
-    let auth = args.pulling.credentials.of(&args.image).await?;
-    let image = ImageSpec { image: args.image.clone(), annotations, ..ImageSpec::default() };
+    let auth = args.pulling.credentials.of(&image).await?;
+    let image = ImageSpec { image, annotations, ..ImageSpec::default() };
     let pulled = args.pulling.pull(image, auth, config, session).await?;
     write(out, &format!("Image is up to date for {}\n", printable(&pulled)))
 }
