@@ -33,8 +33,9 @@ pub fn command() -> Command {
                 .about("Say where a pod stands: its step, last error, and what comes next"),
         )
         .subcommand(
-            cri::CriArgs::augment_args(Command::new("cri"))
-                .about("Look into a container runtime, with crictl's verbs and flags"),
+            cri::CriArgs::augment_args(Command::new("cri")).about(
+                "Look into a container runtime and change what is in it, with crictl's verbs and flags",
+            ),
         )
         .subcommand(
             config::ConfigArgs::augment_args(Command::new("config"))

@@ -7,7 +7,7 @@ use tonic::{Response, Status, async_trait};
 use super::{
     ContainerEvents, Cri, CriError, CriErrorKind, Result, RuntimeEndpoint, RuntimeEvents,
     channel::{exec_service, image_service, open_lazily, runtime_service, within},
-    content,
+    content::{self, Arriving},
     dialect::{Dialect, Line},
     exec_output::Shortening,
     follow,
@@ -126,10 +126,10 @@ impl CriClient {
         self.dialect.is_v1alpha2()
     }
 
-    /// Of the blobs that containerd began to fetch at most `since` ago and has not finished: bytes that have
-    /// come, and bytes in all. `None` where that cannot be asked: CRI has no such call.
-    pub async fn pulled_bytes(&self, since: Duration) -> Option<(u64, u64)> {
-        let asking = content::pulled_bytes(self.image_line.clone(), since);
+    /// What containerd began to fetch at most `since` ago and is still fetching. `None` where that cannot be
+    /// asked: CRI has no such call.
+    pub async fn arriving(&self, since: Duration) -> Option<Vec<Arriving>> {
+        let asking = content::arriving(self.image_line.clone(), since);
         tokio::time::timeout(self.timeouts.request, asking).await.ok().flatten()
     }
 

@@ -35,6 +35,7 @@ mod ps;
 mod pull;
 mod rmi;
 mod runtimes;
+mod schema;
 mod screen;
 mod session;
 mod stats;
@@ -141,6 +142,11 @@ pub async fn run(
             runtimes::on_this_node(runtimes, given, limit, out).await?;
         }
         return Ok(ExitCode::SUCCESS);
+    }
+    if let Verb::Change(verb) = &args.verb
+        && let Some(done) = change::offline(verb, out)
+    {
+        return done.map(|()| ExitCode::SUCCESS);
     }
     let session = Session::open(&args.global, matches, err).await?;
     match &args.verb {
