@@ -5,6 +5,7 @@
 //! list asks the runtime for everything and narrows it here: filters then mean the same on every runtime,
 //! and ids, names and images resolve against one picture.
 
+mod candidates;
 mod config;
 mod config_file;
 mod filter;
@@ -34,6 +35,7 @@ use std::io::Write;
 use clap::{ArgMatches, Args, FromArgMatches as _, Subcommand};
 
 use crate::error::CommandError;
+pub(crate) use candidates::attach as attach_candidates;
 use session::Session;
 
 /// Arguments of `nodectl cri`.
