@@ -5,7 +5,7 @@ use std::{ffi::OsString, io::Write, process::ExitCode};
 use clap::{ArgMatches, Args, Command, CommandFactory as _, FromArgMatches as _, Parser};
 use clap_complete::Shell;
 
-use super::{config, cri, explain, kubelet_flags, pods, run};
+use super::{complete, config, cri, explain, kubelet_flags, output, pods, run};
 use crate::error::{CommandError, ErrorKind};
 
 /// A Kubernetes node in one binary: node agent, CRI inspector, runtime migration.
@@ -63,6 +63,12 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     if args.get(1).is_some_and(|verb| verb == "run") {
         args = kubelet_flags::normalize_args(args);
     }
+    // No subcommand of the command line: what the completion scripts call at each press of Tab.
+    if args.get(1).is_some_and(|verb| verb == complete::VERB) {
+        let mut out = std::io::stdout().lock();
+        complete::run(&args[2..], &mut out);
+        return ExitCode::SUCCESS;
+    }
     let matches = match command().try_get_matches_from(args) {
         Ok(matches) => matches,
         Err(error) => {
@@ -107,7 +113,7 @@ fn dispatch(matches: &ArgMatches) -> Result<ExitCode, CommandError> {
         }
         Some(("completions", matches)) => {
             let args = CompletionsArgs::from_arg_matches(matches).map_err(CommandError::usage)?;
-            clap_complete::generate(args.shell, &mut offered_command(), "nodectl", &mut stdout);
+            output::write(&mut stdout, complete::script(args.shell))?;
         }
         _ => return Err(CommandError::usage("no subcommand is given; see nodectl --help")),
     }

@@ -7,6 +7,7 @@
 
 mod act;
 mod attach;
+mod candidates;
 mod change;
 mod config;
 mod config_file;
@@ -54,6 +55,7 @@ use std::{io::Write, process::ExitCode};
 use clap::{ArgMatches, Args, FromArgMatches as _, Subcommand};
 
 use crate::error::CommandError;
+pub(crate) use candidates::attach as attach_candidates;
 use session::Session;
 
 /// Arguments of `nodectl cri`.
