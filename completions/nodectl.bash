@@ -55,8 +55,14 @@ _nodectl() {
             nodectl__subcmd__config__subcmd__help,validate)
                 cmd="nodectl__subcmd__config__subcmd__help__subcmd__validate"
                 ;;
+            nodectl__subcmd__cri,checkpoint)
+                cmd="nodectl__subcmd__cri__subcmd__checkpoint"
+                ;;
             nodectl__subcmd__cri,config)
                 cmd="nodectl__subcmd__cri__subcmd__config"
+                ;;
+            nodectl__subcmd__cri,create)
+                cmd="nodectl__subcmd__cri__subcmd__create"
                 ;;
             nodectl__subcmd__cri,help)
                 cmd="nodectl__subcmd__cri__subcmd__help"
@@ -91,14 +97,53 @@ _nodectl() {
             nodectl__subcmd__cri,ps)
                 cmd="nodectl__subcmd__cri__subcmd__ps"
                 ;;
+            nodectl__subcmd__cri,pull)
+                cmd="nodectl__subcmd__cri__subcmd__pull"
+                ;;
+            nodectl__subcmd__cri,rm)
+                cmd="nodectl__subcmd__cri__subcmd__rm"
+                ;;
+            nodectl__subcmd__cri,rmi)
+                cmd="nodectl__subcmd__cri__subcmd__rmi"
+                ;;
+            nodectl__subcmd__cri,rmp)
+                cmd="nodectl__subcmd__cri__subcmd__rmp"
+                ;;
+            nodectl__subcmd__cri,run)
+                cmd="nodectl__subcmd__cri__subcmd__run"
+                ;;
+            nodectl__subcmd__cri,runp)
+                cmd="nodectl__subcmd__cri__subcmd__runp"
+                ;;
             nodectl__subcmd__cri,runtime-config)
                 cmd="nodectl__subcmd__cri__subcmd__runtime__subcmd__config"
+                ;;
+            nodectl__subcmd__cri,start)
+                cmd="nodectl__subcmd__cri__subcmd__start"
+                ;;
+            nodectl__subcmd__cri,stop)
+                cmd="nodectl__subcmd__cri__subcmd__stop"
+                ;;
+            nodectl__subcmd__cri,stopp)
+                cmd="nodectl__subcmd__cri__subcmd__stopp"
+                ;;
+            nodectl__subcmd__cri,update)
+                cmd="nodectl__subcmd__cri__subcmd__update"
+                ;;
+            nodectl__subcmd__cri,update-runtime-config)
+                cmd="nodectl__subcmd__cri__subcmd__update__subcmd__runtime__subcmd__config"
                 ;;
             nodectl__subcmd__cri,version)
                 cmd="nodectl__subcmd__cri__subcmd__version"
                 ;;
+            nodectl__subcmd__cri__subcmd__help,checkpoint)
+                cmd="nodectl__subcmd__cri__subcmd__help__subcmd__checkpoint"
+                ;;
             nodectl__subcmd__cri__subcmd__help,config)
                 cmd="nodectl__subcmd__cri__subcmd__help__subcmd__config"
+                ;;
+            nodectl__subcmd__cri__subcmd__help,create)
+                cmd="nodectl__subcmd__cri__subcmd__help__subcmd__create"
                 ;;
             nodectl__subcmd__cri__subcmd__help,help)
                 cmd="nodectl__subcmd__cri__subcmd__help__subcmd__help"
@@ -127,8 +172,41 @@ _nodectl() {
             nodectl__subcmd__cri__subcmd__help,ps)
                 cmd="nodectl__subcmd__cri__subcmd__help__subcmd__ps"
                 ;;
+            nodectl__subcmd__cri__subcmd__help,pull)
+                cmd="nodectl__subcmd__cri__subcmd__help__subcmd__pull"
+                ;;
+            nodectl__subcmd__cri__subcmd__help,rm)
+                cmd="nodectl__subcmd__cri__subcmd__help__subcmd__rm"
+                ;;
+            nodectl__subcmd__cri__subcmd__help,rmi)
+                cmd="nodectl__subcmd__cri__subcmd__help__subcmd__rmi"
+                ;;
+            nodectl__subcmd__cri__subcmd__help,rmp)
+                cmd="nodectl__subcmd__cri__subcmd__help__subcmd__rmp"
+                ;;
+            nodectl__subcmd__cri__subcmd__help,run)
+                cmd="nodectl__subcmd__cri__subcmd__help__subcmd__run"
+                ;;
+            nodectl__subcmd__cri__subcmd__help,runp)
+                cmd="nodectl__subcmd__cri__subcmd__help__subcmd__runp"
+                ;;
             nodectl__subcmd__cri__subcmd__help,runtime-config)
                 cmd="nodectl__subcmd__cri__subcmd__help__subcmd__runtime__subcmd__config"
+                ;;
+            nodectl__subcmd__cri__subcmd__help,start)
+                cmd="nodectl__subcmd__cri__subcmd__help__subcmd__start"
+                ;;
+            nodectl__subcmd__cri__subcmd__help,stop)
+                cmd="nodectl__subcmd__cri__subcmd__help__subcmd__stop"
+                ;;
+            nodectl__subcmd__cri__subcmd__help,stopp)
+                cmd="nodectl__subcmd__cri__subcmd__help__subcmd__stopp"
+                ;;
+            nodectl__subcmd__cri__subcmd__help,update)
+                cmd="nodectl__subcmd__cri__subcmd__help__subcmd__update"
+                ;;
+            nodectl__subcmd__cri__subcmd__help,update-runtime-config)
+                cmd="nodectl__subcmd__cri__subcmd__help__subcmd__update__subcmd__runtime__subcmd__config"
                 ;;
             nodectl__subcmd__cri__subcmd__help,version)
                 cmd="nodectl__subcmd__cri__subcmd__help__subcmd__version"
@@ -160,8 +238,14 @@ _nodectl() {
             nodectl__subcmd__help__subcmd__config,validate)
                 cmd="nodectl__subcmd__help__subcmd__config__subcmd__validate"
                 ;;
+            nodectl__subcmd__help__subcmd__cri,checkpoint)
+                cmd="nodectl__subcmd__help__subcmd__cri__subcmd__checkpoint"
+                ;;
             nodectl__subcmd__help__subcmd__cri,config)
                 cmd="nodectl__subcmd__help__subcmd__cri__subcmd__config"
+                ;;
+            nodectl__subcmd__help__subcmd__cri,create)
+                cmd="nodectl__subcmd__help__subcmd__cri__subcmd__create"
                 ;;
             nodectl__subcmd__help__subcmd__cri,imagefsinfo)
                 cmd="nodectl__subcmd__help__subcmd__cri__subcmd__imagefsinfo"
@@ -187,8 +271,41 @@ _nodectl() {
             nodectl__subcmd__help__subcmd__cri,ps)
                 cmd="nodectl__subcmd__help__subcmd__cri__subcmd__ps"
                 ;;
+            nodectl__subcmd__help__subcmd__cri,pull)
+                cmd="nodectl__subcmd__help__subcmd__cri__subcmd__pull"
+                ;;
+            nodectl__subcmd__help__subcmd__cri,rm)
+                cmd="nodectl__subcmd__help__subcmd__cri__subcmd__rm"
+                ;;
+            nodectl__subcmd__help__subcmd__cri,rmi)
+                cmd="nodectl__subcmd__help__subcmd__cri__subcmd__rmi"
+                ;;
+            nodectl__subcmd__help__subcmd__cri,rmp)
+                cmd="nodectl__subcmd__help__subcmd__cri__subcmd__rmp"
+                ;;
+            nodectl__subcmd__help__subcmd__cri,run)
+                cmd="nodectl__subcmd__help__subcmd__cri__subcmd__run"
+                ;;
+            nodectl__subcmd__help__subcmd__cri,runp)
+                cmd="nodectl__subcmd__help__subcmd__cri__subcmd__runp"
+                ;;
             nodectl__subcmd__help__subcmd__cri,runtime-config)
                 cmd="nodectl__subcmd__help__subcmd__cri__subcmd__runtime__subcmd__config"
+                ;;
+            nodectl__subcmd__help__subcmd__cri,start)
+                cmd="nodectl__subcmd__help__subcmd__cri__subcmd__start"
+                ;;
+            nodectl__subcmd__help__subcmd__cri,stop)
+                cmd="nodectl__subcmd__help__subcmd__cri__subcmd__stop"
+                ;;
+            nodectl__subcmd__help__subcmd__cri,stopp)
+                cmd="nodectl__subcmd__help__subcmd__cri__subcmd__stopp"
+                ;;
+            nodectl__subcmd__help__subcmd__cri,update)
+                cmd="nodectl__subcmd__help__subcmd__cri__subcmd__update"
+                ;;
+            nodectl__subcmd__help__subcmd__cri,update-runtime-config)
+                cmd="nodectl__subcmd__help__subcmd__cri__subcmd__update__subcmd__runtime__subcmd__config"
                 ;;
             nodectl__subcmd__help__subcmd__cri,version)
                 cmd="nodectl__subcmd__help__subcmd__cri__subcmd__version"
@@ -334,7 +451,7 @@ _nodectl() {
             return 0
             ;;
         nodectl__subcmd__cri)
-            opts="-r -i -t -D -c -h -V --runtime-endpoint --image-endpoint --timeout --debug --config --help --version version info ps pods images image img inspect inspectp inspecti imagefsinfo runtime-config config help"
+            opts="-r -i -t -D -c -h -V --runtime-endpoint --image-endpoint --timeout --debug --config --help --version version info ps pods images image img inspect inspectp inspecti imagefsinfo runtime-config pull rmi runp create run start stop stopp rm rmp update checkpoint update-runtime-config config help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -379,6 +496,28 @@ _nodectl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        nodectl__subcmd__cri__subcmd__checkpoint)
+            opts="-e -h -V --export --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --export)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -e)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         nodectl__subcmd__cri__subcmd__config)
             opts="-h -V --get --set --list --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -401,8 +540,58 @@ _nodectl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        nodectl__subcmd__cri__subcmd__create)
+            opts="-u -T -h -V --no-pull --with-pull --creds --auth --username --auth-file --pt --pull-timeout --cancel-timeout --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --creds)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --auth)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --username)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -u)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --auth-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --pull-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --pt)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cancel-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -T)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         nodectl__subcmd__cri__subcmd__help)
-            opts="version info ps pods images inspect inspectp inspecti imagefsinfo runtime-config config help"
+            opts="version info ps pods images inspect inspectp inspecti imagefsinfo runtime-config pull rmi runp create run start stop stopp rm rmp update checkpoint update-runtime-config config help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -415,7 +604,35 @@ _nodectl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        nodectl__subcmd__cri__subcmd__help__subcmd__checkpoint)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         nodectl__subcmd__cri__subcmd__help__subcmd__config)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__help__subcmd__create)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -555,7 +772,161 @@ _nodectl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        nodectl__subcmd__cri__subcmd__help__subcmd__pull)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__help__subcmd__rm)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__help__subcmd__rmi)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__help__subcmd__rmp)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__help__subcmd__run)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__help__subcmd__runp)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         nodectl__subcmd__cri__subcmd__help__subcmd__runtime__subcmd__config)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__help__subcmd__start)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__help__subcmd__stop)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__help__subcmd__stopp)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__help__subcmd__update)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__help__subcmd__update__subcmd__runtime__subcmd__config)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -983,6 +1354,190 @@ _nodectl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        nodectl__subcmd__cri__subcmd__pull)
+            opts="-u -a -h -V --creds --auth --username --auth-file --pt --pull-timeout --pod-config --annotation --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --creds)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --auth)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --username)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -u)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --auth-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --pull-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --pt)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --pod-config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --annotation)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -a)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__rm)
+            opts="-f -k -a -h -V --force --keep-logs --all --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__rmi)
+            opts="-a -q -h -V --all --prune --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__rmp)
+            opts="-f -a -h -V --force --all --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__run)
+            opts="-r -u -T -h -V --runtime --no-pull --with-pull --creds --auth --username --auth-file --pt --pull-timeout --cancel-timeout --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --runtime)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -r)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --creds)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --auth)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --username)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -u)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --auth-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --pull-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --pt)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cancel-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -T)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__runp)
+            opts="-r -T -h -V --runtime --cancel-timeout --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --runtime)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -r)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cancel-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -T)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         nodectl__subcmd__cri__subcmd__runtime__subcmd__config)
             opts="-o -h -V --format --output --template --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -1003,6 +1558,120 @@ _nodectl() {
                     return 0
                     ;;
                 --template)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__start)
+            opts="-h -V --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__stop)
+            opts="-t -a -h -V --timeout --all --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -t)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__stopp)
+            opts="-h -V --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__update)
+            opts="-h -V --cpu-period --cpu-quota --cpu-share --memory --cpuset-cpus --cpuset-mems --oom-score-adj --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --cpu-period)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cpu-quota)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cpu-share)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --memory)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cpuset-cpus)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cpuset-mems)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --oom-score-adj)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__update__subcmd__runtime__subcmd__config)
+            opts="-p -h -V --pod-cidr --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --pod-cidr)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -p)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1148,7 +1817,7 @@ _nodectl() {
             return 0
             ;;
         nodectl__subcmd__help__subcmd__cri)
-            opts="version info ps pods images inspect inspectp inspecti imagefsinfo runtime-config config"
+            opts="version info ps pods images inspect inspectp inspecti imagefsinfo runtime-config pull rmi runp create run start stop stopp rm rmp update checkpoint update-runtime-config config"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1161,7 +1830,35 @@ _nodectl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        nodectl__subcmd__help__subcmd__cri__subcmd__checkpoint)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         nodectl__subcmd__help__subcmd__cri__subcmd__config)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__help__subcmd__cri__subcmd__create)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1287,7 +1984,161 @@ _nodectl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        nodectl__subcmd__help__subcmd__cri__subcmd__pull)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__help__subcmd__cri__subcmd__rm)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__help__subcmd__cri__subcmd__rmi)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__help__subcmd__cri__subcmd__rmp)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__help__subcmd__cri__subcmd__run)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__help__subcmd__cri__subcmd__runp)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         nodectl__subcmd__help__subcmd__cri__subcmd__runtime__subcmd__config)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__help__subcmd__cri__subcmd__start)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__help__subcmd__cri__subcmd__stop)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__help__subcmd__cri__subcmd__stopp)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__help__subcmd__cri__subcmd__update)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__help__subcmd__cri__subcmd__update__subcmd__runtime__subcmd__config)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

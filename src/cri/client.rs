@@ -7,7 +7,7 @@ use tonic::{Response, Status, async_trait};
 use super::{
     ContainerEvents, Cri, CriError, CriErrorKind, Result, RuntimeEndpoint, RuntimeEvents,
     channel::{exec_service, image_service, open_lazily, runtime_service, within},
-    content,
+    content::{self, Arriving},
     dialect::{Dialect, Line},
     exec_output::Shortening,
     follow,
@@ -15,6 +15,9 @@ use super::{
     watch,
 };
 use crate::api::cri::*;
+
+/// The largest answer with whole outputs of a command: 16 MiB of each, which no runtime exceeds, and the rest.
+const MAX_EXEC_OUTPUT: usize = (32 << 20) + (64 << 10);
 
 /// How long calls may take. The defaults are those of kubelet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,11 +126,28 @@ impl CriClient {
         self.dialect.is_v1alpha2()
     }
 
-    /// Of the blobs that containerd began to fetch at most `since` ago and has not finished: bytes that have
-    /// come, and bytes in all. `None` where that cannot be asked: CRI has no such call.
-    pub async fn pulled_bytes(&self, since: Duration) -> Option<(u64, u64)> {
-        let asking = content::pulled_bytes(self.image_line.clone(), since);
+    /// What containerd began to fetch at most `since` ago and is still fetching. `None` where that cannot be
+    /// asked: CRI has no such call.
+    pub async fn arriving(&self, since: Duration) -> Option<Vec<Arriving>> {
+        let asking = content::arriving(self.image_line.clone(), since);
         tokio::time::timeout(self.timeouts.request, asking).await.ok().flatten()
+    }
+
+    /// [`Cri::exec_sync`] with the whole outputs, for people. containerd gives 16 MiB at most.
+    ///
+    /// # Errors
+    /// As that, and if the runtime answers more.
+    pub async fn exec_sync_whole(
+        &self,
+        container: &str,
+        command: Vec<String>,
+        timeout: Option<Duration>,
+    ) -> Result<ExecSyncResponse> {
+        let request =
+            ExecSyncRequest { container_id: container.to_owned(), cmd: command, timeout: seconds(timeout) };
+        let limit = timeout.map(|timeout| self.timeouts.request.saturating_add(timeout));
+        let mut runtime = self.runtime().max_decoding_message_size(MAX_EXEC_OUTPUT);
+        self.ask_longer("ExecSync", limit, runtime.exec_sync(request)).await
     }
 
     fn runtime(&self) -> RuntimeServiceClient<Line> {

@@ -31,14 +31,27 @@ struct ListStatusesResponse {
 struct Status {
     #[prost(message, optional, tag = "1")]
     started_at: Option<prost_types::Timestamp>,
+    #[prost(string, tag = "3")]
+    reference: String,
     #[prost(int64, tag = "4")]
     offset: i64,
     #[prost(int64, tag = "5")]
     total: i64,
 }
 
-/// Bytes that have come, and bytes in all, of the blobs that began to come at most `since` ago.
-pub(super) async fn pulled_bytes(line: Line, since: Duration) -> Option<(u64, u64)> {
+/// A layer, or another part of an image, that the runtime is fetching.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arriving {
+    /// What the runtime calls it; the same as long as it is fetched.
+    pub name: String,
+    /// Bytes that have come.
+    pub done: u64,
+    /// Bytes in all; 0 where the registry does not tell.
+    pub total: u64,
+}
+
+/// What began to come at most `since` ago and is not there yet.
+pub(super) async fn arriving(line: Line, since: Duration) -> Option<Vec<Arriving>> {
     let mut client = Grpc::new(line);
     client.ready().await.ok()?;
     let mut request = Request::new(ListStatusesRequest::default());
@@ -49,19 +62,22 @@ pub(super) async fn pulled_bytes(line: Line, since: Duration) -> Option<(u64, u6
     let codec = ProstCodec::<ListStatusesRequest, ListStatusesResponse>::default();
     let answer = client.unary(request, path, codec).await.ok()?.into_inner();
     let begun = SystemTime::now().checked_sub(since)?.duration_since(UNIX_EPOCH).ok()?.as_secs();
-    Some(sum(&answer.statuses, begun))
+    Some(fresh(answer.statuses, begun))
 }
 
-/// The sum of what began at `begun` (seconds since the epoch) or later.
-fn sum(statuses: &[Status], begun: u64) -> (u64, u64) {
+/// What began at `begun` (seconds since the epoch) or later.
+fn fresh(statuses: Vec<Status>, begun: u64) -> Vec<Arriving> {
     let number = |number: i64| u64::try_from(number).unwrap_or_default();
     let fresh = statuses
-        .iter()
+        .into_iter()
         .filter(|status| status.started_at.as_ref().is_some_and(|time| number(time.seconds) >= begun));
-    fresh.fold((0, 0), |(done, total), status| {
-        let (offset, size) = (number(status.offset), number(status.total));
-        (u64::saturating_add(done, offset), u64::saturating_add(total, size.max(offset)))
-    })
+    fresh
+        .map(|status| Arriving {
+            name: status.reference,
+            done: number(status.offset),
+            total: number(status.total),
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -72,12 +88,12 @@ mod tests {
     fn what_began_before_is_another_pulls() {
         let status = |seconds, offset, total| Status {
             started_at: Some(prost_types::Timestamp { seconds, nanos: 0 }),
+            reference: format!("layer-{seconds}"),
             offset,
             total,
         };
-        let all = [status(5, 1, 10), status(10, 2, 20), status(11, 3, 0), status(12, -1, i64::MAX)];
-        assert_eq!(sum(&all[..3], 10), (5, 23));
-        assert_eq!(sum(&all, 12), (0, i64::MAX.unsigned_abs()));
-        assert_eq!(sum(&[Status::default()], 0), (0, 0));
+        let arriving = |name: &str, done, total| Arriving { name: name.to_owned(), done, total };
+        let all = vec![status(5, 1, 10), status(10, 2, 20), status(11, -3, 0), Status::default()];
+        assert_eq!(fresh(all, 10), [arriving("layer-10", 2, 20), arriving("layer-11", 0, 0)]);
     }
 }

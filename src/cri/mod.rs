@@ -27,6 +27,7 @@ pub mod streaming;
 mod watch;
 
 pub use client::{CriClient, CriTimeouts};
+pub use content::Arriving;
 pub use descriptors::DESCRIPTORS;
 pub use endpoint::{EndpointError, RuntimeEndpoint, SocketProblem};
 pub use error::{CriError, CriErrorKind, NameReserved};

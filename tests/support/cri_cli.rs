@@ -92,7 +92,11 @@ pub(crate) struct World {
 impl World {
     /// Starts containerd and makes the pods.
     pub(crate) fn new(name: &str, release: Release) -> Self {
-        let containerd = Containerd::start(name, release);
+        Self::on(Containerd::start(name, release))
+    }
+
+    /// Makes the pods on a containerd.
+    pub(crate) fn on(containerd: Containerd) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("empty.yaml"), "").unwrap();
         let (web, job) = on_runtime(async {
@@ -159,7 +163,7 @@ impl World {
 /// Raw calls to a containerd; only on the async runtime.
 pub(crate) fn client(containerd: &Containerd) -> CriClient {
     let endpoint = containerd.socket().to_str().unwrap().parse().unwrap();
-    CriClient::connect_lazy(endpoint, None, CriTimeouts::default())
+    CriClient::connect_lazy_to_any(endpoint, None, CriTimeouts::default())
 }
 
 /// Awaits on an async runtime of its own.

@@ -13,8 +13,12 @@ use crate::{
     error::CommandError,
 };
 
-/// Ids that are worked on at a time: a runtime takes longer for many at once than for some.
-const AT_ONCE: usize = 8;
+/// Ids that are worked on at a time where their order does not matter: a runtime takes longer for many at once
+/// than for some.
+pub(super) const SOME: usize = 8;
+
+/// Where results go, and where all else.
+pub(super) type Streams<'a> = (&'a mut dyn Write, &'a mut dyn Write);
 
 const LOOK: &str = "`nodectl cri ps -a` and `nodectl cri pods` show what is there";
 
@@ -35,6 +39,12 @@ impl Session {
             Ok(answer) => Ok(answer),
             Err(error) => {
                 let told = self.failed(&error).await;
+                if let Some(holder) = error.name_reserved_for() {
+                    let holder = printable(holder);
+                    return Err(told.hint(format!(
+                        "{holder} has this name: remove it, or give another name or attempt"
+                    )));
+                }
                 Err(if error.may_have_happened() {
                     told.hint(format!("what was asked for may still happen; {LOOK}"))
                 } else {
@@ -73,21 +83,21 @@ impl Session {
     }
 }
 
-/// Does `work` for each of `wanted`, some at a time, and prints what it answers in their order. One that
+/// Does `work` for each of `wanted`, so many `at_once`, and prints what it answers in their order. One that
 /// fails keeps no other from being tried.
 ///
 /// # Errors
 /// Of one id, its error. Of several, how many failed: each error is told on `err` before.
 pub(super) async fn each<'a, F>(
     wanted: &'a [String],
-    out: &mut dyn Write,
-    err: &mut dyn Write,
+    at_once: usize,
+    (out, err): Streams<'_>,
     work: impl Fn(&'a str) -> F,
 ) -> Result<(), CommandError>
 where
     F: Future<Output = Result<String, CommandError>>,
 {
-    let mut done = stream::iter(wanted).map(|id| work(id)).buffered(AT_ONCE);
+    let mut done = stream::iter(wanted).map(|id| work(id)).buffered(at_once);
     let (mut at, mut failed) = (0, 0);
     while let Some(answer) = done.next().await {
         match answer {
@@ -119,7 +129,7 @@ mod tests {
     async fn run(wanted: &[&str]) -> (Result<(), String>, String, String) {
         let wanted: Vec<String> = wanted.iter().map(|&id| id.to_owned()).collect();
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let result = each(&wanted, &mut out, &mut err, |id| async move {
+        let result = each(&wanted, SOME, (&mut out, &mut err), |id| async move {
             tokio::task::yield_now().await;
             if id.starts_with("bad") { Err(CommandError::failed("no").hint("so")) } else { Ok(id.to_owned()) }
         });

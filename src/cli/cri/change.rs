@@ -37,6 +37,17 @@ pub(super) enum ChangeVerb {
     UpdateRuntimeConfig(update::UpdateRuntimeConfigArgs),
 }
 
+/// What needs no runtime: the schema of a file. `None` if something else is asked for.
+pub(super) fn offline(verb: &ChangeVerb, out: &mut dyn Write) -> Option<Result<(), CommandError>> {
+    match verb {
+        ChangeVerb::Pull(args) => args.schema.as_ref().map(|schema| schema.print(out)),
+        ChangeVerb::Runp(args) => args.schema.as_ref().map(|schema| schema.print(out)),
+        ChangeVerb::Create(args) => args.schema.as_ref().map(|schema| schema.print(out)),
+        ChangeVerb::Run(args) => args.schema.as_ref().map(|schema| schema.print(out)),
+        _ => None,
+    }
+}
+
 /// Runs a verb.
 pub(super) async fn run(
     verb: &ChangeVerb,

@@ -1,10 +1,14 @@
 //! `nodectl cri start`, `stop`, `rm`, `stopp` and `rmp`: containers and pods begun, ended and removed by hand.
 
-use std::{fs, io::Write, path::Path};
+use std::{cell::Cell, collections::BTreeMap, fs, io::Write, path::Path};
 
 use clap::Args;
 
-use super::{act::each, lookup::Inventory, ps::inventory, session::Session};
+use super::{
+    act::{SOME, Streams, each},
+    ps::inventory,
+    session::Session,
+};
 use crate::{
     api::{
         cri::{ContainerState, PodSandboxState},
@@ -79,15 +83,14 @@ pub(super) struct RmpArgs {
     all: bool,
 }
 
-type Streams<'a> = (&'a mut dyn Write, &'a mut dyn Write);
-
 pub(super) async fn start(
     args: &StartArgs,
     session: &Session,
     (out, err): Streams<'_>,
 ) -> Result<(), CommandError> {
     let all = inventory(session).await?;
-    each(&args.ids, out, err, async |wanted| {
+    // One after the other: whoever starts several may mean the order.
+    each(&args.ids, 1, (out, err), async |wanted| {
         let id = &all.container_to_change(wanted)?.id;
         session.act("StartContainer", wanted, session.change.start_container(id)).await?;
         Ok(wanted.to_owned())
@@ -101,18 +104,21 @@ pub(super) async fn stop(
     (out, err): Streams<'_>,
 ) -> Result<(), CommandError> {
     let all = inventory(session).await?;
+    let comes_back = ComesBack::default();
     let running = all.containers.iter().filter(|c| c.state == ContainerState::ContainerRunning as i32);
     let ids = if args.all { running.map(|c| c.id.clone()).collect() } else { args.ids.clone() };
     if ids.is_empty() {
         return write(out, "No running containers found.\n");
     }
-    let done = each(&ids, out, err, async |wanted| {
-        let id = &all.container_to_change(wanted)?.id;
-        session.act("StopContainer", wanted, session.change.stop_container(id, args.timeout)).await?;
+    let done = each(&ids, SOME, (&mut *out, &mut *err), async |wanted| {
+        let container = all.container_to_change(wanted)?;
+        let call = session.change.stop_container(&container.id, args.timeout);
+        session.act("StopContainer", wanted, call).await?;
+        comes_back.note(&container.labels);
         Ok(wanted.to_owned())
     });
     let done = done.await;
-    tell_of_agents(containers_of_agents(&ids, &all), err);
+    comes_back.tell(err);
     done
 }
 
@@ -122,6 +128,7 @@ pub(super) async fn rm(
     (out, err): Streams<'_>,
 ) -> Result<(), CommandError> {
     let all = inventory(session).await?;
+    let comes_back = ComesBack::default();
     let every = all.containers.iter().map(|container| container.id.clone());
     let ids = if args.all { every.collect() } else { args.ids.clone() };
     if ids.is_empty() {
@@ -129,8 +136,9 @@ pub(super) async fn rm(
         return Ok(());
     }
     // Where they log is no longer told once they are gone.
-    let done = each(&ids, out, err, async |wanted| {
-        let id = &all.container_to_change(wanted)?.id;
+    let done = each(&ids, SOME, (&mut *out, &mut *err), async |wanted| {
+        let container = all.container_to_change(wanted)?;
+        let id = &container.id;
         let status = session.ask("ContainerStatus", session.cri.container_status(id, false)).await?;
         let status = status.status.unwrap_or_default();
         if status.state == ContainerState::ContainerRunning as i32 {
@@ -141,6 +149,7 @@ pub(super) async fn rm(
             session.act("StopContainer", wanted, session.change.stop_container(id, 0)).await?;
         }
         session.act("RemoveContainer", wanted, session.change.remove_container(id)).await?;
+        comes_back.note(&container.labels);
         if !args.keep_logs {
             remove_logs(Path::new(&status.log_path)).map_err(|error| {
                 CommandError::failed(printable(&format!(
@@ -151,7 +160,7 @@ pub(super) async fn rm(
         Ok(wanted.to_owned())
     });
     let done = done.await;
-    tell_of_agents(containers_of_agents(&ids, &all), err);
+    comes_back.tell(err);
     done
 }
 
@@ -161,13 +170,15 @@ pub(super) async fn stopp(
     (out, err): Streams<'_>,
 ) -> Result<(), CommandError> {
     let all = inventory(session).await?;
-    let done = each(&args.ids, out, err, async |wanted| {
-        let id = &all.pod_to_change(wanted)?.id;
-        session.act("StopPodSandbox", wanted, session.change.stop_pod_sandbox(id)).await?;
+    let comes_back = ComesBack::default();
+    let done = each(&args.ids, SOME, (&mut *out, &mut *err), async |wanted| {
+        let pod = all.pod_to_change(wanted)?;
+        session.act("StopPodSandbox", wanted, session.change.stop_pod_sandbox(&pod.id)).await?;
+        comes_back.note(&pod.labels);
         Ok(format!("Stopped sandbox {wanted}"))
     });
     let done = done.await;
-    tell_of_agents(pods_of_agents(&args.ids, &all), err);
+    comes_back.tell(err);
     done
 }
 
@@ -177,14 +188,16 @@ pub(super) async fn rmp(
     (out, err): Streams<'_>,
 ) -> Result<(), CommandError> {
     let all = inventory(session).await?;
+    let comes_back = ComesBack::default();
     let every = all.pods.iter().map(|pod| pod.id.clone());
     let ids = if args.all { every.collect() } else { args.ids.clone() };
     if ids.is_empty() {
         note(err, "no pods to remove");
         return Ok(());
     }
-    let done = each(&ids, out, err, async |wanted| {
-        let id = &all.pod_to_change(wanted)?.id;
+    let done = each(&ids, SOME, (&mut *out, &mut *err), async |wanted| {
+        let pod = all.pod_to_change(wanted)?;
+        let id = &pod.id;
         let status = session.ask("PodSandboxStatus", session.cri.pod_sandbox_status(id, false)).await?;
         if status.status.is_some_and(|status| status.state == PodSandboxState::SandboxReady as i32) {
             if !args.force {
@@ -194,10 +207,11 @@ pub(super) async fn rmp(
             session.act("StopPodSandbox", wanted, session.change.stop_pod_sandbox(id)).await?;
         }
         session.act("RemovePodSandbox", wanted, session.change.remove_pod_sandbox(id)).await?;
+        comes_back.note(&pod.labels);
         Ok(format!("Removed sandbox {wanted}"))
     });
     let done = done.await;
-    tell_of_agents(pods_of_agents(&ids, &all), err);
+    comes_back.tell(err);
     done
 }
 
@@ -219,23 +233,23 @@ fn remove_logs(log: &Path) -> Result<(), String> {
     Ok(())
 }
 
-fn containers_of_agents(ids: &[String], all: &Inventory) -> bool {
-    let found = ids.iter().filter_map(|id| all.container_to_change(id).ok());
-    found.into_iter().any(|container| container.labels.contains_key(POD_UID))
-}
+/// Whether something of what was ended is a node agent's: what kubelet or `nodectl run` has made comes back.
+#[derive(Default)]
+struct ComesBack(Cell<bool>);
 
-fn pods_of_agents(ids: &[String], all: &Inventory) -> bool {
-    ids.iter().filter_map(|id| all.pod_to_change(id).ok()).any(|pod| pod.labels.contains_key(POD_UID))
-}
+impl ComesBack {
+    fn note(&self, labels: &BTreeMap<String, String>) {
+        if labels.contains_key(POD_UID) {
+            self.0.set(true);
+        }
+    }
 
-/// What kubelet or `nodectl run` has made comes back.
-fn tell_of_agents(any: bool, err: &mut dyn Write) {
-    if any {
-        note(
-            err,
-            "hint: the labels io.kubernetes.pod.* say that a node agent made it; while the agent runs it makes \
-             it anew. Delete the pod or its manifest to end it",
-        );
+    fn tell(&self, err: &mut dyn Write) {
+        if self.0.get() {
+            let what = "the labels io.kubernetes.pod.* say that a node agent made it; while the agent runs it makes \
+                        it anew. Delete the pod or its manifest to end it";
+            note(err, &format!("hint: {what}"));
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use super::{
     message_file,
     ps::inventory,
     pull::PullingArgs,
+    schema::{PodSchema, Schema},
     session::{Session, duration},
 };
 use crate::{
@@ -20,10 +21,13 @@ use crate::{
 
 /// Arguments of `nodectl cri runp`.
 #[derive(Debug, Clone, Args)]
+#[command(subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
 pub(super) struct RunpArgs {
+    #[command(subcommand)]
+    pub(super) schema: Option<PodSchema>,
     /// The pod: a JSON or YAML file with a PodSandboxConfig, or - for standard input
-    #[arg(value_name = "POD-CONFIG")]
-    pod: String,
+    #[arg(value_name = "POD-CONFIG", required = true)]
+    pod: Option<String>,
     /// The runtime's handler to run it with; `nodectl cri info` lists them
     #[arg(short, long, value_name = "HANDLER", default_value = "", hide_default_value = true)]
     runtime: String,
@@ -50,29 +54,35 @@ struct ImageArgs {
 
 /// Arguments of `nodectl cri create`.
 #[derive(Debug, Clone, Args)]
+#[command(subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
 pub(super) struct CreateArgs {
+    #[command(subcommand)]
+    pub(super) schema: Option<Schema>,
     /// The pod: its id or UID, the beginning of one, or NAMESPACE/NAME
-    #[arg(value_name = "POD")]
-    pod: String,
+    #[arg(value_name = "POD", required = true)]
+    pod: Option<String>,
     /// The container: a JSON or YAML file with a ContainerConfig, or - for standard input
-    #[arg(value_name = "CONTAINER-CONFIG")]
-    container: String,
+    #[arg(value_name = "CONTAINER-CONFIG", required = true)]
+    container: Option<String>,
     /// The file that the pod was made from
-    #[arg(value_name = "POD-CONFIG")]
-    pod_config: String,
+    #[arg(value_name = "POD-CONFIG", required = true)]
+    pod_config: Option<String>,
     #[command(flatten)]
     image: ImageArgs,
 }
 
 /// Arguments of `nodectl cri run`.
 #[derive(Debug, Clone, Args)]
+#[command(subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
 pub(super) struct RunArgs {
+    #[command(subcommand)]
+    pub(super) schema: Option<Schema>,
     /// The container: a JSON or YAML file with a ContainerConfig, or - for standard input
-    #[arg(value_name = "CONTAINER-CONFIG")]
-    container: String,
+    #[arg(value_name = "CONTAINER-CONFIG", required = true)]
+    container: Option<String>,
     /// The pod: a JSON or YAML file with a PodSandboxConfig, or - for standard input
-    #[arg(value_name = "POD-CONFIG")]
-    pod: String,
+    #[arg(value_name = "POD-CONFIG", required = true)]
+    pod: Option<String>,
     /// The runtime's handler to run it with; `nodectl cri info` lists them
     #[arg(short, long, value_name = "HANDLER", default_value = "", hide_default_value = true)]
     runtime: String,
@@ -85,7 +95,7 @@ pub(super) async fn runp(
     session: &Session,
     out: &mut dyn Write,
 ) -> Result<(), CommandError> {
-    let config = message_file::pod(&args.pod)?;
+    let config = message_file::pod(given(&args.pod))?;
     let cri = patient(session, args.cancel_timeout);
     write(out, &format!("{}\n", make_pod(config, &args.runtime, &cri, session).await?))
 }
@@ -95,11 +105,9 @@ pub(super) async fn create(
     session: &Session,
     out: &mut dyn Write,
 ) -> Result<(), CommandError> {
-    only_one_is_standard_input(&args.container, &args.pod_config)?;
-    let container = message_file::container(&args.container)?;
-    let pod = message_file::pod(&args.pod_config)?;
+    let (container, pod) = files(given(&args.container), given(&args.pod_config))?;
     let all: Inventory = inventory(session).await?;
-    let sandbox = &all.pod_to_change(&args.pod)?.id;
+    let sandbox = &all.pod_to_change(given(&args.pod))?.id;
     let wanted = session.settings.get("pull-image-on-create") == Some("true");
     args.image.pull(wanted, &container, &pod, session).await?;
     let cri = patient(session, args.image.cancel_timeout);
@@ -107,9 +115,7 @@ pub(super) async fn create(
 }
 
 pub(super) async fn run(args: &RunArgs, session: &Session, out: &mut dyn Write) -> Result<(), CommandError> {
-    only_one_is_standard_input(&args.container, &args.pod)?;
-    let container = message_file::container(&args.container)?;
-    let pod = message_file::pod(&args.pod)?;
+    let (container, pod) = files(given(&args.container), given(&args.pod))?;
     // Before the pod: an image that cannot be had then leaves nothing behind.
     let wanted = session.settings.get("disable-pull-on-run") != Some("true");
     args.image.pull(wanted, &container, &pod, session).await?;
@@ -139,11 +145,16 @@ fn patient(session: &Session, limit: Option<Duration>) -> CriClient {
     }
 }
 
-fn only_one_is_standard_input(one: &str, other: &str) -> Result<(), CommandError> {
-    if one == "-" && other == "-" {
+/// What is there wherever no `jsonschema` is: the command line has made sure of it.
+fn given(argument: &Option<String>) -> &str {
+    argument.as_deref().unwrap_or_default()
+}
+
+fn files(container: &str, pod: &str) -> Result<(ContainerConfig, PodSandboxConfig), CommandError> {
+    if container == "-" && pod == "-" {
         return Err(CommandError::usage("only one of the two files can be standard input"));
     }
-    Ok(())
+    Ok((message_file::container(container)?, message_file::pod(pod)?))
 }
 
 async fn make_pod(

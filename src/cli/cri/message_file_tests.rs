@@ -1,3 +1,5 @@
+//! Files of pods and containers, right and wrong ones.
+
 use super::*;
 use crate::api::cri::{NamespaceMode, Protocol};
 

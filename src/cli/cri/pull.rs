@@ -8,12 +8,12 @@ use std::{
 
 use clap::Args;
 
-use super::{credentials::CredentialArgs, message_file, session::Session, text::size};
+use super::{credentials::CredentialArgs, message_file, schema::PodSchema, session::Session, text::size};
 use crate::{
     api::cri::{AuthConfig, ImageSpec, PodSandboxConfig},
     cli::output::{printable, write},
     config::GoDuration,
-    cri::{Cri as _, CriTimeouts},
+    cri::{Arriving, Cri as _, CriTimeouts},
     error::CommandError,
 };
 
@@ -22,6 +22,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// Letters of a name in the progress, which is to stay on one line.
 const SHOWN: usize = 40;
+
+/// Parts of an image that are counted; more are left out.
+const MAX_PARTS: usize = 512;
 
 /// How to pull.
 #[derive(Debug, Clone, Default, Args)]
@@ -42,10 +45,13 @@ pub(super) struct PullingArgs {
 
 /// Arguments of `nodectl cri pull`.
 #[derive(Debug, Clone, Args)]
+#[command(subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
 pub(super) struct PullArgs {
+    #[command(subcommand)]
+    pub(super) schema: Option<PodSchema>,
     /// The image
-    #[arg(value_name = "NAME[:TAG|@DIGEST]")]
-    image: String,
+    #[arg(value_name = "NAME[:TAG|@DIGEST]", required = true)]
+    image: Option<String>,
     #[command(flatten)]
     pulling: PullingArgs,
     /// Pull it for a pod of this configuration: a JSON or YAML file, or - for standard input
@@ -65,6 +71,8 @@ fn limit(text: &str) -> Result<Duration, String> {
 }
 
 pub(super) async fn run(args: &PullArgs, session: &Session, out: &mut dyn Write) -> Result<(), CommandError> {
+    // Not there beside `jsonschema` alone, which the command line has made sure of.
+    let image = args.image.clone().unwrap_or_default();
     let mut annotations = BTreeMap::new();
     for text in &args.annotation {
         match text.split_once('=') {
@@ -73,8 +81,8 @@ pub(super) async fn run(args: &PullArgs, session: &Session, out: &mut dyn Write)
         };
     }
     let config = args.pod_config.as_deref().map(message_file::pod).transpose()?;
-    let auth = args.pulling.credentials.of(&args.image).await?;
-    let image = ImageSpec { image: args.image.clone(), annotations, ..ImageSpec::default() };
+    let auth = args.pulling.credentials.of(&image).await?;
+    let image = ImageSpec { image, annotations, ..ImageSpec::default() };
     let pulled = args.pulling.pull(image, auth, config, session).await?;
     write(out, &format!("Image is up to date for {}\n", printable(&pulled)))
 }
@@ -117,29 +125,58 @@ impl PullingArgs {
         tokio::pin!(pulling);
         let _line = Line;
         let begun = Instant::now();
+        let mut progress = Progress::default();
         let mut again = tokio::time::interval(LOOK_AGAIN);
         loop {
             tokio::select! {
                 pulled = &mut pulling => return pulled,
                 _ = again.tick() => {
-                    let bytes = session.cri.pulled_bytes(begun.elapsed()).await;
-                    show(&progress(&name, begun.elapsed(), bytes));
+                    let arriving = session.cri.arriving(begun.elapsed()).await;
+                    progress.take(arriving.unwrap_or_default());
+                    show(&progress.line(&name, begun.elapsed()));
                 }
             }
         }
     }
 }
 
-/// What is shown while an image is pulled: what has come of how much, where the runtime tells.
-fn progress(name: &str, elapsed: Duration, bytes: Option<(u64, u64)>) -> String {
-    let name = printable(name);
-    let short: String = name.chars().skip(name.chars().count().saturating_sub(SHOWN)).collect();
-    let bytes = match bytes {
-        Some((done, total)) if total > 0 => format!(", {} of {}", size(done), size(total)),
-        Some((done, _)) if done > 0 => format!(", {}", size(done)),
-        _ => String::new(),
-    };
-    format!("pulling {short}: {} s{bytes}", elapsed.as_secs())
+/// How far a pull has come, where the runtime tells.
+#[derive(Default)]
+struct Progress {
+    /// Bytes that have come, and bytes in all, of what has been seen to arrive.
+    parts: BTreeMap<String, (u64, u64)>,
+    /// Whether something still arrives.
+    arriving: bool,
+}
+
+impl Progress {
+    /// Takes another look. What is no longer arriving is there.
+    fn take(&mut self, arriving: Vec<Arriving>) {
+        self.arriving = !arriving.is_empty();
+        for (done, total) in self.parts.values_mut() {
+            *total = (*total).max(*done);
+            *done = *total;
+        }
+        for part in arriving {
+            if self.parts.len() < MAX_PARTS || self.parts.contains_key(&part.name) {
+                self.parts.insert(part.name, (part.done, part.total));
+            }
+        }
+    }
+
+    fn line(&self, name: &str, elapsed: Duration) -> String {
+        let name = printable(name);
+        let short: String = name.chars().skip(name.chars().count().saturating_sub(SHOWN)).collect();
+        let sum = |of: fn(&(u64, u64)) -> u64| self.parts.values().map(of).fold(0, u64::saturating_add);
+        let (done, total) = (sum(|part| part.0), sum(|part| part.1));
+        let bytes = match (done, self.arriving) {
+            (0, false) => String::new(),
+            (_, false) => format!(", {}, unpacking", size(done)),
+            _ if done < total => format!(", {} of {}", size(done), size(total)),
+            _ => format!(", {}", size(done)),
+        };
+        format!("pulling {short}: {} s{bytes}", elapsed.as_secs())
+    }
 }
 
 fn show(text: &str) {
@@ -172,12 +209,20 @@ mod tests {
     }
 
     #[test]
-    fn progress_is_one_line() {
+    fn progress_is_one_line_and_never_goes_back() {
         let second = Duration::from_secs(1);
-        assert_eq!(progress("x:1", second, None), "pulling x:1: 1 s");
-        assert_eq!(progress("x:1", second, Some((1000, 2_000_000))), "pulling x:1: 1 s, 1kB of 2MB");
-        assert_eq!(progress("x:1", second, Some((0, 0))), "pulling x:1: 1 s");
-        assert!(progress(&"x".repeat(500), second, None).len() < 80);
-        assert!(!progress("a\nb\x1b[2J", second, None).contains(['\n', '\x1b']));
+        let part = |name: &str, done, total| Arriving { name: name.to_owned(), done, total };
+        let mut progress = Progress::default();
+        let mut shown = |arriving: Vec<Arriving>| {
+            progress.take(arriving);
+            progress.line("x:1", second)
+        };
+        assert_eq!(shown(Vec::new()), "pulling x:1: 1 s");
+        assert_eq!(shown(vec![part("a", 1000, 2000), part("b", 0, 5000)]), "pulling x:1: 1 s, 1kB of 7kB");
+        assert_eq!(shown(vec![part("b", 1000, 5000)]), "pulling x:1: 1 s, 3kB of 7kB");
+        assert_eq!(shown(vec![part("c", 1000, 0)]), "pulling x:1: 1 s, 8kB");
+        assert_eq!(shown(Vec::new()), "pulling x:1: 1 s, 8kB, unpacking");
+        assert!(Progress::default().line(&"x".repeat(500), second).len() < 80);
+        assert!(!Progress::default().line("a\nb\x1b[2J", second).contains(['\n', '\x1b']));
     }
 }

@@ -1,18 +1,22 @@
 //! `nodectl cri rmi`: images removed by name or id, all of them, or all that nobody uses.
 //!
-//! A runtime removes an image with all its names. Unused are images that no container has, in whatever state,
-//! and no container mounts; pinned ones and the one that the runtime makes sandboxes from are never unused.
+//! A runtime removes an image with all its names. Unused are images that no container and no pod's sandbox has,
+//! in whatever state, and no container mounts; pinned ones and the one that the runtime is to make sandboxes
+//! from are never unused.
 
-use std::{collections::BTreeSet, io::Write};
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use clap::Args;
 use futures_util::{StreamExt as _, stream};
 use serde_json::Value;
 
 use super::{
-    act::each,
+    act::{SOME, Streams, each},
     images::{names, resolve},
-    lookup::Inventory,
+    lookup::{Inventory, for_change},
     ps::inventory,
     session::Session,
 };
@@ -21,9 +25,6 @@ use crate::{
     cri::Cri as _,
     error::CommandError,
 };
-
-/// Containers that are asked about at a time.
-const AT_ONCE: usize = 8;
 
 /// Arguments of `nodectl cri rmi`.
 #[derive(Debug, Clone, Args)]
@@ -42,11 +43,16 @@ pub(super) struct RmiArgs {
 pub(super) async fn run(
     args: &RmiArgs,
     session: &Session,
-    (out, err): (&mut dyn Write, &mut dyn Write),
+    (out, err): Streams<'_>,
 ) -> Result<(), CommandError> {
     let all = inventory(session).await?;
+    let sandbox = sandbox_images(&all, session).await;
     let ids: Vec<String> = if args.prune {
-        let used = used(&all, session).await?;
+        let mut used = used(&all, session).await?;
+        // Who cannot be sure spares too much and not too little.
+        used.extend(
+            sandbox.as_ref().map_err(|error| CommandError::failed(error.to_string()))?.iter().cloned(),
+        );
         let unused = all.images.iter().filter(|image| !image.pinned && !used.contains(&image.id));
         unused.map(|image| image.id.clone()).collect()
     } else if args.all {
@@ -54,29 +60,39 @@ pub(super) async fn run(
     } else {
         args.ids.clone()
     };
+    let sandbox = sandbox.unwrap_or_default();
     if ids.is_empty() {
         // There is nobody to tell that telling failed.
         writeln!(err, "no images to remove").ok();
         return Ok(());
     }
-    each(&ids, out, err, async |wanted| {
+    let no_more_pods = Cell::new(false);
+    let done = each(&ids, SOME, (out, &mut *err), async |wanted| {
         let image = meant(wanted, &all, session).await?;
         let spec = ImageSpec { image: image.id.clone(), ..ImageSpec::default() };
         session.act("RemoveImage", wanted, session.change.remove_image(spec)).await?;
+        if image.pinned || sandbox.contains(&image.id) {
+            no_more_pods.set(true);
+        }
         let gone = if image.repo_tags.is_empty() { &image.repo_digests } else { &image.repo_tags };
         // An image without a name is told by its id.
         let gone: Vec<&str> =
             if gone.is_empty() { vec![image.id.as_str()] } else { gone.iter().map(String::as_str).collect() };
         Ok(gone.into_iter().map(|name| format!("Deleted: {name}\n")).collect())
-    })
-    .await
+    });
+    let done = done.await;
+    if no_more_pods.get() {
+        let hint = "one was the runtime's own, to make pods from: none can be made until it is pulled again";
+        writeln!(err, "hint: {hint}").ok();
+    }
+    done
 }
 
 /// The image that a name or the beginning of an id means. A short name that is also the beginning of another
 /// image's id means neither.
 async fn meant(wanted: &str, all: &Inventory, session: &Session) -> Result<Image, CommandError> {
     let Some(local) = all.image(wanted)? else {
-        return resolve(wanted, all, session).await?.ok_or_else(|| all.no_image(wanted));
+        return resolve(wanted, all, session).await?.ok_or_else(|| for_change(all.no_image(wanted)));
     };
     let bare = |id: &str| id.strip_prefix("sha256:").unwrap_or(id).to_owned();
     if bare(&local.id) == bare(wanted) || names(local).any(|name| name == wanted) {
@@ -106,7 +122,7 @@ async fn used(all: &Inventory, session: &Session) -> Result<BTreeSet<String>, Co
             let call = session.cri.container_status(&container.id, false);
             session.try_ask("ContainerStatus", call)
         })
-        .buffer_unordered(AT_ONCE);
+        .buffer_unordered(SOME);
     while let Some(answer) = statuses.next().await {
         match answer {
             Ok(answer) => {
@@ -118,21 +134,45 @@ async fn used(all: &Inventory, session: &Session) -> Result<BTreeSet<String>, Co
             Err(error) => return Err(session.failed(&error).await),
         }
     }
-    drop(statuses);
-    let status = session.ask("Status", session.cri.status(true)).await?;
-    named.extend(sandbox_image(&status.info));
-    named.remove("");
-    let mut used = BTreeSet::new();
-    for name in &named {
-        // A beginning of an id is no name here, and what is not on the node cannot be removed.
-        used.extend(resolve(name, all, session).await?.map(|image| image.id));
+    // Nor is the image that a pod's sandbox was made from.
+    let mut statuses = stream::iter(&all.pods)
+        .map(|pod| session.try_ask("PodSandboxStatus", session.cri.pod_sandbox_status(&pod.id, true)))
+        .buffer_unordered(SOME);
+    while let Some(answer) = statuses.next().await {
+        match answer {
+            Ok(answer) => named.extend(answer.info.values().filter_map(|text| {
+                let told: Value = serde_json::from_str(text).ok()?;
+                told.get("image")?.as_str().map(str::to_owned)
+            })),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(session.failed(&error).await),
+        }
     }
-    Ok(used)
+    ids_of(named, all, session).await
+}
+
+/// The ids of the images that the runtime makes sandboxes from, as far as it tells.
+async fn sandbox_images(all: &Inventory, session: &Session) -> Result<BTreeSet<String>, CommandError> {
+    let status = session.ask("Status", session.cri.status(true)).await?;
+    ids_of(sandbox_image(&status.info).into_iter().collect(), all, session).await
+}
+
+/// The ids of the images that these names and ids mean. What is not on the node is left out.
+async fn ids_of(
+    names: BTreeSet<String>,
+    all: &Inventory,
+    session: &Session,
+) -> Result<BTreeSet<String>, CommandError> {
+    let mut ids = BTreeSet::new();
+    for name in names.iter().filter(|name| !name.is_empty()) {
+        ids.extend(resolve(name, all, session).await?.map(|image| image.id));
+    }
+    Ok(ids)
 }
 
 /// The image that the runtime makes sandboxes from, as its own configuration has it: containerd's
 /// `sandboxImage` (1.x) or `pinnedImages` (2.x), CRI-O's `pause_image`.
-fn sandbox_image(info: &std::collections::BTreeMap<String, String>) -> Vec<String> {
+fn sandbox_image(info: &BTreeMap<String, String>) -> Vec<String> {
     let mut found = Vec::new();
     for text in info.values() {
         match serde_json::from_str(text) {

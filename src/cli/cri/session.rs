@@ -164,10 +164,16 @@ pub(super) struct Session {
     pub(super) settings: Settings,
     runtime: Given,
     image: Given,
+    timeout: Duration,
     debug: bool,
 }
 
 impl Session {
+    /// How long a call may take.
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// Chooses the runtime. Only without a given endpoint is anything asked here.
     pub(super) async fn open(
         args: &GlobalArgs,
@@ -191,6 +197,7 @@ impl Session {
             settings: plan.settings,
             runtime: plan.runtime,
             image: plan.image,
+            timeout: plan.timeout,
             debug: plan.debug,
         };
         let origin = session.runtime.as_ref().map_or_else(|| "probing".to_owned(), |(_, o)| o.to_string());

@@ -4,7 +4,11 @@ use std::{collections::BTreeMap, io::Write, net::IpAddr, path::PathBuf};
 
 use clap::Args;
 
-use super::{act::each, ps::inventory, session::Session};
+use super::{
+    act::{Streams, each},
+    ps::inventory,
+    session::Session,
+};
 use crate::{
     api::{
         cri::{LinuxContainerResources, NetworkConfig, RuntimeConfig},
@@ -27,7 +31,6 @@ pub(super) struct UpdateArgs {
 
 /// What is to change; what is not given stays.
 #[derive(Debug, Clone, Default, Args)]
-#[group(required = true, multiple = true)]
 struct ResourceArgs {
     /// Length of a period of the CPU quota, in microseconds
     #[arg(long, value_name = "MICROSECONDS", allow_negative_numbers = true)]
@@ -96,7 +99,7 @@ fn ranges(text: &str) -> Result<String, String> {
 pub(super) async fn update(
     args: &UpdateArgs,
     session: &Session,
-    (out, err): (&mut dyn Write, &mut dyn Write),
+    streams: Streams<'_>,
 ) -> Result<(), CommandError> {
     let given = &args.resources;
     let resources = LinuxContainerResources {
@@ -109,8 +112,14 @@ pub(super) async fn update(
         oom_score_adj: given.oom_score_adj.unwrap_or_default(),
         ..LinuxContainerResources::default()
     };
+    // The runtime takes 0 for what is not given, and would change nothing.
+    if resources == LinuxContainerResources::default() {
+        return Err(CommandError::usage(
+            "nothing is given that could change; 0 stands for what is not given",
+        ));
+    }
     let all = inventory(session).await?;
-    each(&args.ids, out, err, async |wanted| {
+    each(&args.ids, 1, streams, async |wanted| {
         let id = &all.container_to_change(wanted)?.id;
         let call = session.change.update_container_resources(id, resources.clone(), BTreeMap::new());
         session.act("UpdateContainerResources", wanted, call).await?;
@@ -122,7 +131,7 @@ pub(super) async fn update(
 pub(super) async fn checkpoint(
     args: &CheckpointArgs,
     session: &Session,
-    (out, err): (&mut dyn Write, &mut dyn Write),
+    streams: Streams<'_>,
 ) -> Result<(), CommandError> {
     // The runtime writes it, and works in a folder of its own.
     let path = std::path::absolute(&args.export).map_err(CommandError::usage)?;
@@ -130,7 +139,7 @@ pub(super) async fn checkpoint(
         return Err(CommandError::usage("--export: the path is not UTF-8 text"));
     };
     let all = inventory(session).await?;
-    each(std::slice::from_ref(&args.id), out, err, async |wanted| {
+    each(std::slice::from_ref(&args.id), 1, streams, async |wanted| {
         let id = &all.container_to_change(wanted)?.id;
         let call = session.change.checkpoint_container(id, path, None);
         session.act("CheckpointContainer", wanted, call).await?;
