@@ -55,6 +55,9 @@ _nodectl() {
             nodectl__subcmd__config__subcmd__help,validate)
                 cmd="nodectl__subcmd__config__subcmd__help__subcmd__validate"
                 ;;
+            nodectl__subcmd__cri,attach)
+                cmd="nodectl__subcmd__cri__subcmd__attach"
+                ;;
             nodectl__subcmd__cri,checkpoint)
                 cmd="nodectl__subcmd__cri__subcmd__checkpoint"
                 ;;
@@ -63,6 +66,15 @@ _nodectl() {
                 ;;
             nodectl__subcmd__cri,create)
                 cmd="nodectl__subcmd__cri__subcmd__create"
+                ;;
+            nodectl__subcmd__cri,event)
+                cmd="nodectl__subcmd__cri__subcmd__events"
+                ;;
+            nodectl__subcmd__cri,events)
+                cmd="nodectl__subcmd__cri__subcmd__events"
+                ;;
+            nodectl__subcmd__cri,exec)
+                cmd="nodectl__subcmd__cri__subcmd__exec"
                 ;;
             nodectl__subcmd__cri,help)
                 cmd="nodectl__subcmd__cri__subcmd__help"
@@ -91,8 +103,20 @@ _nodectl() {
             nodectl__subcmd__cri,inspectp)
                 cmd="nodectl__subcmd__cri__subcmd__inspectp"
                 ;;
+            nodectl__subcmd__cri,logs)
+                cmd="nodectl__subcmd__cri__subcmd__logs"
+                ;;
+            nodectl__subcmd__cri,metricdescs)
+                cmd="nodectl__subcmd__cri__subcmd__metricdescs"
+                ;;
+            nodectl__subcmd__cri,metricsp)
+                cmd="nodectl__subcmd__cri__subcmd__metricsp"
+                ;;
             nodectl__subcmd__cri,pods)
                 cmd="nodectl__subcmd__cri__subcmd__pods"
+                ;;
+            nodectl__subcmd__cri,port-forward)
+                cmd="nodectl__subcmd__cri__subcmd__port__subcmd__forward"
                 ;;
             nodectl__subcmd__cri,ps)
                 cmd="nodectl__subcmd__cri__subcmd__ps"
@@ -118,14 +142,29 @@ _nodectl() {
             nodectl__subcmd__cri,runtime-config)
                 cmd="nodectl__subcmd__cri__subcmd__runtime__subcmd__config"
                 ;;
+            nodectl__subcmd__cri,runtimes)
+                cmd="nodectl__subcmd__cri__subcmd__runtimes"
+                ;;
             nodectl__subcmd__cri,start)
                 cmd="nodectl__subcmd__cri__subcmd__start"
+                ;;
+            nodectl__subcmd__cri,stats)
+                cmd="nodectl__subcmd__cri__subcmd__stats"
+                ;;
+            nodectl__subcmd__cri,statsp)
+                cmd="nodectl__subcmd__cri__subcmd__statsp"
                 ;;
             nodectl__subcmd__cri,stop)
                 cmd="nodectl__subcmd__cri__subcmd__stop"
                 ;;
             nodectl__subcmd__cri,stopp)
                 cmd="nodectl__subcmd__cri__subcmd__stopp"
+                ;;
+            nodectl__subcmd__cri,top)
+                cmd="nodectl__subcmd__cri__subcmd__top"
+                ;;
+            nodectl__subcmd__cri,tree)
+                cmd="nodectl__subcmd__cri__subcmd__tree"
                 ;;
             nodectl__subcmd__cri,update)
                 cmd="nodectl__subcmd__cri__subcmd__update"
@@ -136,6 +175,24 @@ _nodectl() {
             nodectl__subcmd__cri,version)
                 cmd="nodectl__subcmd__cri__subcmd__version"
                 ;;
+            nodectl__subcmd__cri__subcmd__create,help)
+                cmd="nodectl__subcmd__cri__subcmd__create__subcmd__help"
+                ;;
+            nodectl__subcmd__cri__subcmd__create,js)
+                cmd="nodectl__subcmd__cri__subcmd__create__subcmd__jsonschema"
+                ;;
+            nodectl__subcmd__cri__subcmd__create,jsonschema)
+                cmd="nodectl__subcmd__cri__subcmd__create__subcmd__jsonschema"
+                ;;
+            nodectl__subcmd__cri__subcmd__create__subcmd__help,help)
+                cmd="nodectl__subcmd__cri__subcmd__create__subcmd__help__subcmd__help"
+                ;;
+            nodectl__subcmd__cri__subcmd__create__subcmd__help,jsonschema)
+                cmd="nodectl__subcmd__cri__subcmd__create__subcmd__help__subcmd__jsonschema"
+                ;;
+            nodectl__subcmd__cri__subcmd__help,attach)
+                cmd="nodectl__subcmd__cri__subcmd__help__subcmd__attach"
+                ;;
             nodectl__subcmd__cri__subcmd__help,checkpoint)
                 cmd="nodectl__subcmd__cri__subcmd__help__subcmd__checkpoint"
                 ;;
@@ -144,6 +201,12 @@ _nodectl() {
                 ;;
             nodectl__subcmd__cri__subcmd__help,create)
                 cmd="nodectl__subcmd__cri__subcmd__help__subcmd__create"
+                ;;
+            nodectl__subcmd__cri__subcmd__help,events)
+                cmd="nodectl__subcmd__cri__subcmd__help__subcmd__events"
+                ;;
+            nodectl__subcmd__cri__subcmd__help,exec)
+                cmd="nodectl__subcmd__cri__subcmd__help__subcmd__exec"
                 ;;
             nodectl__subcmd__cri__subcmd__help,help)
                 cmd="nodectl__subcmd__cri__subcmd__help__subcmd__help"
@@ -166,8 +229,20 @@ _nodectl() {
             nodectl__subcmd__cri__subcmd__help,inspectp)
                 cmd="nodectl__subcmd__cri__subcmd__help__subcmd__inspectp"
                 ;;
+            nodectl__subcmd__cri__subcmd__help,logs)
+                cmd="nodectl__subcmd__cri__subcmd__help__subcmd__logs"
+                ;;
+            nodectl__subcmd__cri__subcmd__help,metricdescs)
+                cmd="nodectl__subcmd__cri__subcmd__help__subcmd__metricdescs"
+                ;;
+            nodectl__subcmd__cri__subcmd__help,metricsp)
+                cmd="nodectl__subcmd__cri__subcmd__help__subcmd__metricsp"
+                ;;
             nodectl__subcmd__cri__subcmd__help,pods)
                 cmd="nodectl__subcmd__cri__subcmd__help__subcmd__pods"
+                ;;
+            nodectl__subcmd__cri__subcmd__help,port-forward)
+                cmd="nodectl__subcmd__cri__subcmd__help__subcmd__port__subcmd__forward"
                 ;;
             nodectl__subcmd__cri__subcmd__help,ps)
                 cmd="nodectl__subcmd__cri__subcmd__help__subcmd__ps"
@@ -193,14 +268,29 @@ _nodectl() {
             nodectl__subcmd__cri__subcmd__help,runtime-config)
                 cmd="nodectl__subcmd__cri__subcmd__help__subcmd__runtime__subcmd__config"
                 ;;
+            nodectl__subcmd__cri__subcmd__help,runtimes)
+                cmd="nodectl__subcmd__cri__subcmd__help__subcmd__runtimes"
+                ;;
             nodectl__subcmd__cri__subcmd__help,start)
                 cmd="nodectl__subcmd__cri__subcmd__help__subcmd__start"
+                ;;
+            nodectl__subcmd__cri__subcmd__help,stats)
+                cmd="nodectl__subcmd__cri__subcmd__help__subcmd__stats"
+                ;;
+            nodectl__subcmd__cri__subcmd__help,statsp)
+                cmd="nodectl__subcmd__cri__subcmd__help__subcmd__statsp"
                 ;;
             nodectl__subcmd__cri__subcmd__help,stop)
                 cmd="nodectl__subcmd__cri__subcmd__help__subcmd__stop"
                 ;;
             nodectl__subcmd__cri__subcmd__help,stopp)
                 cmd="nodectl__subcmd__cri__subcmd__help__subcmd__stopp"
+                ;;
+            nodectl__subcmd__cri__subcmd__help,top)
+                cmd="nodectl__subcmd__cri__subcmd__help__subcmd__top"
+                ;;
+            nodectl__subcmd__cri__subcmd__help,tree)
+                cmd="nodectl__subcmd__cri__subcmd__help__subcmd__tree"
                 ;;
             nodectl__subcmd__cri__subcmd__help,update)
                 cmd="nodectl__subcmd__cri__subcmd__help__subcmd__update"
@@ -210,6 +300,63 @@ _nodectl() {
                 ;;
             nodectl__subcmd__cri__subcmd__help,version)
                 cmd="nodectl__subcmd__cri__subcmd__help__subcmd__version"
+                ;;
+            nodectl__subcmd__cri__subcmd__help__subcmd__create,jsonschema)
+                cmd="nodectl__subcmd__cri__subcmd__help__subcmd__create__subcmd__jsonschema"
+                ;;
+            nodectl__subcmd__cri__subcmd__help__subcmd__pull,jsonschema)
+                cmd="nodectl__subcmd__cri__subcmd__help__subcmd__pull__subcmd__jsonschema"
+                ;;
+            nodectl__subcmd__cri__subcmd__help__subcmd__run,jsonschema)
+                cmd="nodectl__subcmd__cri__subcmd__help__subcmd__run__subcmd__jsonschema"
+                ;;
+            nodectl__subcmd__cri__subcmd__help__subcmd__runp,jsonschema)
+                cmd="nodectl__subcmd__cri__subcmd__help__subcmd__runp__subcmd__jsonschema"
+                ;;
+            nodectl__subcmd__cri__subcmd__pull,help)
+                cmd="nodectl__subcmd__cri__subcmd__pull__subcmd__help"
+                ;;
+            nodectl__subcmd__cri__subcmd__pull,js)
+                cmd="nodectl__subcmd__cri__subcmd__pull__subcmd__jsonschema"
+                ;;
+            nodectl__subcmd__cri__subcmd__pull,jsonschema)
+                cmd="nodectl__subcmd__cri__subcmd__pull__subcmd__jsonschema"
+                ;;
+            nodectl__subcmd__cri__subcmd__pull__subcmd__help,help)
+                cmd="nodectl__subcmd__cri__subcmd__pull__subcmd__help__subcmd__help"
+                ;;
+            nodectl__subcmd__cri__subcmd__pull__subcmd__help,jsonschema)
+                cmd="nodectl__subcmd__cri__subcmd__pull__subcmd__help__subcmd__jsonschema"
+                ;;
+            nodectl__subcmd__cri__subcmd__run,help)
+                cmd="nodectl__subcmd__cri__subcmd__run__subcmd__help"
+                ;;
+            nodectl__subcmd__cri__subcmd__run,js)
+                cmd="nodectl__subcmd__cri__subcmd__run__subcmd__jsonschema"
+                ;;
+            nodectl__subcmd__cri__subcmd__run,jsonschema)
+                cmd="nodectl__subcmd__cri__subcmd__run__subcmd__jsonschema"
+                ;;
+            nodectl__subcmd__cri__subcmd__run__subcmd__help,help)
+                cmd="nodectl__subcmd__cri__subcmd__run__subcmd__help__subcmd__help"
+                ;;
+            nodectl__subcmd__cri__subcmd__run__subcmd__help,jsonschema)
+                cmd="nodectl__subcmd__cri__subcmd__run__subcmd__help__subcmd__jsonschema"
+                ;;
+            nodectl__subcmd__cri__subcmd__runp,help)
+                cmd="nodectl__subcmd__cri__subcmd__runp__subcmd__help"
+                ;;
+            nodectl__subcmd__cri__subcmd__runp,js)
+                cmd="nodectl__subcmd__cri__subcmd__runp__subcmd__jsonschema"
+                ;;
+            nodectl__subcmd__cri__subcmd__runp,jsonschema)
+                cmd="nodectl__subcmd__cri__subcmd__runp__subcmd__jsonschema"
+                ;;
+            nodectl__subcmd__cri__subcmd__runp__subcmd__help,help)
+                cmd="nodectl__subcmd__cri__subcmd__runp__subcmd__help__subcmd__help"
+                ;;
+            nodectl__subcmd__cri__subcmd__runp__subcmd__help,jsonschema)
+                cmd="nodectl__subcmd__cri__subcmd__runp__subcmd__help__subcmd__jsonschema"
                 ;;
             nodectl__subcmd__help,completions)
                 cmd="nodectl__subcmd__help__subcmd__completions"
@@ -238,6 +385,9 @@ _nodectl() {
             nodectl__subcmd__help__subcmd__config,validate)
                 cmd="nodectl__subcmd__help__subcmd__config__subcmd__validate"
                 ;;
+            nodectl__subcmd__help__subcmd__cri,attach)
+                cmd="nodectl__subcmd__help__subcmd__cri__subcmd__attach"
+                ;;
             nodectl__subcmd__help__subcmd__cri,checkpoint)
                 cmd="nodectl__subcmd__help__subcmd__cri__subcmd__checkpoint"
                 ;;
@@ -246,6 +396,12 @@ _nodectl() {
                 ;;
             nodectl__subcmd__help__subcmd__cri,create)
                 cmd="nodectl__subcmd__help__subcmd__cri__subcmd__create"
+                ;;
+            nodectl__subcmd__help__subcmd__cri,events)
+                cmd="nodectl__subcmd__help__subcmd__cri__subcmd__events"
+                ;;
+            nodectl__subcmd__help__subcmd__cri,exec)
+                cmd="nodectl__subcmd__help__subcmd__cri__subcmd__exec"
                 ;;
             nodectl__subcmd__help__subcmd__cri,imagefsinfo)
                 cmd="nodectl__subcmd__help__subcmd__cri__subcmd__imagefsinfo"
@@ -265,8 +421,20 @@ _nodectl() {
             nodectl__subcmd__help__subcmd__cri,inspectp)
                 cmd="nodectl__subcmd__help__subcmd__cri__subcmd__inspectp"
                 ;;
+            nodectl__subcmd__help__subcmd__cri,logs)
+                cmd="nodectl__subcmd__help__subcmd__cri__subcmd__logs"
+                ;;
+            nodectl__subcmd__help__subcmd__cri,metricdescs)
+                cmd="nodectl__subcmd__help__subcmd__cri__subcmd__metricdescs"
+                ;;
+            nodectl__subcmd__help__subcmd__cri,metricsp)
+                cmd="nodectl__subcmd__help__subcmd__cri__subcmd__metricsp"
+                ;;
             nodectl__subcmd__help__subcmd__cri,pods)
                 cmd="nodectl__subcmd__help__subcmd__cri__subcmd__pods"
+                ;;
+            nodectl__subcmd__help__subcmd__cri,port-forward)
+                cmd="nodectl__subcmd__help__subcmd__cri__subcmd__port__subcmd__forward"
                 ;;
             nodectl__subcmd__help__subcmd__cri,ps)
                 cmd="nodectl__subcmd__help__subcmd__cri__subcmd__ps"
@@ -292,14 +460,29 @@ _nodectl() {
             nodectl__subcmd__help__subcmd__cri,runtime-config)
                 cmd="nodectl__subcmd__help__subcmd__cri__subcmd__runtime__subcmd__config"
                 ;;
+            nodectl__subcmd__help__subcmd__cri,runtimes)
+                cmd="nodectl__subcmd__help__subcmd__cri__subcmd__runtimes"
+                ;;
             nodectl__subcmd__help__subcmd__cri,start)
                 cmd="nodectl__subcmd__help__subcmd__cri__subcmd__start"
+                ;;
+            nodectl__subcmd__help__subcmd__cri,stats)
+                cmd="nodectl__subcmd__help__subcmd__cri__subcmd__stats"
+                ;;
+            nodectl__subcmd__help__subcmd__cri,statsp)
+                cmd="nodectl__subcmd__help__subcmd__cri__subcmd__statsp"
                 ;;
             nodectl__subcmd__help__subcmd__cri,stop)
                 cmd="nodectl__subcmd__help__subcmd__cri__subcmd__stop"
                 ;;
             nodectl__subcmd__help__subcmd__cri,stopp)
                 cmd="nodectl__subcmd__help__subcmd__cri__subcmd__stopp"
+                ;;
+            nodectl__subcmd__help__subcmd__cri,top)
+                cmd="nodectl__subcmd__help__subcmd__cri__subcmd__top"
+                ;;
+            nodectl__subcmd__help__subcmd__cri,tree)
+                cmd="nodectl__subcmd__help__subcmd__cri__subcmd__tree"
                 ;;
             nodectl__subcmd__help__subcmd__cri,update)
                 cmd="nodectl__subcmd__help__subcmd__cri__subcmd__update"
@@ -309,6 +492,18 @@ _nodectl() {
                 ;;
             nodectl__subcmd__help__subcmd__cri,version)
                 cmd="nodectl__subcmd__help__subcmd__cri__subcmd__version"
+                ;;
+            nodectl__subcmd__help__subcmd__cri__subcmd__create,jsonschema)
+                cmd="nodectl__subcmd__help__subcmd__cri__subcmd__create__subcmd__jsonschema"
+                ;;
+            nodectl__subcmd__help__subcmd__cri__subcmd__pull,jsonschema)
+                cmd="nodectl__subcmd__help__subcmd__cri__subcmd__pull__subcmd__jsonschema"
+                ;;
+            nodectl__subcmd__help__subcmd__cri__subcmd__run,jsonschema)
+                cmd="nodectl__subcmd__help__subcmd__cri__subcmd__run__subcmd__jsonschema"
+                ;;
+            nodectl__subcmd__help__subcmd__cri__subcmd__runp,jsonschema)
+                cmd="nodectl__subcmd__help__subcmd__cri__subcmd__runp__subcmd__jsonschema"
                 ;;
             *)
                 ;;
@@ -451,7 +646,7 @@ _nodectl() {
             return 0
             ;;
         nodectl__subcmd__cri)
-            opts="-r -i -t -D -c -h -V --runtime-endpoint --image-endpoint --timeout --debug --config --help --version version info ps pods images image img inspect inspectp inspecti imagefsinfo runtime-config pull rmi runp create run start stop stopp rm rmp update checkpoint update-runtime-config config help"
+            opts="-r -i -t -D -c -h -V --runtime-endpoint --image-endpoint --timeout --debug --config --help --version version info ps pods images image img inspect inspectp inspecti logs events event exec attach port-forward imagefsinfo tree runtimes stats top statsp metricsp metricdescs runtime-config pull rmi runp create run start stop stopp rm rmp update checkpoint update-runtime-config config help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -486,6 +681,48 @@ _nodectl() {
                     return 0
                     ;;
                 -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__attach)
+            opts="-i -t -r -h -V --interactive --stdin --tty --transport --tls-server-name --tls-sni --tls-ca --tls-cert --tls-key --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --transport)
+                    COMPREPLY=($(compgen -W "spdy websocket" -- "${cur}"))
+                    return 0
+                    ;;
+                -r)
+                    COMPREPLY=($(compgen -W "spdy websocket" -- "${cur}"))
+                    return 0
+                    ;;
+                --tls-sni)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tls-server-name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tls-ca)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tls-cert)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tls-key)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -541,7 +778,7 @@ _nodectl() {
             return 0
             ;;
         nodectl__subcmd__cri__subcmd__create)
-            opts="-u -T -h -V --no-pull --with-pull --creds --auth --username --auth-file --pt --pull-timeout --cancel-timeout --help --version"
+            opts="-u -T -h -V --no-pull --with-pull --creds --auth --username --auth-file --pt --pull-timeout --cancel-timeout --help --version jsonschema js help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -590,9 +827,211 @@ _nodectl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        nodectl__subcmd__cri__subcmd__help)
-            opts="version info ps pods images inspect inspectp inspecti imagefsinfo runtime-config pull rmi runp create run start stop stopp rm rmp update checkpoint update-runtime-config config help"
+        nodectl__subcmd__cri__subcmd__create__subcmd__help)
+            opts="jsonschema help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__create__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 5 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__create__subcmd__help__subcmd__jsonschema)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 5 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__create__subcmd__jsonschema)
+            opts="-p -c -h -V --pod --container --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__events)
+            opts="-o -p -h -V --format --output --template --type --id --name --pod --namespace --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --output)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -o)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --template)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --type)
+                    COMPREPLY=($(compgen -W "created started stopped deleted" -- "${cur}"))
+                    return 0
+                    ;;
+                --id)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --pod)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -p)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --namespace)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__exec)
+            opts="-i -t -s -p -l -n -q -e -x -r -h -V --stdin --interactive --tty --sync --timeout --name --pod --image --state --label --latest --last --quiet --ignore-errors --parallel --transport --tls-server-name --tls-sni --tls-ca --tls-cert --tls-key --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --pod)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -p)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --image)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state)
+                    COMPREPLY=($(compgen -W "created running exited unknown" -- "${cur}"))
+                    return 0
+                    ;;
+                --label)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --last)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -n)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --transport)
+                    COMPREPLY=($(compgen -W "spdy websocket" -- "${cur}"))
+                    return 0
+                    ;;
+                -r)
+                    COMPREPLY=($(compgen -W "spdy websocket" -- "${cur}"))
+                    return 0
+                    ;;
+                --tls-sni)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tls-server-name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tls-ca)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tls-cert)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tls-key)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__help)
+            opts="version info ps pods images inspect inspectp inspecti logs events exec attach port-forward imagefsinfo tree runtimes stats top statsp metricsp metricdescs runtime-config pull rmi runp create run start stop stopp rm rmp update checkpoint update-runtime-config config help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__help__subcmd__attach)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -633,6 +1072,48 @@ _nodectl() {
             return 0
             ;;
         nodectl__subcmd__cri__subcmd__help__subcmd__create)
+            opts="jsonschema"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__help__subcmd__create__subcmd__jsonschema)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 5 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__help__subcmd__events)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__help__subcmd__exec)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -744,7 +1225,63 @@ _nodectl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        nodectl__subcmd__cri__subcmd__help__subcmd__logs)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__help__subcmd__metricdescs)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__help__subcmd__metricsp)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         nodectl__subcmd__cri__subcmd__help__subcmd__pods)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__help__subcmd__port__subcmd__forward)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -773,8 +1310,22 @@ _nodectl() {
             return 0
             ;;
         nodectl__subcmd__cri__subcmd__help__subcmd__pull)
-            opts=""
+            opts="jsonschema"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__help__subcmd__pull__subcmd__jsonschema)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 5 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -829,7 +1380,7 @@ _nodectl() {
             return 0
             ;;
         nodectl__subcmd__cri__subcmd__help__subcmd__run)
-            opts=""
+            opts="jsonschema"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -842,9 +1393,37 @@ _nodectl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        nodectl__subcmd__cri__subcmd__help__subcmd__runp)
+        nodectl__subcmd__cri__subcmd__help__subcmd__run__subcmd__jsonschema)
             opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 5 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__help__subcmd__runp)
+            opts="jsonschema"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__help__subcmd__runp__subcmd__jsonschema)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 5 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -870,7 +1449,49 @@ _nodectl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        nodectl__subcmd__cri__subcmd__help__subcmd__runtimes)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         nodectl__subcmd__cri__subcmd__help__subcmd__start)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__help__subcmd__stats)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__help__subcmd__statsp)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -899,6 +1520,34 @@ _nodectl() {
             return 0
             ;;
         nodectl__subcmd__cri__subcmd__help__subcmd__stopp)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__help__subcmd__top)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__help__subcmd__tree)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1218,6 +1867,104 @@ _nodectl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        nodectl__subcmd__cri__subcmd__logs)
+            opts="-f -p -r -t -s -h -V --follow --previous --reopen --tail --since --until --limit-bytes --timestamps --stream --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --tail)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --since)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --until)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --limit-bytes)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --stream)
+                    COMPREPLY=($(compgen -W "stdout stderr" -- "${cur}"))
+                    return 0
+                    ;;
+                -s)
+                    COMPREPLY=($(compgen -W "stdout stderr" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__metricdescs)
+            opts="-o -h -V --format --output --template --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --output)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -o)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --template)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__metricsp)
+            opts="-o -w -h -V --format --output --template --watch --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --output)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -o)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --template)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         nodectl__subcmd__cri__subcmd__pods)
             opts="-s -l -n -o -q -v -h -V --id --name --namespace --state --label --latest --last --format --output --template --quiet --verbose --no-trunc --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -1270,6 +2017,52 @@ _nodectl() {
                     return 0
                     ;;
                 --template)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__port__subcmd__forward)
+            opts="-r -h -V --address --transport --tls-server-name --tls-sni --tls-ca --tls-cert --tls-key --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --address)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --transport)
+                    COMPREPLY=($(compgen -W "spdy websocket" -- "${cur}"))
+                    return 0
+                    ;;
+                -r)
+                    COMPREPLY=($(compgen -W "spdy websocket" -- "${cur}"))
+                    return 0
+                    ;;
+                --tls-sni)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tls-server-name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tls-ca)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tls-cert)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tls-key)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1355,7 +2148,7 @@ _nodectl() {
             return 0
             ;;
         nodectl__subcmd__cri__subcmd__pull)
-            opts="-u -a -h -V --creds --auth --username --auth-file --pt --pull-timeout --pod-config --annotation --help --version"
+            opts="-u -a -h -V --creds --auth --username --auth-file --pt --pull-timeout --pod-config --annotation --help --version jsonschema js help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1408,6 +2201,62 @@ _nodectl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        nodectl__subcmd__cri__subcmd__pull__subcmd__help)
+            opts="jsonschema help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__pull__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 5 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__pull__subcmd__help__subcmd__jsonschema)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 5 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__pull__subcmd__jsonschema)
+            opts="-h -V --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         nodectl__subcmd__cri__subcmd__rm)
             opts="-f -k -a -h -V --force --keep-logs --all --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -1451,7 +2300,7 @@ _nodectl() {
             return 0
             ;;
         nodectl__subcmd__cri__subcmd__run)
-            opts="-r -u -T -h -V --runtime --no-pull --with-pull --creds --auth --username --auth-file --pt --pull-timeout --cancel-timeout --help --version"
+            opts="-r -u -T -h -V --runtime --no-pull --with-pull --creds --auth --username --auth-file --pt --pull-timeout --cancel-timeout --help --version jsonschema js help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1508,8 +2357,64 @@ _nodectl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        nodectl__subcmd__cri__subcmd__run__subcmd__help)
+            opts="jsonschema help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__run__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 5 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__run__subcmd__help__subcmd__jsonschema)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 5 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__run__subcmd__jsonschema)
+            opts="-p -c -h -V --pod --container --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         nodectl__subcmd__cri__subcmd__runp)
-            opts="-r -T -h -V --runtime --cancel-timeout --help --version"
+            opts="-r -T -h -V --runtime --cancel-timeout --help --version jsonschema js help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1538,8 +2443,94 @@ _nodectl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        nodectl__subcmd__cri__subcmd__runp__subcmd__help)
+            opts="jsonschema help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__runp__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 5 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__runp__subcmd__help__subcmd__jsonschema)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 5 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__runp__subcmd__jsonschema)
+            opts="-h -V --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         nodectl__subcmd__cri__subcmd__runtime__subcmd__config)
             opts="-o -h -V --format --output --template --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --output)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -o)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --template)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__runtimes)
+            opts="-o -h -V --past --format --output --template --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1582,6 +2573,122 @@ _nodectl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        nodectl__subcmd__cri__subcmd__stats)
+            opts="-a -p -s -w -o -h -V --all --id --name --pod --namespace --label --seconds --watch --format --output --template --no-trunc --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --id)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --pod)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -p)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --namespace)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --label)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --seconds)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -s)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --output)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -o)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --template)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__statsp)
+            opts="-s -w -o -h -V --id --name --namespace --label --seconds --watch --format --output --template --no-trunc --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --id)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --namespace)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --label)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --seconds)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -s)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --output)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -o)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --template)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         nodectl__subcmd__cri__subcmd__stop)
             opts="-t -a -h -V --timeout --all --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -1611,6 +2718,126 @@ _nodectl() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__top)
+            opts="-n -s -p -h -V --sort --iterations --seconds --id --name --pod --namespace --label --no-trunc --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --sort)
+                    COMPREPLY=($(compgen -W "cpu memory disk name" -- "${cur}"))
+                    return 0
+                    ;;
+                --iterations)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -n)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --seconds)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -s)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --id)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --pod)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -p)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --namespace)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --label)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__tree)
+            opts="-s -l -n -o -h -V --id --name --namespace --state --label --latest --last --format --output --template --no-trunc --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --id)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --namespace)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state)
+                    COMPREPLY=($(compgen -W "ready notready" -- "${cur}"))
+                    return 0
+                    ;;
+                -s)
+                    COMPREPLY=($(compgen -W "ready notready" -- "${cur}"))
+                    return 0
+                    ;;
+                --label)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --last)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -n)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --output)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -o)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --template)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1817,8 +3044,22 @@ _nodectl() {
             return 0
             ;;
         nodectl__subcmd__help__subcmd__cri)
-            opts="version info ps pods images inspect inspectp inspecti imagefsinfo runtime-config pull rmi runp create run start stop stopp rm rmp update checkpoint update-runtime-config config"
+            opts="version info ps pods images inspect inspectp inspecti logs events exec attach port-forward imagefsinfo tree runtimes stats top statsp metricsp metricdescs runtime-config pull rmi runp create run start stop stopp rm rmp update checkpoint update-runtime-config config"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__help__subcmd__cri__subcmd__attach)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -1859,6 +3100,48 @@ _nodectl() {
             return 0
             ;;
         nodectl__subcmd__help__subcmd__cri__subcmd__create)
+            opts="jsonschema"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__help__subcmd__cri__subcmd__create__subcmd__jsonschema)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 5 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__help__subcmd__cri__subcmd__events)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__help__subcmd__cri__subcmd__exec)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1956,7 +3239,63 @@ _nodectl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        nodectl__subcmd__help__subcmd__cri__subcmd__logs)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__help__subcmd__cri__subcmd__metricdescs)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__help__subcmd__cri__subcmd__metricsp)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         nodectl__subcmd__help__subcmd__cri__subcmd__pods)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__help__subcmd__cri__subcmd__port__subcmd__forward)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1985,8 +3324,22 @@ _nodectl() {
             return 0
             ;;
         nodectl__subcmd__help__subcmd__cri__subcmd__pull)
-            opts=""
+            opts="jsonschema"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__help__subcmd__cri__subcmd__pull__subcmd__jsonschema)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 5 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -2041,7 +3394,7 @@ _nodectl() {
             return 0
             ;;
         nodectl__subcmd__help__subcmd__cri__subcmd__run)
-            opts=""
+            opts="jsonschema"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -2054,9 +3407,37 @@ _nodectl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        nodectl__subcmd__help__subcmd__cri__subcmd__runp)
+        nodectl__subcmd__help__subcmd__cri__subcmd__run__subcmd__jsonschema)
             opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 5 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__help__subcmd__cri__subcmd__runp)
+            opts="jsonschema"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__help__subcmd__cri__subcmd__runp__subcmd__jsonschema)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 5 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -2082,7 +3463,49 @@ _nodectl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        nodectl__subcmd__help__subcmd__cri__subcmd__runtimes)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         nodectl__subcmd__help__subcmd__cri__subcmd__start)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__help__subcmd__cri__subcmd__stats)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__help__subcmd__cri__subcmd__statsp)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -2111,6 +3534,34 @@ _nodectl() {
             return 0
             ;;
         nodectl__subcmd__help__subcmd__cri__subcmd__stopp)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__help__subcmd__cri__subcmd__top)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__help__subcmd__cri__subcmd__tree)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
