@@ -412,7 +412,7 @@ fn readers_that_leave(world: &World) {
     assert_eq!((status.signal(), out.len(), err.len()), (Some(Signal::SIGINT as i32), 0, 0));
 
     // Bytes and times end it too.
-    let running = Running::start(world, &["logs", "-f", "--limit-bytes", "7", &talker.id]);
+    let running = Running::start(world, &["logs", "-f", "-s", "stdout", "--limit-bytes", "7", &talker.id]);
     running.said(&["ready"]);
     talker.say("more");
     assert_eq!(running.ended().1, ["m"]);

@@ -80,6 +80,7 @@ pub(super) async fn run(
     let until = choice.until;
     let mut follower = Follower::open(target, choice, tail, out, err)?;
     ended(follower.run(target, until, session).await)?;
+    ended(follower.printer.flush())?;
     let name = |file: usize| follower.names.get(file).cloned().unwrap_or_default();
     Ok(follower.printer.damage(name)?.into_iter().collect())
 }
@@ -264,8 +265,7 @@ impl<'a> Follower<'a> {
 
     fn finish(&mut self) -> Result<(), Stop> {
         let left: Vec<Followed> = self.late.drain(..).chain(self.files.drain(..)).collect();
-        left.into_iter().try_for_each(|file| self.leave(file))?;
-        self.printer.flush()
+        left.into_iter().try_for_each(|file| self.leave(file))
     }
 
     /// Notes an event; true if the file that the runtime writes was closed.

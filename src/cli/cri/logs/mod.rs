@@ -226,9 +226,10 @@ fn once(
             reading.finish(&mut printer)?;
             notes.extend(reading.broken_note());
         }
-        printer.flush()
+        Ok(())
     };
     ended(print())?;
+    ended(printer.flush())?;
     notes.extend(printer.damage(|file| names.get(file).cloned().unwrap_or_default())?);
     Ok(notes)
 }
