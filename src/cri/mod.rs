@@ -23,6 +23,7 @@ mod follow;
 pub mod observe;
 mod probe;
 mod proto;
+pub mod streaming;
 
 pub use client::{CriClient, CriTimeouts};
 pub use content::Arriving;

@@ -22,6 +22,7 @@ pub(crate) mod cri_cli;
 mod inside;
 mod leaks;
 mod manifest;
+pub(crate) mod pty;
 mod registry;
 mod status;
 

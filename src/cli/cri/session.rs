@@ -140,6 +140,19 @@ impl Plan {
     }
 }
 
+/// The endpoint that was given, with where, and how long a socket has to answer.
+///
+/// # Errors
+/// [`CommandError`] if the endpoint or the configuration file is broken.
+pub(super) fn given(
+    args: &GlobalArgs,
+    matches: &ArgMatches,
+) -> Result<(Option<(RuntimeEndpoint, String)>, Duration), CommandError> {
+    let plan = Plan::new(args, matches)?;
+    let runtime = plan.runtime.map(|(endpoint, origin)| (endpoint, origin.to_string()));
+    Ok((runtime, plan.timeout.min(PROBE)))
+}
+
 /// A runtime that is asked.
 pub(super) struct Session {
     pub(super) cri: CriClient,

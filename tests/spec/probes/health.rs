@@ -123,7 +123,7 @@ pub(super) fn restarts(node: &Node) {
 pub(super) fn removed_in_a_stop(node: &Node) {
     let mut stubborn = container("main", STUBBORN);
     stubborn["livenessProbe"] = exec("false");
-    stubborn["livenessProbe"]["terminationGracePeriodSeconds"] = json!(5);
+    stubborn["livenessProbe"]["terminationGracePeriodSeconds"] = json!(10);
     let mut pod = pod_of("stopped", &[stubborn]);
     pod["spec"]["terminationGracePeriodSeconds"] = json!(3000);
     node.put(&pod);
