@@ -74,6 +74,9 @@ look() {
         need depmod kmod
         need dbus-daemon dbus
         [ -x /lib/systemd/systemd ] || missing+=(systemd)
+        # Completion is tested in the shells themselves.
+        need zsh zsh
+        need fish fish
     fi
     [ "${#missing[@]}" -eq 0 ] || mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
 }

@@ -20,10 +20,16 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use nodectl::api::cri::{
+    ContainerMetrics, ListMetricDescriptorsResponse, ListPodSandboxMetricsResponse, ListPodSandboxResponse,
+    Metric, MetricDescriptor, MetricType, PodSandboxMetrics, UInt64Value, VersionResponse,
+};
+use prost::Message as _;
 use serde_json::{Value, json};
 use support::{
     Release, SOON,
     cri_cli::{Answer, World, client, masked, on_runtime, pod, program},
+    fake_cri::FakeCri,
     pty::Pty,
     wait_until,
 };
@@ -410,6 +416,92 @@ fn figures_on_containerd_1_6() {
 #[test]
 fn figures_on_containerd_2() {
     all("fig2", Release::Two);
+}
+
+/// No containerd of today has metrics, and no old one lacks pods' figures.
+#[test]
+fn a_runtime_with_metrics_and_without_figures_of_pods() {
+    let version = VersionResponse {
+        version: "0.1.0".to_owned(),
+        runtime_name: "fake".to_owned(),
+        runtime_version: "7.0".to_owned(),
+        runtime_api_version: "v1".to_owned(),
+    };
+    let metric = |name: &str, labels: &[&str], value| Metric {
+        name: name.to_owned(),
+        metric_type: MetricType::Gauge.into(),
+        label_values: labels.iter().map(|&label| label.to_owned()).collect(),
+        value: Some(UInt64Value { value }),
+        ..Metric::default()
+    };
+    let metrics = ListPodSandboxMetricsResponse {
+        pod_metrics: vec![PodSandboxMetrics {
+            pod_sandbox_id: "0123456789abcdef".to_owned(),
+            metrics: vec![metric("net_bytes", &["eth0"], u64::MAX)],
+            container_metrics: vec![ContainerMetrics {
+                container_id: "fedcba9876543210".to_owned(),
+                metrics: vec![metric("memory", &[], 5)],
+            }],
+        }],
+    };
+    let descriptors = ListMetricDescriptorsResponse {
+        descriptors: vec![MetricDescriptor {
+            name: "net_bytes".to_owned(),
+            help: "What went\u{1b}[31m over".to_owned(),
+            label_keys: vec!["interface".to_owned()],
+        }],
+    };
+    let runtime = FakeCri::start([
+        ("Version", version.encode_to_vec()),
+        ("ListPodSandbox", ListPodSandboxResponse::default().encode_to_vec()),
+        ("ListPodSandboxMetrics", metrics.encode_to_vec()),
+        ("ListMetricDescriptors", descriptors.encode_to_vec()),
+    ]);
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("empty.yaml");
+    fs::write(&config, "").unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = program(&config);
+        Answer::of(command.arg("-r").arg(runtime.socket()).args(arguments).output().unwrap())
+    };
+    let text = |arguments: &[&str]| {
+        let answer = run(arguments);
+        assert_eq!((answer.code, answer.err.as_str()), (Some(0), ""), "{arguments:?}");
+        answer.out
+    };
+    let told: Value = serde_json::from_str(&text(&["metricsp"])).unwrap();
+    assert_eq!(
+        told["podMetrics"][0]["metrics"][0],
+        json!({
+            "name": "net_bytes",
+            "timestamp": "0",
+            "metricType": "GAUGE",
+            "labelValues": ["eth0"],
+            "value": {"value": "18446744073709551615"},
+        })
+    );
+    assert_eq!(told["podMetrics"][0]["containerMetrics"][0]["containerId"], "fedcba9876543210");
+    assert_eq!(
+        text(&["metricsp", "-o", "table"]),
+        "POD ID          CONTAINER       METRIC      VALUE                  LABELS\n\
+         0123456789abc                   net_bytes   18446744073709551615   interface=eth0\n\
+         0123456789abc   fedcba9876543   memory      5\n"
+    );
+    let told: Value = serde_json::from_str(&text(&["metricdescs"])).unwrap();
+    assert_eq!(told["descriptors"][0]["labelKeys"], json!(["interface"]));
+    let table = text(&["metricdescs", "-o", "table"]);
+    assert!(table.contains("net_bytes   interface   What went [31m over"), "harmless: {table:?}");
+
+    let refused = run(&["statsp"]);
+    refused.failed(1, "fake 7.0 does not implement ListPodSandboxStats");
+    assert!(
+        refused.err.ends_with("hint: `nodectl cri stats` shows what the containers use\n"),
+        "{}",
+        refused.err
+    );
+    run(&["top"]).failed(1, "fake 7.0 does not implement");
+    let runtimes = text(&["runtimes"]);
+    assert!(runtimes.contains("fake      7.0       v1    "), "{runtimes}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::{ffi::OsString, io::Write, process::ExitCode};
 use clap::{ArgMatches, Args, Command, CommandFactory as _, FromArgMatches as _, Parser};
 use clap_complete::Shell;
 
-use super::{config, cri, explain, kubelet_flags, pods, run};
+use super::{complete, config, cri, explain, kubelet_flags, output, pods, run};
 use crate::error::{CommandError, ErrorKind};
 
 /// A Kubernetes node in one binary: node agent, CRI inspector, runtime migration.
@@ -57,8 +57,17 @@ pub fn offered_command() -> Command {
 /// Parses the arguments, runs what they ask for, prints the error, and answers the exit code.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut args: Vec<OsString> = args.into_iter().collect();
+    if args.get(1).is_some_and(|verb| verb == cri::terminal_guard::VERB) {
+        return cri::terminal_guard::main(args.get(2..).unwrap_or_default());
+    }
     if args.get(1).is_some_and(|verb| verb == "run") {
         args = kubelet_flags::normalize_args(args);
+    }
+    // No subcommand of the command line: what the completion scripts call at each press of Tab.
+    if args.get(1).is_some_and(|verb| verb == complete::VERB) {
+        let mut out = std::io::stdout().lock();
+        complete::run(&args[2..], &mut out);
+        return ExitCode::SUCCESS;
     }
     let matches = match command().try_get_matches_from(args) {
         Ok(matches) => matches,
@@ -96,7 +105,7 @@ fn dispatch(matches: &ArgMatches) -> Result<ExitCode, CommandError> {
             wait_for(explain::run(args, &mut stdout, &mut stderr))?;
         }
         Some(("cri", matches)) => {
-            wait_for(cri::run(matches, &mut stdout, &mut stderr))?;
+            return wait_for(cri::run(matches, &mut stdout, &mut stderr));
         }
         Some(("config", matches)) => {
             let args = config::ConfigArgs::from_arg_matches(matches).map_err(CommandError::usage)?;
@@ -104,7 +113,7 @@ fn dispatch(matches: &ArgMatches) -> Result<ExitCode, CommandError> {
         }
         Some(("completions", matches)) => {
             let args = CompletionsArgs::from_arg_matches(matches).map_err(CommandError::usage)?;
-            clap_complete::generate(args.shell, &mut offered_command(), "nodectl", &mut stdout);
+            output::write(&mut stdout, complete::script(args.shell))?;
         }
         _ => return Err(CommandError::usage("no subcommand is given; see nodectl --help")),
     }
@@ -127,7 +136,7 @@ fn configure(args: &config::ConfigArgs, out: &mut impl Write) -> Result<ExitCode
 }
 
 /// Runs a command that asks the agent, on this thread.
-fn wait_for(command: impl Future<Output = Result<(), CommandError>>) -> Result<(), CommandError> {
+fn wait_for<T>(command: impl Future<Output = Result<T, CommandError>>) -> Result<T, CommandError> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -5,15 +5,19 @@ use std::{collections::BTreeMap, future::Future, time::Duration};
 use tonic::{Response, Status, async_trait};
 
 use super::{
-    Cri, CriError, CriErrorKind, Result, RuntimeEndpoint, RuntimeEvents,
+    ContainerEvents, Cri, CriError, CriErrorKind, Result, RuntimeEndpoint, RuntimeEvents,
     channel::{exec_service, image_service, open_lazily, runtime_service, within},
     content::{self, Arriving},
     dialect::{Dialect, Line},
     exec_output::Shortening,
     follow,
     proto::v1::{image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient},
+    watch,
 };
 use crate::api::cri::*;
+
+/// The largest answer with whole outputs of a command: 16 MiB of each, which no runtime exceeds, and the rest.
+const MAX_EXEC_OUTPUT: usize = (32 << 20) + (64 << 10);
 
 /// How long calls may take. The defaults are those of kubelet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,6 +133,23 @@ impl CriClient {
         tokio::time::timeout(self.timeouts.request, asking).await.ok().flatten()
     }
 
+    /// [`Cri::exec_sync`] with the whole outputs, for people. containerd gives 16 MiB at most.
+    ///
+    /// # Errors
+    /// As that, and if the runtime answers more.
+    pub async fn exec_sync_whole(
+        &self,
+        container: &str,
+        command: Vec<String>,
+        timeout: Option<Duration>,
+    ) -> Result<ExecSyncResponse> {
+        let request =
+            ExecSyncRequest { container_id: container.to_owned(), cmd: command, timeout: seconds(timeout) };
+        let limit = timeout.map(|timeout| self.timeouts.request.saturating_add(timeout));
+        let mut runtime = self.runtime().max_decoding_message_size(MAX_EXEC_OUTPUT);
+        self.ask_longer("ExecSync", limit, runtime.exec_sync(request)).await
+    }
+
     fn runtime(&self) -> RuntimeServiceClient<Line> {
         self.runtime.clone()
     }
@@ -177,6 +198,17 @@ fn seconds(timeout: Option<Duration>) -> i64 {
     let Some(timeout) = timeout else { return 0 };
     let whole = timeout.as_secs().saturating_add(u64::from(timeout.subsec_nanos() > 0));
     i64::try_from(whole).unwrap_or(i64::MAX).max(1)
+}
+
+impl CriClient {
+    /// Watches the runtime's events, each of them; with `own_service` only through containerd's own event
+    /// service, not CRI's. It never fails; what is wrong is told among the events.
+    ///
+    /// Must be called on the async runtime.
+    #[must_use]
+    pub fn watch(&self, own_service: bool) -> ContainerEvents {
+        watch::start(self.endpoint.clone(), self.dialect.clone(), own_service)
+    }
 }
 
 #[async_trait]

@@ -24,6 +24,7 @@ pub mod observe;
 mod probe;
 mod proto;
 pub mod streaming;
+mod watch;
 
 pub use client::{CriClient, CriTimeouts};
 pub use content::Arriving;
@@ -33,6 +34,7 @@ pub use error::{CriError, CriErrorKind, NameReserved};
 pub use event::{EventKind, EventSender, EventSource, RuntimeEvent, RuntimeEvents};
 pub use probe::probe;
 pub use tonic::async_trait;
+pub use watch::{ContainerEvent, ContainerEvents, Watched};
 
 use std::{collections::BTreeMap, time::Duration};
 

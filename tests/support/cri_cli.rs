@@ -148,6 +148,11 @@ impl World {
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{arguments:?}: {error}\n{text}"))
     }
 
+    /// Makes raw calls.
+    pub(crate) fn ask<T>(&self, work: impl AsyncFnOnce(CriClient) -> T) -> T {
+        on_runtime(async { work(client(&self.containerd)).await })
+    }
+
     /// The ids of web, job, web's main and side, and job's main.
     pub(crate) fn ids(&self) -> [&str; 5] {
         let [main, side] = [&self.web.containers[0], &self.web.containers[1]];

@@ -19,6 +19,7 @@
 mod containerd;
 mod cri;
 pub(crate) mod cri_cli;
+pub(crate) mod fake_cri;
 mod inside;
 mod leaks;
 mod manifest;

@@ -153,6 +153,22 @@ pub(super) fn given(
     Ok((runtime, plan.timeout.min(PROBE)))
 }
 
+/// A client for who asks in passing, as a shell's completion does: it tells no errors and takes at most
+/// `limit` for a call and to find the runtime.
+pub(super) async fn in_passing(
+    args: &GlobalArgs,
+    matches: &ArgMatches,
+    limit: Duration,
+) -> Option<CriClient> {
+    let plan = Plan::new(args, matches).ok()?;
+    let endpoint = match plan.runtime {
+        Some((endpoint, _)) => endpoint,
+        None => answering(&probe(&RuntimeEndpoint::well_known(), limit).await)?.0,
+    };
+    let image = plan.image.map(|(endpoint, _)| endpoint);
+    Some(CriClient::connect_lazy(endpoint, image, CriTimeouts::from_request_timeout(limit)))
+}
+
 /// A runtime that is asked.
 pub(super) struct Session {
     pub(super) cri: CriClient,
@@ -164,10 +180,16 @@ pub(super) struct Session {
     pub(super) settings: Settings,
     runtime: Given,
     image: Given,
+    timeout: Duration,
     debug: bool,
 }
 
 impl Session {
+    /// How long a call may take.
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// Chooses the runtime. Only without a given endpoint is anything asked here.
     pub(super) async fn open(
         args: &GlobalArgs,
@@ -191,6 +213,7 @@ impl Session {
             settings: plan.settings,
             runtime: plan.runtime,
             image: plan.image,
+            timeout: plan.timeout,
             debug: plan.debug,
         };
         let origin = session.runtime.as_ref().map_or_else(|| "probing".to_owned(), |(_, o)| o.to_string());

@@ -145,5 +145,5 @@ async fn upload(
             break;
         }
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }

@@ -52,6 +52,10 @@ async fn serve(mut stream: TcpStream, manner: Manner) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.unwrap());
+        if head[0] == 0x16 {
+            // TLS is not spoken here.
+            return;
+        }
     }
     let head = String::from_utf8(head).unwrap();
     let header = |name: &str| {
@@ -104,10 +108,7 @@ async fn echo(socket: &mut WebSocketStream<TcpStream>) {
     socket.send(Message::Ping(b"are you there".as_slice().into())).await.unwrap();
     let (mut ponged, mut code) = (false, None);
     while code.is_none() || !ponged {
-        let message = match socket.next().await {
-            Some(Ok(message)) => message,
-            _ => return,
-        };
+        let Some(Ok(message)) = socket.next().await else { return };
         ponged |= matches!(message, Message::Pong(_));
         let Message::Binary(data) = message else { continue };
         match (data[0], &data[1..]) {

@@ -29,7 +29,7 @@ use crate::{
 /// The most files of one log; older ones are left out. kubelet keeps 5.
 const MOST_FILES: usize = 200;
 /// How often a rotation in the middle of opening is put up with.
-const TRIES: usize = 20;
+pub(super) const TRIES: usize = 20;
 const CHUNK: usize = 64 << 10;
 
 /// Decompresses a file from its begin.
@@ -55,6 +55,15 @@ pub(super) struct Opened {
     pub(super) packed: bool,
     pub(super) id: Id,
     pub(super) modified: Option<Timestamp>,
+}
+
+/// All files of a log at one moment.
+pub(super) struct All {
+    /// The oldest first.
+    pub(super) files: Vec<Opened>,
+    pub(super) rotated: Vec<RotatedFile>,
+    /// How many of those are not opened, as they are too many.
+    pub(super) left_out: usize,
 }
 
 impl Place {
@@ -89,10 +98,13 @@ impl Place {
         self.log.name()
     }
 
-    /// What was rotated, the oldest first.
+    /// What was rotated, the oldest first; nothing if the folder was removed.
     pub(super) fn rotated(&self) -> Result<Vec<RotatedFile>, CommandError> {
-        let names = self.log.rotated().map_err(|error| unreadable(&self.folder, &error))?;
-        Ok(by_age(self.log.name(), &names))
+        match self.log.rotated() {
+            Ok(names) => Ok(by_age(self.log.name(), &names)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(unreadable(&self.folder, &error)),
+        }
     }
 
     /// Opens a file of the log; `None` if it is not there.
@@ -105,9 +117,8 @@ impl Place {
         Ok(Some(Opened { name: name.to_owned(), file, packed, id, modified }))
     }
 
-    /// Opens all, the oldest first, as they are at one moment: a rotation meanwhile moves lines from one file
-    /// to another. Also how many older ones are left out.
-    pub(super) fn open_all(&self) -> Result<(Vec<Opened>, usize), CommandError> {
+    /// Opens all as they are at one moment: a rotation meanwhile moves lines from one file to another.
+    pub(super) fn open_all(&self) -> Result<All, CommandError> {
         for _ in 0..TRIES {
             let rotated = self.rotated()?;
             let left_out = rotated.len().saturating_sub(MOST_FILES);
@@ -118,7 +129,7 @@ impl Place {
             let all_there = files.len() == rotated.len() - left_out;
             files.extend(self.open(self.name(), false)?);
             if all_there && self.rotated()? == rotated {
-                return Ok((files, left_out));
+                return Ok(All { files, rotated, left_out });
             }
         }
         let text = format!("the log's files in {} change all the time", self.folder.display());

@@ -21,7 +21,7 @@ use tokio_stream::StreamExt as _;
 
 use super::{
     Choice, Printer, Stop, Target, begin, ended,
-    files::{Opened, Place, Reading, unreadable},
+    files::{All, Opened, Place, Reading, TRIES, unreadable},
     left_out_note, missing,
 };
 use crate::{
@@ -78,12 +78,10 @@ pub(super) async fn run(
     err: &mut dyn Write,
 ) -> Result<Vec<String>, CommandError> {
     let until = choice.until;
-    let (mut follower, notes) = Follower::open(target, choice, tail, out, err)?;
+    let mut follower = Follower::open(target, choice, tail, out, err)?;
     ended(follower.run(target, until, session).await)?;
-    let mut notes: Vec<String> = notes;
     let name = |file: usize| follower.names.get(file).cloned().unwrap_or_default();
-    notes.extend(follower.printer.damage(name)?);
-    Ok(notes)
+    Ok(follower.printer.damage(name)?.into_iter().collect())
 }
 
 impl<'a> Follower<'a> {
@@ -93,38 +91,32 @@ impl<'a> Follower<'a> {
         tail: Option<u64>,
         out: &'a mut dyn Write,
         err: &'a mut dyn Write,
-    ) -> Result<(Self, Vec<String>), CommandError> {
+    ) -> Result<Self, CommandError> {
         let place = Place::find(&target.path)?;
         // Before the files are opened: what happens from here on is told.
-        let mut notes = Vec::new();
-        let events = match watch_folder(&place) {
-            Ok(events) => Some(events),
-            Err(error) => {
-                notes.push(format!(
-                    "inotify is not available ({error}); the log is looked at 4 times a second"
-                ));
-                None
-            }
-        };
-        let (opened, left_out) = place.open_all()?;
-        if opened.is_empty() && target.state != ContainerState::ContainerCreated {
+        let events = watch_folder(&place);
+        let All { files, rotated, left_out } = place.open_all()?;
+        if files.is_empty() && target.state != ContainerState::ContainerCreated {
             return Err(missing(target));
         }
-        let known = place.rotated()?.into_iter().map(|file| plain_name(&file.name)).collect();
-        let names = opened.iter().map(|file| file.name.clone()).collect();
-        let (readings, start) = begin(opened, &choice, tail)?;
+        let names = files.iter().map(|file| file.name.clone()).collect();
+        let (readings, start) = begin(files, &choice, tail)?;
         let mut printer = Printer::new(choice, out, err);
         printer.start = start;
-        for note in left_out_note(left_out).iter().chain(&notes) {
+        let without = events.as_ref().err();
+        let without = without.map(|error| {
+            format!("inotify is not available ({error}); the log is looked at 4 times a second")
+        });
+        for note in left_out_note(left_out).iter().chain(&without) {
             ended(printer.note(note))?;
         }
         let mut follower = Self {
             place,
-            events,
+            events: events.ok(),
             files: VecDeque::new(),
             late: Vec::new(),
             leave_at: Instant::now(),
-            known,
+            known: rotated.iter().map(|file| plain_name(&file.name)).collect(),
             names,
             printer,
             chunk: Vec::new(),
@@ -132,7 +124,7 @@ impl<'a> Follower<'a> {
         for reading in readings {
             follower.add(reading);
         }
-        Ok((follower, Vec::new()))
+        Ok(follower)
     }
 
     fn add(&mut self, reading: Reading) {
@@ -156,7 +148,7 @@ impl<'a> Follower<'a> {
         });
         let mut left = std::pin::pin!(reader_gone());
         let mut check: Option<Check<'_>> = None;
-        let (mut ask_at, mut pause) = (Instant::now() + ASK_LAST, ASK_LAST);
+        let (mut ask_at, mut pause) = (Instant::now(), ASK_FIRST);
         let mut away = false;
         // Since when the container is known to have ended.
         let mut ended_at = match target.state {
@@ -172,10 +164,13 @@ impl<'a> Follower<'a> {
             if over || until.is_some_and(|until| until <= now) {
                 return self.finish();
             }
-            let mut wake = if ended_at.is_some() { now + CLOSING } else { ask_at };
-            wake = ended_at.map_or(wake, |at| wake.min((at + CLOSING).max(now)));
+            let mut wake = match ended_at {
+                Some(at) => at + CLOSING,
+                None if check.is_some() => now + ASK_LAST,
+                None => ask_at,
+            };
             if self.files.len() > 1 {
-                wake = wake.min(self.leave_at);
+                wake = if ended_at.is_some() { self.leave_at } else { wake.min(self.leave_at) };
             }
             if self.events.is_none() {
                 wake = wake.min(now + WITHOUT_EVENTS);
@@ -224,32 +219,41 @@ impl<'a> Follower<'a> {
     fn read(&mut self) -> Result<(), Stop> {
         for late in &mut self.late {
             late.reading.read_on(u64::MAX, &mut self.chunk, &mut self.printer)?;
-            if late.closed {
-                late.reading.finish(&mut self.printer)?;
-            }
         }
-        self.late.retain(|late| !late.closed);
+        let done: Vec<Followed> = self.late.extract_if(.., |late| late.closed).collect();
+        done.into_iter().try_for_each(|file| self.leave(file))?;
         while let Some(first) = self.files.front_mut() {
             let closed = first.closed;
             first.reading.read_on(u64::MAX, &mut self.chunk, &mut self.printer)?;
             if self.files.len() == 1 || (!closed && Instant::now() < self.leave_at) {
                 return Ok(());
             }
-            let Some(mut first) = self.files.pop_front() else { return Ok(()) };
-            if let Some(note) = first.reading.broken_note() {
-                self.printer.note(&note)?;
-            }
+            let Some(first) = self.files.pop_front() else { return Ok(()) };
             // Of files that were rotated long ago only the last may still be written to.
             if closed || self.files.len() > 1 {
-                first.reading.finish(&mut self.printer)?;
+                self.leave(first)?;
             } else {
                 self.late.push(first);
             }
             if self.late.len() > MOST_LATE {
-                self.late.remove(0).reading.finish(&mut self.printer)?;
+                let oldest = self.late.remove(0);
+                self.leave(oldest)?;
             }
         }
         Ok(())
+    }
+
+    /// A file that has all been read.
+    fn leave(&mut self, mut file: Followed) -> Result<(), Stop> {
+        if let (Some(events), Some(watch)) = (&self.events, file.watch) {
+            // The kernel removes that of a file that is gone.
+            events.watches().remove(watch).ok();
+        }
+        file.reading.finish(&mut self.printer)?;
+        match file.reading.broken_note() {
+            Some(note) => self.printer.note(&note),
+            None => Ok(()),
+        }
     }
 
     /// All is printed of a container that has ended then.
@@ -259,9 +263,8 @@ impl<'a> Follower<'a> {
     }
 
     fn finish(&mut self) -> Result<(), Stop> {
-        for mut file in self.late.drain(..).chain(self.files.drain(..)) {
-            file.reading.finish(&mut self.printer)?;
-        }
+        let left: Vec<Followed> = self.late.drain(..).chain(self.files.drain(..)).collect();
+        left.into_iter().try_for_each(|file| self.leave(file))?;
         self.printer.flush()
     }
 
@@ -291,7 +294,7 @@ impl<'a> Follower<'a> {
 
     /// Looks for files that have come.
     fn look(&mut self) -> Result<(), CommandError> {
-        loop {
+        for _ in 0..TRIES {
             let rotated = self.place.rotated()?;
             let log = self.place.open(self.place.name(), false)?;
             // A rotation in between is looked at from its begin.
@@ -317,11 +320,10 @@ impl<'a> Follower<'a> {
                 came.extend(self.place.open(&file.name, file.packed)?);
             }
             came.extend(log);
-            for file in came {
-                self.came(file)?;
-            }
-            return Ok(());
+            return came.into_iter().try_for_each(|file| self.came(file));
         }
+        // It changes all the time; the next look is not far.
+        Ok(())
     }
 
     fn came(&mut self, file: Opened) -> Result<(), CommandError> {

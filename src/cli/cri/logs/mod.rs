@@ -13,7 +13,7 @@ use clap::{Args, ValueEnum};
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 
 use self::{
-    files::{Opened, Place, Reading, unreadable},
+    files::{All, Opened, Place, Reading, unreadable},
     line::Stream,
     print::{Choice, Position, Printer, Stop},
     tail::{Packed, Tail},
@@ -158,7 +158,7 @@ async fn target(
         let path = path_before(&status).ok_or_else(|| {
             CommandError::failed(printable(&format!("there is no attempt of {name} before this one")))
         })?;
-        let state = ContainerState::ContainerExited;
+        let (state, name) = (ContainerState::ContainerExited, format!("the attempt before {name}"));
         return Ok(Target { id: String::new(), path, state, ended_lately: false, name });
     }
     let ended = Timestamp::from_nanosecond(status.finished_at.into()).unwrap_or(Timestamp::MIN);
@@ -207,7 +207,7 @@ fn once(
     err: &mut dyn Write,
 ) -> Result<Vec<String>, CommandError> {
     let place = Place::find(&target.path)?;
-    let (opened, left_out) = place.open_all()?;
+    let All { files: opened, left_out, .. } = place.open_all()?;
     if opened.is_empty() {
         return Err(missing(target));
     }

@@ -63,7 +63,7 @@ impl<'f> Packed<'f> {
         self.window.clear();
         self.from = 0;
         let mut read = 0;
-        let mut block = vec![0; BLOCK];
+        let mut block = Box::new([0; BLOCK]);
         while read < end {
             let room = usize::try_from(end - read).unwrap_or(usize::MAX).min(BLOCK);
             let length = match io::Read::read(&mut reader, &mut block[..room]) {

@@ -33,6 +33,9 @@ const WINDOW_UPDATE: u16 = 9;
 /// The beginning of a zlib stream (RFC 1950) with a preset dictionary, and the Adler-32 sum of SPDY/3's.
 const ZLIB_HEAD: [u8; 6] = [0x78, 0xbb, 0xe3, 0xc6, 0xa7, 0xc2];
 
+/// An empty block: what stood before it is to be given out now.
+const ZLIB_FLUSH: [u8; 5] = [0, 0, 0, 0xff, 0xff];
+
 /// What a server sends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Frame {
@@ -165,6 +168,7 @@ impl Encoder {
             body.extend((!length).to_le_bytes());
             body.extend_from_slice(stored);
         }
+        body.extend(ZLIB_FLUSH);
         put_control(out, SYN_STREAM, &body);
     }
 

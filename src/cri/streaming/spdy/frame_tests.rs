@@ -67,13 +67,15 @@ fn streams_are_asked_for_as_spdy_wants_it() {
     encoder.open(&mut bytes, 1, &[("streamtype", "error")]);
     let first: Vec<u8> = [
         // Kind, length, stream, no parent, priority and slot.
-        &[0x80, 3, 0, 1, 0, 0, 0, 48, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0][..],
+        &[0x80, 3, 0, 1, 0, 0, 0, 53, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0][..],
         // The zlib stream begins, with a stored block of 27 bytes.
         &[0x78, 0xbb, 0xe3, 0xc6, 0xa7, 0xc2, 0, 27, 0, 228, 255],
         &[0, 0, 0, 1, 0, 0, 0, 10],
         b"streamtype",
         &[0, 0, 0, 5],
         b"error",
+        // All of it is to be read now.
+        &[0, 0, 0, 255, 255],
     ]
     .concat();
     assert_eq!(bytes, first);
@@ -82,7 +84,11 @@ fn streams_are_asked_for_as_spdy_wants_it() {
     // The stream of headers goes on; it begins once.
     assert_eq!(
         bytes,
-        [0x80, 3, 0, 1, 0, 0, 0, 19, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 4, 0, 251, 255, 0, 0, 0, 0]
+        [
+            &[0x80, 3, 0, 1, 0, 0, 0, 24, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0][..],
+            &[0, 4, 0, 251, 255, 0, 0, 0, 0, 0, 0, 0, 255, 255]
+        ]
+        .concat()
     );
     assert_eq!(Encoder::pong(2), [0x80, 3, 0, 6, 0, 0, 0, 4, 0, 0, 0, 2]);
     assert_eq!(Encoder::data_head(5, true, 0x1234), [0, 0, 0, 5, 1, 0, 0x12, 0x34]);
