@@ -13,20 +13,24 @@ mod support;
 
 use std::{
     fs,
-    io::{Read as _, Write as _},
-    path::PathBuf,
-    process::{Command, Stdio},
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::Stdio,
 };
 
 use nix::{
-    sys::signal::{Signal, kill},
+    sys::{
+        signal::{Signal, kill},
+        termios::LocalFlags,
+    },
     unistd::Pid,
 };
 use nodectl::cri::{Cri as _, CriClient, CriTimeouts};
 use serde_json::{Value, json};
 use support::{
     Containerd, IMAGE, Registry, Release, SOON, cgroup_hierarchies,
-    cri_cli::{Answer, World, on_runtime},
+    cri_cli::{Answer, World, on_runtime, program},
+    pty::Pty,
     wait_until,
 };
 
@@ -123,7 +127,7 @@ fn files(bench: &Bench) {
     bench.run(&["runp", "/nonexistent.json"]).failed(2, "cannot read /nonexistent.json");
     // The schema of such files needs no runtime.
     let printed = |arguments: &[&str]| {
-        let mut command = support::cri_cli::program(&bench.world.config());
+        let mut command = program(&bench.world.config());
         Answer::of(command.args(["-r", "/nonexistent/x.sock"]).args(arguments).output().unwrap()).out
     };
     let schema: Value = serde_json::from_str(&printed(&["runp", "jsonschema"])).unwrap();
@@ -422,57 +426,40 @@ fn pulls(bench: &Bench) {
     gone();
 }
 
-/// A run on a terminal of its own, where `keys` are typed once the password is asked for: what was shown.
-fn on_a_terminal(bench: &Bench, arguments: &[&str], keys: &[u8]) -> (Option<i32>, String) {
-    let program = bench.world.command(arguments);
-    let words = std::iter::once(program.get_program()).chain(program.get_args());
-    let quoted: Vec<String> = words.map(|word| format!("'{}'", word.to_str().unwrap())).collect();
-    // What the terminal is like before and after is in the output, too.
-    let line =
-        format!("{}; code=$?; stty -a | grep -o ' -\\?echo ' | tr -d ' '; exit $code", quoted.join(" "));
-    let mut command = Command::new("script");
-    command.args(["--quiet", "--return", "--echo", "always", "--command", &line, "/dev/null"]);
-    for (name, value) in program.get_envs() {
-        match value {
-            Some(value) => command.env(name, value),
-            None => command.env_remove(name),
-        };
-    }
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    let mut output = child.stdout.take().unwrap();
-    let mut shown = Vec::new();
-    let mut byte = [0];
-    while !String::from_utf8_lossy(&shown).contains("Password of bob: ") {
-        assert_eq!(output.read(&mut byte).unwrap(), 1, "{}", String::from_utf8_lossy(&shown));
-        shown.push(byte[0]);
-    }
-    let mut input = child.stdin.take().unwrap();
-    input.write_all(keys).unwrap();
-    output.read_to_end(&mut shown).unwrap();
-    drop(input);
-    (child.wait().unwrap().code(), String::from_utf8(shown).unwrap())
+/// A run on a terminal of its own, where `keys` are typed once the password is asked for, and which ends with
+/// those words: its exit code and what was shown.
+fn on_a_terminal(bench: &Bench, arguments: &[&str], keys: &str, last: &str) -> (Option<i32>, String) {
+    let mut pty = Pty::start(&bench.world.command(arguments), 25, 100);
+    pty.wait("the prompt", 0, |drawn| drawn.contains("Password of bob: "));
+    assert!(!pty.settings().local_flags.contains(LocalFlags::ECHO));
+    pty.keys(keys);
+    let code = pty.end().code();
+    let flags = pty.settings().local_flags;
+    assert!(
+        flags.contains(LocalFlags::ECHO | LocalFlags::ICANON | LocalFlags::ISIG),
+        "the terminal stays silent"
+    );
+    // What was written last may come after the program's end.
+    pty.wait("the last words", 0, |drawn| drawn.contains(last));
+    (code, pty.drawn())
 }
 
 fn typed_passwords(bench: &Bench, image: &str) {
     let typed = format!("wrong\x15{}x\x7f\r", Registry::PASSWORD);
-    let (code, shown) = on_a_terminal(bench, &["pull", "--username", "bob", image], typed.as_bytes());
+    let (code, shown) = on_a_terminal(
+        bench,
+        &["pull", "--username", "bob", image],
+        &typed,
+        "Image is up to date for sha256:",
+    );
     assert_eq!(code, Some(0), "{shown}");
-    assert!(shown.contains("Image is up to date for sha256:"), "{shown}");
     // On a terminal there is progress.
     assert!(shown.contains("\r\x1b[Kpulling localhost:"), "{shown}");
     assert!(!shown.contains("s3cret") && !shown.contains("wrong"), "the password is shown: {shown}");
-    assert!(
-        shown.ends_with("echo\r\n") && !shown.ends_with("-echo\r\n"),
-        "the terminal stays silent: {shown}"
-    );
     bench.world.containerd.ctr(&["images", "rm", "--sync", image]);
-    let (code, shown) = on_a_terminal(bench, &["pull", "-u", "bob", image], b"s3cr\x03");
+    let (code, shown) =
+        on_a_terminal(bench, &["pull", "-u", "bob", image], "s3cr\x03", "error: no password was given");
     assert_eq!(code, Some(1), "{shown}");
-    assert!(shown.contains("error: no password was given"), "{shown}");
-    assert!(
-        shown.ends_with("echo\r\n") && !shown.ends_with("-echo\r\n"),
-        "the terminal stays silent: {shown}"
-    );
 }
 
 /// `run`, which pulls unless it is told not to.
@@ -514,9 +501,9 @@ fn running(bench: &Bench) {
     // A configuration file that says not to pull.
     let config = bench.file("crictl.yaml", "disable-pull-on-run: true\n");
     let file = bench.container("main", "sleep 1000000");
-    let mut command = Command::new(support::cri_cli::BINARY);
-    command.args(["cri", "-c", &config, "-r"]).arg(bench.world.containerd.socket());
-    let answer = Answer::of(command.args(["run", &file, &pod]).output().unwrap());
+    let mut command = program(Path::new(&config));
+    command.arg("-r").arg(bench.world.containerd.socket()).args(["run", &file, &pod]);
+    let answer = Answer::of(command.output().unwrap());
     assert_eq!(answer.code, Some(0), "{}", answer.err);
     bench.world.text(&["rmp", "-f", "hand/run"]);
 }

@@ -138,7 +138,7 @@ async fn look(places: Vec<Place>, limit: Duration) -> Vec<Found> {
     for (index, (endpoint, origin, past)) in places.into_iter().enumerate() {
         asking.spawn(async move {
             let timeouts = CriTimeouts::from_request_timeout(limit);
-            let cri = CriClient::connect_lazy(endpoint.clone(), None, timeouts);
+            let cri = CriClient::connect_lazy_to_any(endpoint.clone(), None, timeouts);
             let answer = match cri.version().await {
                 // Verbose, as older runtimes name their handlers in their configuration alone.
                 Ok(version) => Ok((version, cri.status(true).await)),
