@@ -20,15 +20,15 @@ use std::{
 
 use serde_json::{Value, json};
 use support::{
-    IMAGE, Release,
+    Containerd, IMAGE, Release,
     cri_cli::{Answer, BINARY, World, masked, program},
 };
 
-fn all_verbs(world: &World, release: Release) {
+fn all_verbs(world: &World, number: &str) {
     lists(world);
     filters(world);
     inspection(world);
-    the_runtime(world, release);
+    the_runtime(world, number);
     formats(world);
     wrong_input(world);
     pipes_and_limits(world);
@@ -179,14 +179,18 @@ fn inspection(world: &World) {
     assert!(world.text(&["inspecti", "-o", "table", IMAGE]).contains(&format!("RepoTags: {IMAGE}\n")));
 }
 
-fn the_runtime(world: &World, release: Release) {
+/// `number` is what the runtime's version begins with.
+fn the_runtime(world: &World, number: &str) {
     let version = world.text(&["version"]);
     let lines: Vec<&str> = version.lines().collect();
     assert_eq!(
-        (lines[0], lines[1], lines[3]),
-        ("Version:  0.1.0", "RuntimeName:  containerd", "RuntimeApiVersion:  v1")
+        (lines[0], lines[1], lines[3].strip_prefix("RuntimeApiVersion:  ")),
+        (
+            "Version:  0.1.0",
+            "RuntimeName:  containerd",
+            Some(if number == "1.4" { "v1alpha2" } else { "v1" })
+        )
     );
-    let number = if release == Release::Two { "2." } else { "1.6" };
     assert!(
         lines[2]
             .strip_prefix("RuntimeVersion:  ")
@@ -203,7 +207,7 @@ fn the_runtime(world: &World, release: Release) {
     assert!(info["config"].is_object(), "{info}");
     let quiet = world.json(&["info", "-q"]);
     assert!(quiet.get("config").is_none());
-    if release == Release::Two {
+    if number == "2." {
         let handlers = info["runtimeHandlers"].as_array().unwrap();
         let default = handlers.iter().find(|handler| handler.get("name").is_none());
         assert_eq!(default.unwrap()["features"]["recursive_read_only_mounts"], true, "{info}");
@@ -213,7 +217,7 @@ fn the_runtime(world: &World, release: Release) {
         assert!(info.get("runtimeHandlers").is_none() && info.get("features").is_none());
         let answer = world.run(&["runtime-config"]);
         answer.failed(1, "does not implement RuntimeConfig");
-        assert!(answer.err.starts_with("error: containerd 1.6"), "{}", answer.err);
+        assert!(answer.err.starts_with(&format!("error: containerd {number}")), "{}", answer.err);
     }
     let fs = world.json(&["imagefsinfo"]);
     let usage = &fs["status"]["imageFilesystems"][0];
@@ -376,12 +380,17 @@ fn user_without_rights(world: &World, socket: &str) -> Answer {
 
 #[test]
 fn every_verb_on_containerd_1_6() {
-    all_verbs(&World::new("cri16", Release::Machine), Release::Machine);
+    all_verbs(&World::new("cri16", Release::Machine), "1.6");
 }
 
 #[test]
 fn every_verb_on_containerd_2() {
-    all_verbs(&World::new("cri2", Release::Two), Release::Two);
+    all_verbs(&World::new("cri2", Release::Two), "2.");
+}
+
+#[test]
+fn every_verb_on_containerd_1_4_in_v1alpha2() {
+    all_verbs(&World::on(Containerd::old("cri14")), "1.4");
 }
 
 #[test]

@@ -215,10 +215,7 @@ fn a_whole_pod_on_containerd_2() {
 
 /// Sidecars start one after the other, before the containers, and end after them in reverse.
 fn sidecars_start_first_and_end_last(name: &str, release: Release) {
-    let node = match release {
-        Release::Machine => Node::start(name),
-        Release::Two => Node::with_containerd2(name),
-    };
+    let node = node(name, release);
     let out = node.dir().join("order");
     fs::create_dir(&out).unwrap();
     let script = |name: &str| {

@@ -116,6 +116,14 @@ pub fn json(value: &impl Serialize) -> Result<String, CommandError> {
     serde_json::to_string_pretty(value).map(|text| text + "\n").map_err(CommandError::failed)
 }
 
+/// JSON in one line.
+///
+/// # Errors
+/// [`CommandError`] if the value does not turn into JSON.
+pub fn json_line(value: &impl Serialize) -> Result<String, CommandError> {
+    serde_json::to_string(value).map(|text| text + "\n").map_err(CommandError::failed)
+}
+
 /// YAML with a final line break.
 ///
 /// # Errors

@@ -46,7 +46,7 @@ pub fn command() -> Command {
 
 fn cri_command() -> Command {
     cri::CriArgs::augment_args(Command::new("cri"))
-        .about("Look into a container runtime, with crictl's verbs and flags")
+        .about("Look into a container runtime and change what is in it, with crictl's verbs and flags")
 }
 
 /// As much of [`command`] as these arguments need. `nodectl cri` is run by scripts and by hand over and over,
@@ -67,6 +67,9 @@ pub fn offered_command() -> Command {
 /// Parses the arguments, runs what they ask for, prints the error, and answers the exit code.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut args: Vec<OsString> = args.into_iter().collect();
+    if args.get(1).is_some_and(|verb| verb == cri::terminal_guard::VERB) {
+        return cri::terminal_guard::main(args.get(2..).unwrap_or_default());
+    }
     if args.get(1).is_some_and(|verb| verb == "run") {
         args = kubelet_flags::normalize_args(args);
     }
@@ -112,7 +115,7 @@ fn dispatch(matches: &ArgMatches) -> Result<ExitCode, CommandError> {
             wait_for(explain::run(args, &mut stdout, &mut stderr))?;
         }
         Some(("cri", matches)) => {
-            wait_for(cri::run(matches, &mut stdout, &mut stderr))?;
+            return wait_for(cri::run(matches, &mut stdout, &mut stderr));
         }
         Some(("config", matches)) => {
             let args = config::ConfigArgs::from_arg_matches(matches).map_err(CommandError::usage)?;
@@ -143,7 +146,7 @@ fn configure(args: &config::ConfigArgs, out: &mut impl Write) -> Result<ExitCode
 }
 
 /// Runs a command that asks the agent, on this thread.
-fn wait_for(command: impl Future<Output = Result<(), CommandError>>) -> Result<(), CommandError> {
+fn wait_for<T>(command: impl Future<Output = Result<T, CommandError>>) -> Result<T, CommandError> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

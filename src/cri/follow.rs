@@ -8,11 +8,12 @@
 use std::{future::Future, time::Duration};
 
 use prost::Message as _;
-use tonic::{Code, Response, Status, Streaming, transport::Channel};
+use tonic::{Code, Response, Status, Streaming};
 
 use super::{
     EventKind, EventSender, EventSource, RuntimeEndpoint, RuntimeEvent, RuntimeEvents,
     channel::{open_lazily, runtime_service, within},
+    dialect::{Dialect, Line},
     proto::{
         containerd_events::{Envelope, SubscribeRequest, events_client::EventsClient},
         containerd_payloads::{ContainerCreate, ContainerDelete, TaskDelete, TaskExit, TaskOom, TaskStart},
@@ -27,9 +28,9 @@ pub(super) const API_VERSION: &str = "0.1.0";
 const QUEUE: usize = 256;
 /// Largest event that is taken; CRI's carry the pod's whole status, which nobody reads here.
 const MAX_EVENT: usize = 4 << 20;
-const RETRY_FIRST: Duration = Duration::from_millis(100);
+pub(super) const RETRY_FIRST: Duration = Duration::from_millis(100);
 /// Short, as trying a dead unix socket costs microseconds and the PLEG polls faster until events are back.
-const RETRY_LAST: Duration = Duration::from_secs(1);
+pub(super) const RETRY_LAST: Duration = Duration::from_secs(1);
 /// How often a runtime without events is asked again, as it may have been upgraded meanwhile.
 const RECHECK: Duration = Duration::from_secs(120);
 /// The limit of the Version call.
@@ -37,9 +38,43 @@ const PROBE: Duration = Duration::from_secs(10);
 /// Time for "unimplemented" to arrive after the runtime has read the subscription.
 const REFUSAL: Duration = Duration::from_millis(50);
 
+/// Who listens.
+pub(super) trait Listen {
+    /// What is passed on of an event.
+    type Event;
+    /// That of CRI's own event.
+    fn of_cri(event: ContainerEventResponse) -> Option<Self::Event>;
+    /// That of containerd's.
+    fn of_containerd(envelope: Envelope) -> Option<Self::Event>;
+    /// Says who tells of events from now on; false if nobody listens.
+    async fn source(&self, source: EventSource) -> bool;
+    /// Passes an event on; false if nobody listens.
+    async fn tell(&self, event: Self::Event) -> bool;
+}
+
+impl Listen for EventSender {
+    type Event = RuntimeEvent;
+
+    fn of_cri(event: ContainerEventResponse) -> Option<RuntimeEvent> {
+        hint_of_cri(event)
+    }
+
+    fn of_containerd(envelope: Envelope) -> Option<RuntimeEvent> {
+        hint_of_containerd(&envelope)
+    }
+
+    async fn source(&self, source: EventSource) -> bool {
+        self.set_source(source)
+    }
+
+    async fn tell(&self, event: RuntimeEvent) -> bool {
+        self.send(event)
+    }
+}
+
 /// Why following ended.
 #[derive(Debug)]
-enum End {
+pub(super) enum End {
     /// This source does not exist there.
     Unsupported,
     /// It broke; true if it had worked before.
@@ -48,18 +83,21 @@ enum End {
     Unwanted,
 }
 
+/// Both sources, in the order in which they are tried.
+pub(super) const BOTH: &[EventSource] = &[EventSource::Cri, EventSource::Containerd];
+
 /// Starts the task.
-pub(super) fn start(endpoint: RuntimeEndpoint) -> RuntimeEvents {
+pub(super) fn start(endpoint: RuntimeEndpoint, dialect: Dialect) -> RuntimeEvents {
     let (sender, events) = RuntimeEvents::channel(QUEUE);
-    let task = tokio::spawn(async move { follow(&endpoint, &sender).await });
+    let task = tokio::spawn(async move { follow(&endpoint, &dialect, &sender).await });
     events.fed_by(task.abort_handle())
 }
 
-async fn follow(endpoint: &RuntimeEndpoint, sender: &EventSender) {
+async fn follow(endpoint: &RuntimeEndpoint, dialect: &Dialect, sender: &EventSender) {
     let mut pause = RETRY_FIRST;
     let mut told_unsupported = false;
     loop {
-        let end = follow_once(endpoint, sender).await;
+        let end = follow_once(endpoint, dialect, sender, BOTH).await;
         if !sender.set_source(EventSource::None) {
             return;
         }
@@ -89,36 +127,43 @@ async fn follow(endpoint: &RuntimeEndpoint, sender: &EventSender) {
 
 /// Tries the sources in turn and stays with the first that works until it breaks. The connection
 /// lives no longer than this.
-async fn follow_once(endpoint: &RuntimeEndpoint, sender: &EventSender) -> End {
-    let channel = open_lazily(endpoint);
-    let mut cri = runtime_service(channel.clone()).max_decoding_message_size(MAX_EVENT);
-    let stream = cri.get_container_events(GetEventsRequest {});
-    match read(endpoint, sender, EventSource::Cri, &channel, stream, hint_of_cri).await {
-        End::Unsupported => {}
-        end => return end,
+pub(super) async fn follow_once<L: Listen>(
+    endpoint: &RuntimeEndpoint,
+    dialect: &Dialect,
+    listener: &L,
+    sources: &[EventSource],
+) -> End {
+    let line = open_lazily(endpoint, dialect.clone());
+    if sources.contains(&EventSource::Cri) {
+        let mut cri = runtime_service(line.clone()).max_decoding_message_size(MAX_EVENT);
+        let stream = cri.get_container_events(GetEventsRequest {});
+        match read(endpoint, listener, EventSource::Cri, &line, stream, L::of_cri).await {
+            End::Unsupported => {}
+            end => return end,
+        }
     }
-    let mut containerd = EventsClient::new(channel.clone()).max_decoding_message_size(MAX_EVENT);
+    let mut containerd = EventsClient::new(line.clone()).max_decoding_message_size(MAX_EVENT);
     let stream = containerd.subscribe(SubscribeRequest { filters: filters() });
-    read(endpoint, sender, EventSource::Containerd, &channel, stream, hint_of_containerd).await
+    read(endpoint, listener, EventSource::Containerd, &line, stream, L::of_containerd).await
 }
 
 /// Reads one stream until it ends, passing hints on.
-async fn read<T>(
+async fn read<T, L: Listen>(
     endpoint: &RuntimeEndpoint,
-    sender: &EventSender,
+    listener: &L,
     source: EventSource,
-    channel: &Channel,
+    line: &Line,
     stream: impl Future<Output = Result<Response<Streaming<T>>, Status>>,
-    hint: impl Fn(T) -> Option<RuntimeEvent>,
+    hint: impl Fn(T) -> Option<L::Event>,
 ) -> End {
     let up = || {
         tracing::debug!(%endpoint, ?source, "following the runtime's events");
-        sender.set_source(source)
+        listener.source(source)
     };
     let mut worked = false;
     tokio::pin!(stream);
     let mut stream = {
-        let probe = read_by_runtime(endpoint, channel);
+        let probe = read_by_runtime(endpoint, line);
         tokio::pin!(probe);
         loop {
             // In this order, so that the subscription is on the wire before the probe.
@@ -131,7 +176,7 @@ async fn read<T>(
                 probed = &mut probe, if !worked => match probed {
                     Ok(()) => {
                         worked = true;
-                        if !up() {
+                        if !up().await {
                             return End::Unwanted;
                         }
                     }
@@ -140,14 +185,14 @@ async fn read<T>(
             }
         }
     };
-    if !worked && !up() {
+    if !worked && !up().await {
         return End::Unwanted;
     }
     loop {
         match stream.message().await {
             Ok(Some(message)) => {
                 if let Some(event) = hint(message)
-                    && !sender.send(event)
+                    && !listener.tell(event).await
                 {
                     return End::Unwanted;
                 }
@@ -167,9 +212,9 @@ fn end_of(worked: bool, status: &Status) -> End {
     }
 }
 
-/// Waits until the runtime has read all that was sent on `channel` before.
-async fn read_by_runtime(endpoint: &RuntimeEndpoint, channel: &Channel) -> Result<(), String> {
-    let mut client = runtime_service(channel.clone());
+/// Waits until the runtime has read all that was sent on `line` before.
+async fn read_by_runtime(endpoint: &RuntimeEndpoint, line: &Line) -> Result<(), String> {
+    let mut client = runtime_service(line.clone());
     let call = client.version(VersionRequest { version: API_VERSION.to_owned() });
     within("Version", &endpoint.to_string(), Some(PROBE), call).await.map_err(|error| error.to_string())?;
     tokio::time::sleep(REFUSAL).await;
@@ -208,10 +253,16 @@ fn filters() -> Vec<String> {
         .collect()
 }
 
-fn hint_of_containerd(envelope: Envelope) -> Option<RuntimeEvent> {
-    let payload = envelope.event?.value;
-    let payload = payload.as_slice();
-    let (kind, container_id) = match envelope.topic.as_str() {
+fn hint_of_containerd(envelope: &Envelope) -> Option<RuntimeEvent> {
+    let (kind, container_id) = of_containerd(envelope)?;
+    Some(RuntimeEvent { kind, container_id, pod_uid: None, source: EventSource::Containerd })
+}
+
+/// What containerd's event says, and of whom. The end of a container comes twice, as the exit of its process
+/// and as its removal ([`is_second_end`]).
+pub(super) fn of_containerd(envelope: &Envelope) -> Option<(EventKind, String)> {
+    let payload = envelope.event.as_ref()?.value.as_slice();
+    Some(match envelope.topic.as_str() {
         TASK_START => (EventKind::Started, TaskStart::decode(payload).ok()?.container_id),
         TASK_OOM => (EventKind::Oom, TaskOom::decode(payload).ok()?.container_id),
         TASK_EXIT => {
@@ -225,8 +276,12 @@ fn hint_of_containerd(envelope: Envelope) -> Option<RuntimeEvent> {
         CONTAINER_CREATE => (EventKind::Created, ContainerCreate::decode(payload).ok()?.id),
         CONTAINER_DELETE => (EventKind::Deleted, ContainerDelete::decode(payload).ok()?.id),
         _ => return None,
-    };
-    Some(RuntimeEvent { kind, container_id, pod_uid: None, source: EventSource::Containerd })
+    })
+}
+
+/// Whether an event tells of an end that another has told of.
+pub(super) fn is_second_end(envelope: &Envelope) -> bool {
+    envelope.topic == TASK_DELETE
 }
 
 /// Every exec probe ends a process of its own in the container, which changes nothing for the pod.
@@ -254,7 +309,7 @@ mod tests {
 
     #[test]
     fn the_end_of_a_container_is_told_and_that_of_a_probe_is_not() {
-        let told = hint_of_containerd(envelope(TASK_EXIT, &exit("c1", "c1")));
+        let told = hint_of_containerd(&envelope(TASK_EXIT, &exit("c1", "c1")));
         assert_eq!(
             told,
             Some(RuntimeEvent {
@@ -264,18 +319,18 @@ mod tests {
                 source: EventSource::Containerd,
             })
         );
-        assert_eq!(hint_of_containerd(envelope(TASK_EXIT, &exit("c1", "probe"))), None);
+        assert_eq!(hint_of_containerd(&envelope(TASK_EXIT, &exit("c1", "probe"))), None);
         let removed = TaskDelete { container_id: "c1".into(), id: "probe".into(), ..Default::default() };
-        assert_eq!(hint_of_containerd(envelope(TASK_DELETE, &removed)), None);
+        assert_eq!(hint_of_containerd(&envelope(TASK_DELETE, &removed)), None);
     }
 
     #[test]
     fn other_topics_and_broken_payloads_are_passed_over() {
-        assert_eq!(hint_of_containerd(envelope("/tasks/paused", &exit("c1", "c1"))), None);
+        assert_eq!(hint_of_containerd(&envelope("/tasks/paused", &exit("c1", "c1"))), None);
         let any = prost_types::Any { type_url: String::new(), value: vec![0xff] };
         let broken = Envelope { event: Some(any), ..envelope(TASK_EXIT, &exit("c1", "c1")) };
-        assert_eq!(hint_of_containerd(broken), None);
-        assert_eq!(hint_of_containerd(Envelope::default()), None);
+        assert_eq!(hint_of_containerd(&broken), None);
+        assert_eq!(hint_of_containerd(&Envelope::default()), None);
     }
 
     #[test]

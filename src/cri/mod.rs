@@ -12,7 +12,9 @@
 
 mod channel;
 mod client;
+mod content;
 mod descriptors;
+mod dialect;
 mod endpoint;
 mod error;
 mod event;
@@ -21,14 +23,18 @@ mod follow;
 pub mod observe;
 mod probe;
 mod proto;
+pub mod streaming;
+mod watch;
 
 pub use client::{CriClient, CriTimeouts};
+pub use content::Arriving;
 pub use descriptors::DESCRIPTORS;
 pub use endpoint::{EndpointError, RuntimeEndpoint, SocketProblem};
 pub use error::{CriError, CriErrorKind, NameReserved};
 pub use event::{EventKind, EventSender, EventSource, RuntimeEvent, RuntimeEvents};
 pub use probe::probe;
 pub use tonic::async_trait;
+pub use watch::{ContainerEvent, ContainerEvents, Watched};
 
 use std::{collections::BTreeMap, time::Duration};
 

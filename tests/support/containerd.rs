@@ -58,6 +58,23 @@ impl Containerd {
     /// The same with a cgroup driver.
     #[track_caller]
     pub(crate) fn with_cgroup_driver(name: &str, release: Release, cgroup_driver: &str) -> Self {
+        let fetched = match release {
+            Release::Machine => None,
+            Release::Two => Some("containerd2.sh"),
+        };
+        Self::launch(name, fetched, cgroup_driver)
+    }
+
+    /// A containerd 1.4, which serves CRI v1alpha2 and no v1, so that no agent runs on it;
+    /// `hack/containerd14.sh` fetches it once.
+    #[track_caller]
+    pub(crate) fn old(name: &str) -> Self {
+        Self::launch(name, Some("containerd14.sh"), "cgroupfs")
+    }
+
+    /// Starts the one that a script of `hack/` fetches, or the machine's.
+    #[track_caller]
+    fn launch(name: &str, fetched: Option<&str>, cgroup_driver: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         assert!(
             nix::unistd::geteuid().is_root(),
@@ -69,8 +86,8 @@ impl Containerd {
         let mut environment =
             vec![("NODECTL_OWNER", owner.as_str()), ("NODECTL_CGROUP_DRIVER", cgroup_driver)];
         let binary;
-        if release == Release::Two {
-            binary = format!("{}/containerd", succeed("containerd2.sh", &[], &[]).trim());
+        if let Some(script) = fetched {
+            binary = format!("{}/containerd", succeed(script, &[], &[]).trim());
             environment.push(("CONTAINERD_BIN", &binary));
         }
         let path = dir.to_str().expect("a plain path").to_owned();

@@ -92,7 +92,11 @@ pub(crate) struct World {
 impl World {
     /// Starts containerd and makes the pods.
     pub(crate) fn new(name: &str, release: Release) -> Self {
-        let containerd = Containerd::start(name, release);
+        Self::on(Containerd::start(name, release))
+    }
+
+    /// Makes the pods on a containerd.
+    pub(crate) fn on(containerd: Containerd) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("empty.yaml"), "").unwrap();
         let (web, job) = on_runtime(async {
@@ -144,6 +148,11 @@ impl World {
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{arguments:?}: {error}\n{text}"))
     }
 
+    /// Makes raw calls.
+    pub(crate) fn ask<T>(&self, work: impl AsyncFnOnce(CriClient) -> T) -> T {
+        on_runtime(async { work(client(&self.containerd)).await })
+    }
+
     /// The ids of web, job, web's main and side, and job's main.
     pub(crate) fn ids(&self) -> [&str; 5] {
         let [main, side] = [&self.web.containers[0], &self.web.containers[1]];
@@ -154,7 +163,7 @@ impl World {
 /// Raw calls to a containerd; only on the async runtime.
 pub(crate) fn client(containerd: &Containerd) -> CriClient {
     let endpoint = containerd.socket().to_str().unwrap().parse().unwrap();
-    CriClient::connect_lazy(endpoint, None, CriTimeouts::default())
+    CriClient::connect_lazy_to_any(endpoint, None, CriTimeouts::default())
 }
 
 /// Awaits on an async runtime of its own.

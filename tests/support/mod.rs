@@ -24,6 +24,7 @@ mod inside;
 mod leaks;
 mod manifest;
 pub(crate) mod pty;
+mod registry;
 mod status;
 
 use std::fs;
@@ -41,6 +42,7 @@ pub(crate) use cri::{Empty, Id, call};
 pub(crate) use inside::{Process, Record, get, wait_lines};
 pub(crate) use leaks::{Leaks, cgroup_hierarchies, processes};
 pub(crate) use manifest::{IMAGE, STAY, STUBBORN, container, pod, pod_of, pod_with_policy};
+pub(crate) use registry::Registry;
 pub(crate) use status::View;
 
 /// How long a test waits for what should happen soon. Long, as the machine may be busy: a passing test

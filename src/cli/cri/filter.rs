@@ -37,31 +37,31 @@ pub(super) struct ContainerFilter {
     pub(super) all: bool,
     /// Only the container with this id, or the beginning of one
     #[arg(long, value_name = "CONTAINER")]
-    id: Option<String>,
+    pub(super) id: Option<String>,
     /// Only containers with a name that this regular expression finds something in
     #[arg(long, value_name = "REGEX")]
-    name: Option<String>,
+    pub(super) name: Option<String>,
     /// Only containers of this pod: its id, the beginning of it, UID, or NAMESPACE/NAME
     #[arg(short, long, value_name = "POD")]
-    pod: Option<String>,
+    pub(super) pod: Option<String>,
     /// Only containers of pods in namespaces that this regular expression finds something in
     #[arg(long, value_name = "REGEX")]
-    namespace: Option<String>,
+    pub(super) namespace: Option<String>,
     /// Only containers of this image: a name, or the beginning of its id
     #[arg(long, value_name = "IMAGE")]
     pub(super) image: Option<String>,
     /// Only containers in this state
     #[arg(short, long, value_enum, ignore_case = true)]
-    state: Option<ContainerStateArg>,
+    pub(super) state: Option<ContainerStateArg>,
     /// Only containers with this label; may be repeated, and all must fit
     #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',')]
-    label: Vec<String>,
+    pub(super) label: Vec<String>,
     /// Only the newest container, in whatever state
     #[arg(short, long)]
-    latest: bool,
+    pub(super) latest: bool,
     /// Only the N newest containers, in whatever state; 0 for all
     #[arg(short = 'n', long, value_name = "N")]
-    last: Option<usize>,
+    pub(super) last: Option<usize>,
 }
 
 /// Which pods.

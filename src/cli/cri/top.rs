@@ -8,8 +8,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{
     filter::MeasuredContainers,
     live::{End, Rounds, rounds, wanted},
+    screen::Terminal,
     session::Session,
-    terminal::Terminal,
     text::size,
     usage::{self, Containers, Row, Sample},
 };
