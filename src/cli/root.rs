@@ -32,11 +32,7 @@ pub fn command() -> Command {
             explain::ExplainArgs::augment_args(Command::new("explain"))
                 .about("Say where a pod stands: its step, last error, and what comes next"),
         )
-        .subcommand(
-            cri::CriArgs::augment_args(Command::new("cri")).about(
-                "Look into a container runtime and change what is in it, with crictl's verbs and flags",
-            ),
-        )
+        .subcommand(cri_command())
         .subcommand(
             config::ConfigArgs::augment_args(Command::new("config"))
                 .about("Print default configuration, or check configuration files"),
@@ -46,6 +42,20 @@ pub fn command() -> Command {
             CompletionsArgs::augment_args(Command::new("completions"))
                 .about("Write a completion script for a shell to standard output"),
         )
+}
+
+fn cri_command() -> Command {
+    cri::CriArgs::augment_args(Command::new("cri"))
+        .about("Look into a container runtime and change what is in it, with crictl's verbs and flags")
+}
+
+/// As much of [`command`] as these arguments need. `nodectl cri` is run by scripts and by hand over and over,
+/// and kubelet's hundreds of flags would be made ready for nothing.
+fn needed_command(args: &[OsString]) -> Command {
+    match args.get(1) {
+        Some(verb) if verb == "cri" => Root::command().subcommand(cri_command()),
+        _ => command(),
+    }
 }
 
 /// The command line that is offered: [`command`] without kubelet's flags that do nothing here. They are
@@ -69,7 +79,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         complete::run(&args[2..], &mut out);
         return ExitCode::SUCCESS;
     }
-    let matches = match command().try_get_matches_from(args) {
+    let matches = match needed_command(&args).try_get_matches_from(args) {
         Ok(matches) => matches,
         Err(error) => {
             let code = if error.use_stderr() { ErrorKind::Usage.code() } else { 0 };
