@@ -23,6 +23,7 @@ mod inside;
 mod leaks;
 mod manifest;
 mod status;
+pub(crate) mod terminal;
 
 use std::fs;
 use std::io::{Read, Write};
