@@ -55,8 +55,14 @@ _nodectl() {
             nodectl__subcmd__config__subcmd__help,validate)
                 cmd="nodectl__subcmd__config__subcmd__help__subcmd__validate"
                 ;;
+            nodectl__subcmd__cri,attach)
+                cmd="nodectl__subcmd__cri__subcmd__attach"
+                ;;
             nodectl__subcmd__cri,config)
                 cmd="nodectl__subcmd__cri__subcmd__config"
+                ;;
+            nodectl__subcmd__cri,exec)
+                cmd="nodectl__subcmd__cri__subcmd__exec"
                 ;;
             nodectl__subcmd__cri,help)
                 cmd="nodectl__subcmd__cri__subcmd__help"
@@ -88,6 +94,9 @@ _nodectl() {
             nodectl__subcmd__cri,pods)
                 cmd="nodectl__subcmd__cri__subcmd__pods"
                 ;;
+            nodectl__subcmd__cri,port-forward)
+                cmd="nodectl__subcmd__cri__subcmd__port__subcmd__forward"
+                ;;
             nodectl__subcmd__cri,ps)
                 cmd="nodectl__subcmd__cri__subcmd__ps"
                 ;;
@@ -97,8 +106,14 @@ _nodectl() {
             nodectl__subcmd__cri,version)
                 cmd="nodectl__subcmd__cri__subcmd__version"
                 ;;
+            nodectl__subcmd__cri__subcmd__help,attach)
+                cmd="nodectl__subcmd__cri__subcmd__help__subcmd__attach"
+                ;;
             nodectl__subcmd__cri__subcmd__help,config)
                 cmd="nodectl__subcmd__cri__subcmd__help__subcmd__config"
+                ;;
+            nodectl__subcmd__cri__subcmd__help,exec)
+                cmd="nodectl__subcmd__cri__subcmd__help__subcmd__exec"
                 ;;
             nodectl__subcmd__cri__subcmd__help,help)
                 cmd="nodectl__subcmd__cri__subcmd__help__subcmd__help"
@@ -123,6 +138,9 @@ _nodectl() {
                 ;;
             nodectl__subcmd__cri__subcmd__help,pods)
                 cmd="nodectl__subcmd__cri__subcmd__help__subcmd__pods"
+                ;;
+            nodectl__subcmd__cri__subcmd__help,port-forward)
+                cmd="nodectl__subcmd__cri__subcmd__help__subcmd__port__subcmd__forward"
                 ;;
             nodectl__subcmd__cri__subcmd__help,ps)
                 cmd="nodectl__subcmd__cri__subcmd__help__subcmd__ps"
@@ -160,8 +178,14 @@ _nodectl() {
             nodectl__subcmd__help__subcmd__config,validate)
                 cmd="nodectl__subcmd__help__subcmd__config__subcmd__validate"
                 ;;
+            nodectl__subcmd__help__subcmd__cri,attach)
+                cmd="nodectl__subcmd__help__subcmd__cri__subcmd__attach"
+                ;;
             nodectl__subcmd__help__subcmd__cri,config)
                 cmd="nodectl__subcmd__help__subcmd__cri__subcmd__config"
+                ;;
+            nodectl__subcmd__help__subcmd__cri,exec)
+                cmd="nodectl__subcmd__help__subcmd__cri__subcmd__exec"
                 ;;
             nodectl__subcmd__help__subcmd__cri,imagefsinfo)
                 cmd="nodectl__subcmd__help__subcmd__cri__subcmd__imagefsinfo"
@@ -183,6 +207,9 @@ _nodectl() {
                 ;;
             nodectl__subcmd__help__subcmd__cri,pods)
                 cmd="nodectl__subcmd__help__subcmd__cri__subcmd__pods"
+                ;;
+            nodectl__subcmd__help__subcmd__cri,port-forward)
+                cmd="nodectl__subcmd__help__subcmd__cri__subcmd__port__subcmd__forward"
                 ;;
             nodectl__subcmd__help__subcmd__cri,ps)
                 cmd="nodectl__subcmd__help__subcmd__cri__subcmd__ps"
@@ -334,7 +361,7 @@ _nodectl() {
             return 0
             ;;
         nodectl__subcmd__cri)
-            opts="-r -i -t -D -c -h -V --runtime-endpoint --image-endpoint --timeout --debug --config --help --version version info ps pods images image img inspect inspectp inspecti imagefsinfo runtime-config config help"
+            opts="-r -i -t -D -c -h -V --runtime-endpoint --image-endpoint --timeout --debug --config --help --version version info ps pods images image img inspect inspectp inspecti exec attach port-forward imagefsinfo runtime-config config help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -379,6 +406,48 @@ _nodectl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        nodectl__subcmd__cri__subcmd__attach)
+            opts="-i -t -r -h -V --interactive --stdin --tty --transport --tls-server-name --tls-sni --tls-ca --tls-cert --tls-key --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --transport)
+                    COMPREPLY=($(compgen -W "spdy websocket" -- "${cur}"))
+                    return 0
+                    ;;
+                -r)
+                    COMPREPLY=($(compgen -W "spdy websocket" -- "${cur}"))
+                    return 0
+                    ;;
+                --tls-sni)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tls-server-name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tls-ca)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tls-cert)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tls-key)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         nodectl__subcmd__cri__subcmd__config)
             opts="-h -V --get --set --list --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -401,8 +470,86 @@ _nodectl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        nodectl__subcmd__cri__subcmd__exec)
+            opts="-i -t -s -p -l -n -q -e -x -r -h -V --stdin --interactive --tty --sync --timeout --name --pod --image --state --label --latest --last --quiet --ignore-errors --parallel --transport --tls-server-name --tls-sni --tls-ca --tls-cert --tls-key --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --pod)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -p)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --image)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state)
+                    COMPREPLY=($(compgen -W "created running exited unknown" -- "${cur}"))
+                    return 0
+                    ;;
+                --label)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --last)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -n)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --transport)
+                    COMPREPLY=($(compgen -W "spdy websocket" -- "${cur}"))
+                    return 0
+                    ;;
+                -r)
+                    COMPREPLY=($(compgen -W "spdy websocket" -- "${cur}"))
+                    return 0
+                    ;;
+                --tls-sni)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tls-server-name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tls-ca)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tls-cert)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tls-key)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         nodectl__subcmd__cri__subcmd__help)
-            opts="version info ps pods images inspect inspectp inspecti imagefsinfo runtime-config config help"
+            opts="version info ps pods images inspect inspectp inspecti exec attach port-forward imagefsinfo runtime-config config help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -415,7 +562,35 @@ _nodectl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        nodectl__subcmd__cri__subcmd__help__subcmd__attach)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         nodectl__subcmd__cri__subcmd__help__subcmd__config)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__help__subcmd__exec)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -528,6 +703,20 @@ _nodectl() {
             return 0
             ;;
         nodectl__subcmd__cri__subcmd__help__subcmd__pods)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__cri__subcmd__help__subcmd__port__subcmd__forward)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -909,6 +1098,52 @@ _nodectl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        nodectl__subcmd__cri__subcmd__port__subcmd__forward)
+            opts="-r -h -V --address --transport --tls-server-name --tls-sni --tls-ca --tls-cert --tls-key --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --address)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --transport)
+                    COMPREPLY=($(compgen -W "spdy websocket" -- "${cur}"))
+                    return 0
+                    ;;
+                -r)
+                    COMPREPLY=($(compgen -W "spdy websocket" -- "${cur}"))
+                    return 0
+                    ;;
+                --tls-sni)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tls-server-name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tls-ca)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tls-cert)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tls-key)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         nodectl__subcmd__cri__subcmd__ps)
             opts="-a -p -s -l -n -o -q -v -r -h -V --all --id --name --pod --namespace --image --state --label --latest --last --format --output --template --quiet --verbose --no-trunc --resolve-image-path --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -1148,7 +1383,7 @@ _nodectl() {
             return 0
             ;;
         nodectl__subcmd__help__subcmd__cri)
-            opts="version info ps pods images inspect inspectp inspecti imagefsinfo runtime-config config"
+            opts="version info ps pods images inspect inspectp inspecti exec attach port-forward imagefsinfo runtime-config config"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1161,7 +1396,35 @@ _nodectl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        nodectl__subcmd__help__subcmd__cri__subcmd__attach)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         nodectl__subcmd__help__subcmd__cri__subcmd__config)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__help__subcmd__cri__subcmd__exec)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1260,6 +1523,20 @@ _nodectl() {
             return 0
             ;;
         nodectl__subcmd__help__subcmd__cri__subcmd__pods)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodectl__subcmd__help__subcmd__cri__subcmd__port__subcmd__forward)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

@@ -47,27 +47,30 @@ json\t'For programs'"
 complete -c nodectl -n "__fish_nodectl_using_subcommand explain" -l socket -d 'The agent\'s operator socket' -r -F
 complete -c nodectl -n "__fish_nodectl_using_subcommand explain" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c nodectl -n "__fish_nodectl_using_subcommand explain" -s V -l version -d 'Print version'
-complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti imagefsinfo runtime-config config help" -s r -l runtime-endpoint -d 'The runtime\'s socket; without it, that of the configuration file, else the known ones are tried' -r
-complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti imagefsinfo runtime-config config help" -s i -l image-endpoint -d 'The socket of the image service, if not the runtime\'s' -r
-complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti imagefsinfo runtime-config config help" -s t -l timeout -d 'How long a call may take, as in 5s, 1m30s or 5 (seconds); 10s unless the configuration file says' -r
-complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti imagefsinfo runtime-config config help" -s c -l config -d 'The client\'s configuration file, crictl\'s own' -r -F
-complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti imagefsinfo runtime-config config help" -s D -l debug -d 'Say on stderr what is asked, where, and how long the answer takes'
-complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti imagefsinfo runtime-config config help" -s h -l help -d 'Print help'
-complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti imagefsinfo runtime-config config help" -s V -l version -d 'Print version'
-complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti imagefsinfo runtime-config config help" -f -a "version" -d 'Show the runtime\'s name and versions'
-complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti imagefsinfo runtime-config config help" -f -a "info" -d 'Show the runtime\'s state, configuration and handlers'
-complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti imagefsinfo runtime-config config help" -f -a "ps" -d 'List containers'
-complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti imagefsinfo runtime-config config help" -f -a "pods" -d 'List pods'
-complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti imagefsinfo runtime-config config help" -f -a "images" -d 'List images'
-complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti imagefsinfo runtime-config config help" -f -a "image" -d 'List images'
-complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti imagefsinfo runtime-config config help" -f -a "img" -d 'List images'
-complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti imagefsinfo runtime-config config help" -f -a "inspect" -d 'Show all about containers'
-complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti imagefsinfo runtime-config config help" -f -a "inspectp" -d 'Show all about pods'
-complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti imagefsinfo runtime-config config help" -f -a "inspecti" -d 'Show all about images'
-complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti imagefsinfo runtime-config config help" -f -a "imagefsinfo" -d 'Show where images are stored and what they take'
-complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti imagefsinfo runtime-config config help" -f -a "runtime-config" -d 'Show what the runtime tells the agent to do: the cgroup driver'
-complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti imagefsinfo runtime-config config help" -f -a "config" -d 'Show and change the client\'s configuration, /etc/crictl.yaml'
-complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti imagefsinfo runtime-config config help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti exec attach port-forward imagefsinfo runtime-config config help" -s r -l runtime-endpoint -d 'The runtime\'s socket; without it, that of the configuration file, else the known ones are tried' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti exec attach port-forward imagefsinfo runtime-config config help" -s i -l image-endpoint -d 'The socket of the image service, if not the runtime\'s' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti exec attach port-forward imagefsinfo runtime-config config help" -s t -l timeout -d 'How long a call may take, as in 5s, 1m30s or 5 (seconds); 10s unless the configuration file says' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti exec attach port-forward imagefsinfo runtime-config config help" -s c -l config -d 'The client\'s configuration file, crictl\'s own' -r -F
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti exec attach port-forward imagefsinfo runtime-config config help" -s D -l debug -d 'Say on stderr what is asked, where, and how long the answer takes'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti exec attach port-forward imagefsinfo runtime-config config help" -s h -l help -d 'Print help'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti exec attach port-forward imagefsinfo runtime-config config help" -s V -l version -d 'Print version'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti exec attach port-forward imagefsinfo runtime-config config help" -f -a "version" -d 'Show the runtime\'s name and versions'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti exec attach port-forward imagefsinfo runtime-config config help" -f -a "info" -d 'Show the runtime\'s state, configuration and handlers'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti exec attach port-forward imagefsinfo runtime-config config help" -f -a "ps" -d 'List containers'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti exec attach port-forward imagefsinfo runtime-config config help" -f -a "pods" -d 'List pods'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti exec attach port-forward imagefsinfo runtime-config config help" -f -a "images" -d 'List images'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti exec attach port-forward imagefsinfo runtime-config config help" -f -a "image" -d 'List images'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti exec attach port-forward imagefsinfo runtime-config config help" -f -a "img" -d 'List images'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti exec attach port-forward imagefsinfo runtime-config config help" -f -a "inspect" -d 'Show all about containers'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti exec attach port-forward imagefsinfo runtime-config config help" -f -a "inspectp" -d 'Show all about pods'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti exec attach port-forward imagefsinfo runtime-config config help" -f -a "inspecti" -d 'Show all about images'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti exec attach port-forward imagefsinfo runtime-config config help" -f -a "exec" -d 'Run a command in a container, or in each of several'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti exec attach port-forward imagefsinfo runtime-config config help" -f -a "attach" -d 'Attach to a container\'s main process'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti exec attach port-forward imagefsinfo runtime-config config help" -f -a "port-forward" -d 'Forward local ports to a pod'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti exec attach port-forward imagefsinfo runtime-config config help" -f -a "imagefsinfo" -d 'Show where images are stored and what they take'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti exec attach port-forward imagefsinfo runtime-config config help" -f -a "runtime-config" -d 'Show what the runtime tells the agent to do: the cgroup driver'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti exec attach port-forward imagefsinfo runtime-config config help" -f -a "config" -d 'Show and change the client\'s configuration, /etc/crictl.yaml'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and not __fish_seen_subcommand_from version info ps pods images image img inspect inspectp inspecti exec attach port-forward imagefsinfo runtime-config config help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from version" -s o -l output -l format -d 'table, json, yaml, go-template (with --template), go-template=TEMPLATE, or a template' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from version" -l template -d 'A Go template, for -o go-template' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from version" -s h -l help -d 'Print help'
@@ -179,6 +182,50 @@ complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_sub
 complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from inspecti" -s q -l quiet -d 'Without what the runtime adds to the status'
 complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from inspecti" -s h -l help -d 'Print help'
 complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from inspecti" -s V -l version -d 'Print version'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from exec" -l timeout -d 'How long the command may take; 0 for as long as it wants. With --sync it is killed then' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from exec" -l name -d 'In all containers with a name that this regular expression finds something in' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from exec" -s p -l pod -d 'In all containers of this pod: its id, the beginning of it, UID, or NAMESPACE/NAME' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from exec" -l image -d 'In all containers of this image: a name, or the beginning of its id' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from exec" -l state -d 'In all containers in this state; running ones unless given' -r -f -a "created\t''
+running\t''
+exited\t''
+unknown\t''"
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from exec" -l label -d 'In all containers with this label; may be repeated, and all must fit' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from exec" -s n -l last -d 'In the N newest containers; 0 for all' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from exec" -s r -l transport -d 'What to speak; without it SPDY, and WebSocket where the runtime refuses that' -r -f -a "spdy\t''
+websocket\t''"
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from exec" -l tls-sni -l tls-server-name -d 'The name that the streaming server\'s certificate must be for' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from exec" -l tls-ca -d 'A file with the certificate of the authority that the streaming server\'s must be from' -r -F
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from exec" -l tls-cert -d 'A file with a certificate to show to the streaming server' -r -F
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from exec" -l tls-key -d 'A file with that certificate\'s key' -r -F
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from exec" -s i -l interactive -l stdin -d 'Give the command this process\'s input'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from exec" -s t -l tty -d 'Give the command a terminal; with -i the one that this is typed in, which Ctrl-P Ctrl-Q leaves'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from exec" -s s -l sync -d 'Have the runtime run the command and print its output when it has ended, at most 16 MiB'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from exec" -s l -l latest -d 'In the newest container'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from exec" -s q -l quiet -d 'Do not print the ids of several containers'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from exec" -s e -l ignore-errors -d 'Exit with 0 whatever happens in the containers'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from exec" -s x -l parallel -d 'In several containers at the same time'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from exec" -s h -l help -d 'Print help'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from exec" -s V -l version -d 'Print version'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from attach" -s r -l transport -d 'What to speak; without it SPDY, and WebSocket where the runtime refuses that' -r -f -a "spdy\t''
+websocket\t''"
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from attach" -l tls-sni -l tls-server-name -d 'The name that the streaming server\'s certificate must be for' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from attach" -l tls-ca -d 'A file with the certificate of the authority that the streaming server\'s must be from' -r -F
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from attach" -l tls-cert -d 'A file with a certificate to show to the streaming server' -r -F
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from attach" -l tls-key -d 'A file with that certificate\'s key' -r -F
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from attach" -s i -l stdin -l interactive -d 'Give the main process this process\'s input'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from attach" -s t -l tty -d 'The container has a terminal; with -i it is the one that this is typed in, which Ctrl-P Ctrl-Q leaves'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from attach" -s h -l help -d 'Print help'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from attach" -s V -l version -d 'Print version'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from port-forward" -l address -d 'Where to listen: addresses, or localhost for 127.0.0.1 and ::1' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from port-forward" -s r -l transport -d 'What to speak; without it SPDY, and WebSocket where the runtime refuses that' -r -f -a "spdy\t''
+websocket\t''"
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from port-forward" -l tls-sni -l tls-server-name -d 'The name that the streaming server\'s certificate must be for' -r
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from port-forward" -l tls-ca -d 'A file with the certificate of the authority that the streaming server\'s must be from' -r -F
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from port-forward" -l tls-cert -d 'A file with a certificate to show to the streaming server' -r -F
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from port-forward" -l tls-key -d 'A file with that certificate\'s key' -r -F
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from port-forward" -s h -l help -d 'Print help'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from port-forward" -s V -l version -d 'Print version'
 complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from imagefsinfo" -s o -l output -l format -d 'table, json, yaml, go-template (with --template), go-template=TEMPLATE, or a template' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from imagefsinfo" -l template -d 'A Go template, for -o go-template' -r
 complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from imagefsinfo" -s h -l help -d 'Print help'
@@ -200,6 +247,9 @@ complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_sub
 complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from help" -f -a "inspect" -d 'Show all about containers'
 complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from help" -f -a "inspectp" -d 'Show all about pods'
 complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from help" -f -a "inspecti" -d 'Show all about images'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from help" -f -a "exec" -d 'Run a command in a container, or in each of several'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from help" -f -a "attach" -d 'Attach to a container\'s main process'
+complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from help" -f -a "port-forward" -d 'Forward local ports to a pod'
 complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from help" -f -a "imagefsinfo" -d 'Show where images are stored and what they take'
 complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from help" -f -a "runtime-config" -d 'Show what the runtime tells the agent to do: the cgroup driver'
 complete -c nodectl -n "__fish_nodectl_using_subcommand cri; and __fish_seen_subcommand_from help" -f -a "config" -d 'Show and change the client\'s configuration, /etc/crictl.yaml'
@@ -287,6 +337,9 @@ complete -c nodectl -n "__fish_nodectl_using_subcommand help; and __fish_seen_su
 complete -c nodectl -n "__fish_nodectl_using_subcommand help; and __fish_seen_subcommand_from cri" -f -a "inspect" -d 'Show all about containers'
 complete -c nodectl -n "__fish_nodectl_using_subcommand help; and __fish_seen_subcommand_from cri" -f -a "inspectp" -d 'Show all about pods'
 complete -c nodectl -n "__fish_nodectl_using_subcommand help; and __fish_seen_subcommand_from cri" -f -a "inspecti" -d 'Show all about images'
+complete -c nodectl -n "__fish_nodectl_using_subcommand help; and __fish_seen_subcommand_from cri" -f -a "exec" -d 'Run a command in a container, or in each of several'
+complete -c nodectl -n "__fish_nodectl_using_subcommand help; and __fish_seen_subcommand_from cri" -f -a "attach" -d 'Attach to a container\'s main process'
+complete -c nodectl -n "__fish_nodectl_using_subcommand help; and __fish_seen_subcommand_from cri" -f -a "port-forward" -d 'Forward local ports to a pod'
 complete -c nodectl -n "__fish_nodectl_using_subcommand help; and __fish_seen_subcommand_from cri" -f -a "imagefsinfo" -d 'Show where images are stored and what they take'
 complete -c nodectl -n "__fish_nodectl_using_subcommand help; and __fish_seen_subcommand_from cri" -f -a "runtime-config" -d 'Show what the runtime tells the agent to do: the cgroup driver'
 complete -c nodectl -n "__fish_nodectl_using_subcommand help; and __fish_seen_subcommand_from cri" -f -a "config" -d 'Show and change the client\'s configuration, /etc/crictl.yaml'
