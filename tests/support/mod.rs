@@ -26,6 +26,7 @@ mod manifest;
 pub(crate) mod pty;
 mod registry;
 mod status;
+pub(crate) mod terminal;
 
 use std::fs;
 use std::io::{Read, Write};

@@ -6,6 +6,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     process::ExitCode,
     str::FromStr,
+    time::Duration,
 };
 
 use clap::Args;
@@ -28,6 +29,9 @@ use crate::{
 
 /// Connections at a time; further ones wait to be taken.
 const MAX_CONNECTIONS: usize = 512;
+
+/// How long none is taken after that has failed.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Arguments of `nodectl cri port-forward`.
 #[derive(Debug, Clone, Args)]
@@ -175,28 +179,31 @@ impl Pod<'_> {
     /// Serves all that connect, side by side, until the pod is gone.
     async fn serve(&self, ways: &[Way]) -> Result<Outcome, CommandError> {
         let mut open = FuturesUnordered::new();
+        let mut pause = false;
         loop {
             let accept = select_all(
                 ways.iter()
                     .map(|way| way.listener.accept().map(move |accepted| (way, accepted)).boxed_local()),
             );
             tokio::select! {
-                ((way, accepted), ..) = accept, if open.len() < MAX_CONNECTIONS => {
-                    open.push(self.carry(way, accepted));
-                }
+                ((way, accepted), ..) = accept, if !pause && open.len() < MAX_CONNECTIONS => match accepted {
+                    Ok((stream, _)) => open.push(self.carry(way, stream)),
+                    Err(error) => {
+                        // Too many open files, mostly: those that end make room.
+                        pause = true;
+                        let line = format!("error: a connection to {}: {error}", way.local);
+                        self.outputs.err.line(&line).await;
+                    }
+                },
+                () = tokio::time::sleep(PAUSE), if pause => pause = false,
                 Some(done) = open.next(), if !open.is_empty() => done?,
             }
         }
     }
 
     /// Carries a connection to its end, and tells what went wrong. An error is the end of all.
-    async fn carry(
-        &self,
-        way: &Way,
-        accepted: io::Result<(TcpStream, SocketAddr)>,
-    ) -> Result<(), CommandError> {
+    async fn carry(&self, way: &Way, stream: TcpStream) -> Result<(), CommandError> {
         let carried = async {
-            let (stream, _) = accepted.map_err(CommandError::failed)?;
             // Lines wait here for whoever reads them, and hold up no other connection.
             self.outputs.out.line(&format!("Handling connection for {}", way.local)).await;
             stream.set_nodelay(true).map_err(CommandError::failed)?;
