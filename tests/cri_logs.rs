@@ -469,12 +469,18 @@ fn large_logs(world: &World) {
     assert!(child.wait().unwrap().success());
 }
 
+/// Starts containerd again, and waits until its CRI answers.
+fn resume(world: &World) {
+    world.containerd.resume();
+    wait_until(SOON, "CRI answers", || world.ask(async |cri| cri.list_containers(None).await).is_ok());
+}
+
 fn runtime_away(world: &World) {
     let talker = Talker::new(world, "away");
     let running = Running::start(world, &["logs", "-f", "-s", "stdout", &talker.id]);
     running.said(&["ready"]);
     world.containerd.kill9();
-    world.containerd.resume();
+    resume(world);
     talker.say("back");
     running.said(&["back"]);
     talker.say("end");
@@ -557,7 +563,7 @@ fn events(world: &World, release: Release) {
     world.containerd.kill9();
     let away = ended_all.err.recv_timeout(SOON * support::slow()).unwrap();
     assert!(away.starts_with("the runtime went away ("), "{away}");
-    world.containerd.resume();
+    resume(world);
     for running in [&table, &ended_all] {
         loop {
             let back = running.err.recv_timeout(SOON * support::slow()).unwrap();

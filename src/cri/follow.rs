@@ -279,6 +279,12 @@ pub(super) fn of_containerd(envelope: &Envelope) -> Option<(EventKind, String)> 
     })
 }
 
+/// The exit code that an event tells.
+pub(super) fn exit_code(envelope: &Envelope) -> Option<i32> {
+    let payload = envelope.event.as_ref().filter(|_| envelope.topic == TASK_EXIT)?.value.as_slice();
+    i32::try_from(TaskExit::decode(payload).ok()?.exit_status).ok()
+}
+
 /// Whether an event tells of an end that another has told of.
 pub(super) fn is_second_end(envelope: &Envelope) -> bool {
     envelope.topic == TASK_DELETE

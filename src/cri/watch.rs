@@ -8,7 +8,9 @@ use tokio::{sync::mpsc, task::AbortHandle};
 use super::{
     EventKind, EventSource, RuntimeEndpoint,
     dialect::Dialect,
-    follow::{BOTH, End, Listen, RETRY_FIRST, RETRY_LAST, follow_once, is_second_end, of_containerd},
+    follow::{
+        BOTH, End, Listen, RETRY_FIRST, RETRY_LAST, exit_code, follow_once, is_second_end, of_containerd,
+    },
     proto::containerd_events::Envelope,
 };
 use crate::api::cri::ContainerEventResponse;
@@ -29,6 +31,8 @@ pub enum ContainerEvent {
         id: String,
         /// When it happened, in nanoseconds since 1970.
         at: i64,
+        /// The exit code of what stopped.
+        exit_code: Option<i32>,
     },
 }
 
@@ -81,7 +85,7 @@ impl Listen for Listener {
         let (kind, id) = of_containerd(&envelope).filter(|(kind, _)| *kind != EventKind::Oom)?;
         let time = envelope.timestamp.unwrap_or_default();
         let at = time.seconds.saturating_mul(1_000_000_000).saturating_add(time.nanos.into());
-        Some(ContainerEvent::Containerd { kind, id, at })
+        Some(ContainerEvent::Containerd { kind, id, at, exit_code: exit_code(&envelope) })
     }
 
     async fn source(&self, source: EventSource) -> bool {
@@ -142,16 +146,23 @@ mod tests {
 
     #[test]
     fn an_end_is_told_once_and_with_its_time() {
-        let exit = |id: &str| TaskExit { container_id: "c".into(), id: id.into(), ..TaskExit::default() };
-        let event = |kind| Some(ContainerEvent::Containerd { kind, id: "c".into(), at: 2_000_000_005 });
-        assert_eq!(told("/tasks/exit", &exit("c")), event(EventKind::Stopped));
+        let exit = |id: &str| TaskExit {
+            container_id: "c".into(),
+            id: id.into(),
+            exit_status: 3,
+            ..TaskExit::default()
+        };
+        let event = |kind, exit_code| {
+            Some(ContainerEvent::Containerd { kind, id: "c".into(), at: 2_000_000_005, exit_code })
+        };
+        assert_eq!(told("/tasks/exit", &exit("c")), event(EventKind::Stopped, Some(3)));
         assert_eq!(told("/tasks/exit", &exit("probe")), None);
         let delete = TaskDelete { container_id: "c".into(), ..TaskDelete::default() };
         assert_eq!(told("/tasks/delete", &delete), None);
         assert_eq!(told("/tasks/oom", &TaskOom { container_id: "c".into() }), None);
         assert_eq!(
             told("/containers/create", &ContainerCreate { id: "c".into() }),
-            event(EventKind::Created)
+            event(EventKind::Created, None)
         );
     }
 

@@ -1,21 +1,19 @@
 //! `nodectl cri events`: what happens to containers and pods, as it happens.
 //!
-//! From CRI's own event stream where there is a usable one. containerd 1.6 and older have none, and that of 1.7 gives
-//! each event to one of its listeners only, so that watching would take events from the node's agent: of both
-//! the events of containerd's own service are made what CRI's are, with the states asked for. A runtime that
-//! goes away is waited for.
+//! From CRI's own event stream where there is a usable one. containerd 1.6 and older have none, and that of
+//! 1.7 gives each event to one of its listeners only, so that watching would take events from the node's agent:
+//! of both the events of containerd's own service are made what CRI's are, with the states asked for. A
+//! runtime that goes away is waited for.
 
-use std::{
-    collections::BTreeMap,
-    io::{self, Write},
-    time::Duration,
-};
+mod states;
+
+use std::io::{self, Write};
 
 use clap::{Args, ValueEnum};
 use regex::Regex;
 use serde_json::Value;
-use tokio::time::Instant;
 
+use self::states::{States, Whose};
 use super::{
     filter::regex,
     format::{Format, FormatArgs},
@@ -25,18 +23,11 @@ use super::{
     text::{short_id, time},
 };
 use crate::{
-    api::cri::{
-        ContainerEventResponse, ContainerEventType, ContainerFilter, ContainerState, ContainerStatus,
-        PodSandboxFilter, PodSandboxState, PodSandboxStatus,
-    },
+    api::cri::{ContainerEventResponse, ContainerEventType},
     cli::output::{json_line, printable, yaml},
-    cri::{ContainerEvent, Cri as _, EventKind, EventSource, Watched},
+    cri::{Cri as _, EventSource, Watched},
     error::CommandError,
 };
-
-/// How long the runtime's calls have to show what its event service has told, and between two looks.
-const SHOWN: Duration = Duration::from_secs(1);
-const LOOK: Duration = Duration::from_millis(20);
 
 /// Arguments of `nodectl cri events`.
 #[derive(Debug, Clone, Args)]
@@ -86,17 +77,6 @@ struct Wanted<'a> {
     namespace: Option<Regex>,
 }
 
-/// Whose event it is, as far as is known.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Whose {
-    /// The container's name; none for a sandbox.
-    container: Option<String>,
-    sandbox: String,
-    namespace: String,
-    pod: String,
-    uid: String,
-}
-
 impl Wanted<'_> {
     fn fits(&self, event: &ContainerEventResponse, whose: &Whose) -> bool {
         let kind = TypeArg::from(event.container_event_type());
@@ -138,7 +118,7 @@ pub(super) async fn run(
     // Known beforehand: that a call is lacking is told late by a runtime that is busy.
     let shared = release.starts_with("1.7.");
     let own_service = release.starts_with("1.");
-    let mut watch = Watcher { session, known: BTreeMap::new() };
+    let mut states = States::new(session);
     let mut events = session.cri.watch(own_service);
     let mut left = std::pin::pin!(reader_gone());
     let mut note = |text: String| {
@@ -170,7 +150,7 @@ pub(super) async fn run(
                     note(format!("{who} {why}: these are from containerd's own event service"));
                 }
                 (source, away) = (from, false);
-                watch.remember_all().await;
+                states.remember_all().await;
                 if !begun && format == Format::Table {
                     begun = true;
                     if !print(out, &row(["TIME", "EVENT", "ID", "NAME", "POD", "NAMESPACE"]))? {
@@ -185,7 +165,7 @@ pub(super) async fn run(
                 away = true;
             }
             Some(Watched::Event(event)) => {
-                let (event, whose) = watch.complete(event).await;
+                let (event, whose) = states.complete(event).await;
                 if !wanted.fits(&event, &whose) {
                     continue;
                 }
@@ -242,144 +222,10 @@ fn row([time, event, id, name, pod, namespace]: [&str; 6]) -> String {
     printable(line.trim_end()) + "\n"
 }
 
-/// Completes events by what the runtime tells beside them.
-struct Watcher<'a> {
-    session: &'a Session,
-    /// Whose each id is: when one is deleted, the runtime no longer tells.
-    known: BTreeMap<String, Whose>,
-}
-
-impl Watcher<'_> {
-    /// Notes whose all ids are; forgets those that are gone.
-    async fn remember_all(&mut self) {
-        let (pods, containers) =
-            tokio::join!(self.session.cri.list_pod_sandboxes(None), self.session.cri.list_containers(None));
-        // Without them less is said of what is deleted.
-        let (Ok(pods), Ok(containers)) = (pods, containers) else { return };
-        self.known.clear();
-        for pod in pods {
-            let metadata = pod.metadata.unwrap_or_default();
-            let whose = Whose {
-                container: None,
-                sandbox: pod.id.clone(),
-                namespace: metadata.namespace,
-                pod: metadata.name,
-                uid: metadata.uid,
-            };
-            self.known.insert(pod.id, whose);
-        }
-        for container in containers {
-            let name = container.metadata.unwrap_or_default().name;
-            if let Some(pod) = self.known.get(&container.pod_sandbox_id) {
-                let whose = Whose { container: Some(name), ..pod.clone() };
-                self.known.insert(container.id, whose);
-            }
-        }
-    }
-
-    async fn complete(&mut self, event: ContainerEvent) -> (ContainerEventResponse, Whose) {
-        let event = match event {
-            ContainerEvent::Cri(event) => *event,
-            ContainerEvent::Containerd { kind, id, at } => self.as_cri(kind, id, at).await,
-        };
-        let mut whose = self.known.get(&event.container_id).cloned().unwrap_or_default();
-        if let Some(pod) = &event.pod_sandbox_status {
-            let metadata = pod.metadata.clone().unwrap_or_default();
-            let name = event.containers_statuses.iter().find(|status| status.id == event.container_id);
-            let name = name.and_then(|status| status.metadata.as_ref()).map(|metadata| metadata.name.clone());
-            whose = Whose {
-                container: name.or(whose.container),
-                sandbox: pod.id.clone(),
-                namespace: metadata.namespace,
-                pod: metadata.name,
-                uid: metadata.uid,
-            };
-        }
-        if event.container_event_type() == ContainerEventType::ContainerDeletedEvent {
-            self.known.remove(&event.container_id);
-        } else {
-            self.known.insert(event.container_id.clone(), whose.clone());
-        }
-        (event, whose)
-    }
-
-    /// What CRI would have told. Its calls show a change some milliseconds after containerd has told it.
-    async fn as_cri(&self, kind: EventKind, id: String, at: i64) -> ContainerEventResponse {
-        let kind = match kind {
-            EventKind::Created => ContainerEventType::ContainerCreatedEvent,
-            EventKind::Started => ContainerEventType::ContainerStartedEvent,
-            EventKind::Deleted => ContainerEventType::ContainerDeletedEvent,
-            _ => ContainerEventType::ContainerStoppedEvent,
-        };
-        let until = Instant::now() + SHOWN;
-        loop {
-            let (pod, containers) = self.states(&id).await;
-            if shows(kind, &id, pod.as_ref(), &containers) || Instant::now() >= until {
-                return ContainerEventResponse {
-                    container_id: id,
-                    container_event_type: kind.into(),
-                    created_at: at,
-                    pod_sandbox_status: pod,
-                    containers_statuses: containers,
-                };
-            }
-            tokio::time::sleep(LOOK).await;
-        }
-    }
-
-    /// The pod that something is or belongs to, and its containers.
-    async fn states(&self, id: &str) -> (Option<PodSandboxStatus>, Vec<ContainerStatus>) {
-        let cri = &self.session.cri;
-        let filter = ContainerFilter { id: id.to_owned(), ..ContainerFilter::default() };
-        let listed = cri.list_containers(Some(filter)).await.unwrap_or_default();
-        let known = || self.known.get(id).map(|whose| whose.sandbox.clone());
-        let sandbox = listed.first().map(|container| container.pod_sandbox_id.clone());
-        let sandbox = sandbox.or_else(known).unwrap_or_else(|| id.to_owned());
-        let pods = PodSandboxFilter { id: sandbox.clone(), ..PodSandboxFilter::default() };
-        let containers = ContainerFilter { pod_sandbox_id: sandbox.clone(), ..ContainerFilter::default() };
-        // Listed first: the runtime logs an error for each that it is asked for in vain.
-        let (pods, listed) =
-            tokio::join!(cri.list_pod_sandboxes(Some(pods)), cri.list_containers(Some(containers)));
-        if pods.unwrap_or_default().is_empty() {
-            return (None, Vec::new());
-        }
-        let pod = cri.pod_sandbox_status(&sandbox, false).await.ok().and_then(|answer| answer.status);
-        let mut containers = Vec::new();
-        for container in listed.unwrap_or_default() {
-            // One that goes in between has no state.
-            let answer = cri.container_status(&container.id, false).await.ok();
-            containers.extend(answer.and_then(|answer| answer.status));
-        }
-        (pod, containers)
-    }
-}
-
-/// Whether the runtime's calls show what an event has told.
-fn shows(
-    kind: ContainerEventType,
-    id: &str,
-    pod: Option<&PodSandboxStatus>,
-    containers: &[ContainerStatus],
-) -> bool {
-    let of_pod = pod.filter(|pod| pod.id == id);
-    let container = containers.iter().find(|container| container.id == id);
-    match kind {
-        ContainerEventType::ContainerCreatedEvent => of_pod.is_some() || container.is_some(),
-        ContainerEventType::ContainerStartedEvent => {
-            of_pod.is_some() || container.is_some_and(|c| c.state() != ContainerState::ContainerCreated)
-        }
-        ContainerEventType::ContainerStoppedEvent => {
-            of_pod.is_some_and(|pod| pod.state() == PodSandboxState::SandboxNotready)
-                || container.is_some_and(|c| c.state() == ContainerState::ContainerExited)
-        }
-        ContainerEventType::ContainerDeletedEvent => of_pod.is_none() && container.is_none(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::cri::{ContainerMetadata, PodSandboxMetadata};
+    use crate::api::cri::{ContainerMetadata, ContainerStatus, PodSandboxMetadata, PodSandboxStatus};
 
     fn event(kind: ContainerEventType, id: &str) -> ContainerEventResponse {
         ContainerEventResponse {
@@ -476,26 +322,5 @@ mod tests {
         let table = text(Format::Table).unwrap();
         let cells: Vec<&str> = table.split_whitespace().collect();
         assert_eq!(cells[1..], ["Stopped", "container1", "main", "web", "default"]);
-    }
-
-    #[test]
-    fn what_is_told_is_waited_for() {
-        use ContainerEventType as Type;
-        let mut all = event(Type::ContainerStartedEvent, "container1");
-        let shown = |kind, id: &str, all: &ContainerEventResponse| {
-            shows(kind, id, all.pod_sandbox_status.as_ref(), &all.containers_statuses)
-        };
-        assert!(shown(Type::ContainerCreatedEvent, "container1", &all));
-        assert!(!shown(Type::ContainerCreatedEvent, "container2", &all));
-        assert!(!shown(Type::ContainerStartedEvent, "container1", &all));
-        assert!(shown(Type::ContainerStartedEvent, "sandbox1", &all));
-        all.containers_statuses[0].state = ContainerState::ContainerRunning.into();
-        assert!(shown(Type::ContainerStartedEvent, "container1", &all));
-        assert!(!shown(Type::ContainerStoppedEvent, "container1", &all));
-        assert!(!shown(Type::ContainerStoppedEvent, "sandbox1", &all));
-        all.containers_statuses[0].state = ContainerState::ContainerExited.into();
-        assert!(shown(Type::ContainerStoppedEvent, "container1", &all));
-        assert!(!shown(Type::ContainerDeletedEvent, "container1", &all));
-        assert!(shown(Type::ContainerDeletedEvent, "container2", &all));
     }
 }
