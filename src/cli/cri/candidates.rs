@@ -59,7 +59,7 @@ fn kind(verb: &str, name: &str, hint: ValueHint) -> Kind {
         "FORMAT" => Kind::Format,
         "KEY" => Kind::Setting,
         "NAME" if verb == "runtimes" => Kind::Past,
-        "ENDPOINT" => Kind::File,
+        "ENDPOINT" | "CONTAINER-CONFIG" | "POD-CONFIG" => Kind::File,
         _ if matches!(hint, ValueHint::AnyPath | ValueHint::FilePath | ValueHint::DirPath) => Kind::File,
         _ => Kind::Nothing,
     }

@@ -8,9 +8,10 @@ use std::{
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::hangup::reader_gone;
 use crate::error::CommandError;
 
-/// Wish to end: a signal that has come.
+/// The wish to end: a signal that has come, or a reader that has gone.
 pub(super) struct End {
     signals: [Signal; 3],
 }
@@ -28,13 +29,14 @@ impl End {
         })
     }
 
-    /// Waits for one of them.
+    /// Waits for one of them, or until whoever read the output has left.
     pub(super) async fn wanted(&mut self) {
         let [interrupt, terminate, hangup] = &mut self.signals;
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
             _ = hangup.recv() => {}
+            () = reader_gone() => {}
         }
     }
 
