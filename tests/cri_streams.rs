@@ -407,8 +407,18 @@ fn forwarding(world: &World) {
     let script = "mkdir -p /www; echo hello > /www/index.html; httpd -p 8080 -h /www; \
                   nc -ll -p 8081 -e cat &";
     world.text(&["exec", main, "sh", "-c", &format!("({script}) >/dev/null 2>&1 </dev/null")]);
+    // Ports 8081 and 8083 in the kernel's table.
+    let listening = "until grep -qi \":$0 \" /proc/net/tcp /proc/net/tcp6; do sleep 0.1; done";
+    world.text(&["exec", main, "sh", "-c", listening, "1f91"]);
     for transport in TRANSPORTS {
-        let forward = Forward::start(world, &["-r", transport, web, ":8080", ":8081", ":9"]);
+        let once = "nc -l -p 8083 -e echo once >/dev/null 2>&1 </dev/null &";
+        world.text(&["exec", main, "sh", "-c", once]);
+        world.text(&["exec", main, "sh", "-c", listening, "1f93"]);
+        let forward = Forward::start(world, &["-r", transport, web, ":8080", ":8081", ":8083", ":9"]);
+        // One that takes a single connection: nobody else has been there.
+        let mut said = String::new();
+        connect(forward.port(8083)).read_to_string(&mut said).unwrap();
+        assert_eq!(said, "once\n", "{transport}");
         let get = || {
             let mut stream = connect(forward.port(8080));
             stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();

@@ -156,7 +156,13 @@ async fn a_server_that_cannot_be_reached_is_named_without_the_secret() {
     drop(listener);
     let error = try_url(&format!("http://{dead}/exec/secret"), LIMIT).await;
     assert!(error.contains(&format!("{dead} cannot be reached: Connection refused")), "{error}");
+    let reached = dialer(LIMIT).reach(&format!("http://{dead}/exec/secret")).await.unwrap_err().to_string();
+    assert!(
+        reached.contains("cannot be reached: Connection refused") && !reached.contains("secret"),
+        "{reached}"
+    );
     let mute = start(Manner::Mute).await;
+    dialer(LIMIT).reach(&mute).await.unwrap();
     let error = try_url(&mute, Duration::from_millis(50)).await;
     assert!(error.ends_with("cannot be reached: no answer within 0.05 s"), "{error}");
     assert!(try_url("/exec/secret", LIMIT).await.contains("neither http nor https"));
