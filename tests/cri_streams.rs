@@ -199,6 +199,55 @@ fn signals(world: &World) {
     }
 }
 
+/// Bytes that a process has read by now, and the most memory that it ever had, in KiB.
+fn use_of(child: &Child) -> (u64, u64) {
+    let number = |file: &str, key: &str| {
+        let text = std::fs::read_to_string(format!("/proc/{}/{file}", child.id())).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(key)).unwrap().to_owned();
+        line.split_whitespace().next().unwrap().parse::<u64>().unwrap()
+    };
+    (number("io", "rchar:"), number("status", "VmHWM:"))
+}
+
+/// What is slow on one side holds the other side back, and nothing piles up in between.
+fn backpressure(world: &World) {
+    let main = world.ids()[2];
+    for transport in TRANSPORTS {
+        for (flag, script) in [("-q", "exec cat /dev/zero"), ("-i", "echo; exec sleep 1000")] {
+            let mut child = world
+                .command(&[
+                    "exec",
+                    flag,
+                    "-r",
+                    transport,
+                    main,
+                    "sh",
+                    "-c",
+                    &format!("echo $$ > /tmp/slow; {script}"),
+                ])
+                .stdin(std::fs::File::open("/dev/zero").unwrap())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+            // It stops to take in more, though there is no end of it.
+            let mut last = 0;
+            wait_until(SOON, "a stream that stands still", || {
+                let (read, _) = use_of(&child);
+                std::thread::sleep(std::time::Duration::from_millis(300));
+                std::mem::replace(&mut last, read) == read
+            });
+            let (read, memory) = use_of(&child);
+            assert!(memory < 64 << 10, "{transport} {flag}: {memory} KiB after {read} bytes");
+            // And it still hears.
+            kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
+            assert_eq!(child.wait().unwrap().code(), code_of(Signal::SIGTERM));
+            world.text(&["exec", main, "sh", "-c", "kill -9 $(cat /tmp/slow) 2>/dev/null || true"]);
+        }
+    }
+}
+
 fn terminals(world: &World) {
     let main = world.ids()[2];
     for transport in TRANSPORTS {
@@ -264,8 +313,9 @@ fn attaching(world: &World) {
         let id = &shell.containers[number];
         let mut terminal = Terminal::start(&world.command(&["attach", "-it", "-r", transport, id]));
         terminal.wait_raw();
-        terminal.type_in("echo $((6*7))answer; stty size\r");
-        terminal.wait_shown("42answer\r\n24 80\r\n");
+        // Another size comes first, so that the screen is painted anew.
+        terminal.type_in("while [ \"$(stty size)\" != '24 80' ]; do sleep 0.1; done; echo $((6*7))answer\r");
+        terminal.wait_shown("42answer\r\n");
         terminal.type_in("\u{10}\u{11}");
         assert_eq!(terminal.wait().code(), Some(0), "{}", terminal.shown());
         terminal.assert_restored();
@@ -357,8 +407,18 @@ fn forwarding(world: &World) {
     let script = "mkdir -p /www; echo hello > /www/index.html; httpd -p 8080 -h /www; \
                   nc -ll -p 8081 -e cat &";
     world.text(&["exec", main, "sh", "-c", &format!("({script}) >/dev/null 2>&1 </dev/null")]);
+    // Ports 8081 and 8083 in the kernel's table.
+    let listening = "until grep -qi \":$0 \" /proc/net/tcp /proc/net/tcp6; do sleep 0.1; done";
+    world.text(&["exec", main, "sh", "-c", listening, "1f91"]);
     for transport in TRANSPORTS {
-        let forward = Forward::start(world, &["-r", transport, web, ":8080", ":8081", ":9"]);
+        let once = "nc -l -p 8083 -e echo once >/dev/null 2>&1 </dev/null &";
+        world.text(&["exec", main, "sh", "-c", once]);
+        world.text(&["exec", main, "sh", "-c", listening, "1f93"]);
+        let forward = Forward::start(world, &["-r", transport, web, ":8080", ":8081", ":8083", ":9"]);
+        // One that takes a single connection: nobody else has been there.
+        let mut said = String::new();
+        connect(forward.port(8083)).read_to_string(&mut said).unwrap();
+        assert_eq!(said, "once\n", "{transport}");
         let get = || {
             let mut stream = connect(forward.port(8080));
             stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
@@ -442,6 +502,7 @@ fn all(world: &World) {
     exit_codes_and_outputs(world);
     several_and_sync(world);
     signals(world);
+    backpressure(world);
     terminals(world);
     attaching(world);
     forwarding(world);

@@ -1,6 +1,6 @@
 //! `nodectl cri exec`: a command in a container, or in each of several.
 
-use std::{io::Write, process::ExitCode, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
 use clap::Args;
 use futures_util::{StreamExt as _, stream::iter};
@@ -91,11 +91,7 @@ struct Task<'a> {
     outputs: Outputs,
 }
 
-pub(super) async fn run(
-    args: &ExecArgs,
-    session: &Session,
-    err: &mut dyn Write,
-) -> Result<ExitCode, CommandError> {
+pub(super) async fn run(args: &ExecArgs, session: &Session) -> Result<ExitCode, CommandError> {
     if args.interactive && args.tty && !terminal::is_terminal() {
         return Err(CommandError::usage("the input is not a terminal").hint("without -t it may be anything"));
     }
@@ -120,7 +116,7 @@ pub(super) async fn run(
     }
     let task = Task { args, command, session, dialer, outputs: Outputs::start()? };
     let outcome = until_signal(async {
-        let outcome = task.all(&ids, filter.is_some(), err).await;
+        let outcome = task.all(&ids, filter.is_some()).await;
         let written = task.outputs.finish().await;
         // How the command ended says more than that its last words were not heard.
         match outcome {
@@ -176,12 +172,7 @@ impl ExecArgs {
 
 impl Task<'_> {
     /// Runs it in each container. The first exit code that is not 0 counts.
-    async fn all(
-        &self,
-        ids: &[String],
-        filtered: bool,
-        err: &mut dyn Write,
-    ) -> Result<Outcome, CommandError> {
+    async fn all(&self, ids: &[String], filtered: bool) -> Result<Outcome, CommandError> {
         let mut worst = 0;
         let tell = filtered && !self.args.quiet && !self.args.parallel;
         let at_once = if self.args.parallel { PARALLEL } else { 1 };
@@ -198,14 +189,13 @@ impl Task<'_> {
                 Ok(Outcome::Exit(0)) => {}
                 Ok(Outcome::Exit(code)) => {
                     if several {
-                        // Notes: a closed stderr does not matter.
-                        writeln!(err, "{}: exit code {code}", short_id(id)).ok();
+                        self.outputs.err.line(&format!("{}: exit code {code}", short_id(id))).await;
                     }
                     worst = if worst == 0 { code } else { worst };
                 }
                 Ok(left) => return Ok(left),
                 Err(error) if several || self.args.ignore_errors => {
-                    writeln!(err, "error: {}: {error}", short_id(id)).ok();
+                    self.outputs.err.line(&format!("error: {}: {error}", short_id(id))).await;
                     worst = if worst == 0 { 1 } else { worst };
                 }
                 Err(error) => return Err(error),

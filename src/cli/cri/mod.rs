@@ -152,7 +152,7 @@ pub async fn run(
     }
     let session = Session::open(&args.global, matches, err).await?;
     match &args.verb {
-        Verb::Exec(args) => return exec::run(args, &session, err).await,
+        Verb::Exec(args) => return exec::run(args, &session).await,
         Verb::Attach(args) => return attach::run(args, &session).await,
         Verb::PortForward(args) => return port_forward::run(args, &session).await,
         Verb::Version(args) => info::version(args, &session, out).await,

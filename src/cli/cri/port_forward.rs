@@ -97,10 +97,8 @@ pub(super) async fn run(args: &PortForwardArgs, session: &Session) -> Result<Exi
     let outputs = Outputs::start()?;
     let pod = Pod { id: &id, session, dialer, args, outputs: &outputs, gone: Cell::new(false) };
     let outcome = until_signal(async {
-        // What would fail for each connection is told at once.
-        for ports in &args.ports {
-            drop(pod.open(ports.remote).await?);
-        }
+        // What would fail for each connection is told at once. Nothing in the pod is connected to for that.
+        pod.dialer.reach(&pod.url(args.ports.first().map_or(0, |ports| ports.remote)).await?).await?;
         let ways = listen(&addresses, &args.ports, &outputs).await?;
         pod.serve(&ways).await
     });
@@ -163,17 +161,19 @@ async fn listen(
 impl Pod<'_> {
     /// A way to a port.
     async fn open(&self, port: u16) -> Result<Forward, CommandError> {
-        let url = async || {
-            let call = self.session.cri.port_forward(self.id, vec![port.into()]);
-            match self.session.try_ask("PortForward", call).await {
-                Ok(url) => Ok(url),
-                Err(error) => {
-                    self.gone.set(error.is_not_found());
-                    Err(self.session.failed(&error).await)
-                }
+        Forward::open(&self.dialer, self.args.stream.transports(), port, async || self.url(port).await).await
+    }
+
+    /// Where the runtime streams from a port.
+    async fn url(&self, port: u16) -> Result<String, CommandError> {
+        let call = self.session.cri.port_forward(self.id, vec![port.into()]);
+        match self.session.try_ask("PortForward", call).await {
+            Ok(url) => Ok(url),
+            Err(error) => {
+                self.gone.set(error.is_not_found());
+                Err(self.session.failed(&error).await)
             }
-        };
-        Forward::open(&self.dialer, self.args.stream.transports(), port, url).await
+        }
     }
 
     /// Serves all that connect, side by side, until the pod is gone.

@@ -31,7 +31,7 @@ pub struct Dialer {
     limit: Duration,
 }
 
-/// Host and port of a URL, for messages: its path is a secret for as long as nobody has used it.
+/// Host and port of a URL, for messages.
 pub(super) fn address(url: &str) -> String {
     let uri = url.parse::<Uri>().ok();
     uri.and_then(|uri| Some(uri.authority()?.as_str().to_owned())).unwrap_or_default()
@@ -48,6 +48,24 @@ impl Dialer {
 
     pub(super) fn limit(&self) -> Duration {
         self.limit
+    }
+
+    /// Whether anybody listens at the URL, without using it: a connection is made and given up.
+    ///
+    /// # Errors
+    /// [`StreamError`] if nobody does, or it is no URL.
+    pub async fn reach(&self, url: &str) -> Result<(), StreamError> {
+        let target = Target::parse(url)?;
+        match tokio::time::timeout(self.limit, target.connect()).await {
+            Ok(connected) => connected.map(drop),
+            Err(_elapsed) => Err(self.too_slow(target.authority)),
+        }
+    }
+
+    /// The server has not answered within the limit.
+    pub(super) fn too_slow(&self, address: String) -> StreamError {
+        let problem = format!("no answer within {} s", self.limit.as_secs_f32());
+        StreamError::Unreachable { address, problem }
     }
 
     /// A connection upgraded to SPDY/3.1, and which of the versions the server chose.
@@ -89,44 +107,21 @@ impl Dialer {
         method: Method,
         headers: HeaderMap,
     ) -> Result<Response<Incoming>, StreamError> {
-        let wrong = |problem| {
-            // Without what is after the host: whoever has it may run commands.
-            let url = url.split_once("//").map_or_else(String::new, |(scheme, rest)| {
-                format!("{scheme}//{}", rest.split('/').next().unwrap_or_default())
-            });
-            StreamError::Url { url, problem }
-        };
-        let uri: Uri = url.parse().map_err(|_invalid| wrong("it is no URL"))?;
-        let tls = match uri.scheme_str() {
-            Some("http") => false,
-            Some("https") => true,
-            _ => return Err(wrong("it is neither http nor https")),
-        };
-        let (Some(authority), Some(host)) = (uri.authority(), uri.host()) else {
-            return Err(wrong("it has no host"));
-        };
-        let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
-        let unreachable =
-            |problem: String| StreamError::Unreachable { address: format!("{host}:{port}"), problem };
-        let bare = host.trim_start_matches('[').trim_end_matches(']');
-        let stream =
-            TcpStream::connect((bare, port)).await.map_err(|error| unreachable(error.to_string()))?;
+        let target = Target::parse(url)?;
+        let stream = target.connect().await?;
         // Keys that are typed are not to wait for more of them.
         stream.set_nodelay(true).map_err(StreamError::broken)?;
 
-        let path = uri.path_and_query().map_or("/", |path| path.as_str());
-        let mut request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(HOST, authority.as_str())
-            .header(CONNECTION, "Upgrade");
-        if let Some(all) = request.headers_mut() {
-            all.extend(headers);
-        }
-        let request =
-            request.body(Empty::<Bytes>::new()).map_err(|_invalid| wrong("it has odd characters"))?;
-        let sent = if tls {
-            send(self.tls.connect(stream).await.map_err(unreachable)?, request).await
+        let mut request = Request::new(Empty::<Bytes>::new());
+        *request.method_mut() = method;
+        *request.uri_mut() = target.path;
+        *request.headers_mut() = headers;
+        request.headers_mut().insert(HOST, header(&target.authority)?);
+        request.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        let sent = if target.tls {
+            let stream = self.tls.connect(stream).await;
+            let unreachable = |problem| StreamError::Unreachable { address: target.authority, problem };
+            send(stream.map_err(unreachable)?, request).await
         } else {
             send(stream, request).await
         };
@@ -143,6 +138,52 @@ impl Dialer {
         let words = words.trim();
         let problem = if words.is_empty() { status.to_string() } else { format!("{status}: {words}") };
         Err(StreamError::Refused { transport, problem })
+    }
+}
+
+/// What a URL says.
+struct Target {
+    tls: bool,
+    /// Host and port, as written.
+    authority: String,
+    host: String,
+    port: u16,
+    /// All that follows: a secret for as long as nobody has used it.
+    path: Uri,
+}
+
+impl Target {
+    fn parse(url: &str) -> Result<Self, StreamError> {
+        let wrong = |problem| {
+            let url = url.split_once("//").map_or_else(String::new, |(scheme, rest)| {
+                format!("{scheme}//{}", rest.split('/').next().unwrap_or_default())
+            });
+            StreamError::Url { url, problem }
+        };
+        let uri: Uri = url.parse().map_err(|_invalid| wrong("it is no URL"))?;
+        let tls = match uri.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
+            _ => return Err(wrong("it is neither http nor https")),
+        };
+        let (Some(authority), Some(host)) = (uri.authority(), uri.host()) else {
+            return Err(wrong("it has no host"));
+        };
+        Ok(Self {
+            tls,
+            authority: authority.as_str().to_owned(),
+            host: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
+            port: uri.port_u16().unwrap_or(if tls { 443 } else { 80 }),
+            path: uri.path_and_query().cloned().map_or_else(|| Uri::from_static("/"), Uri::from),
+        })
+    }
+
+    async fn connect(&self) -> Result<TcpStream, StreamError> {
+        let stream = TcpStream::connect((self.host.as_str(), self.port)).await;
+        stream.map_err(|error| StreamError::Unreachable {
+            address: self.authority.clone(),
+            problem: error.to_string(),
+        })
     }
 }
 

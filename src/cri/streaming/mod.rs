@@ -196,10 +196,7 @@ impl Connection {
         };
         match tokio::time::timeout(dialer.limit(), opening).await {
             Ok(opened) => opened,
-            Err(_elapsed) => {
-                let problem = format!("no answer within {} s", dialer.limit().as_secs_f32());
-                Err(StreamError::Unreachable { address: dial::address(url), problem })
-            }
+            Err(_elapsed) => Err(dialer.too_slow(dial::address(url))),
         }
     }
 }

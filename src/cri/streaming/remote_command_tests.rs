@@ -1,3 +1,5 @@
+//! Remote commands against a server of the tests; those against real runtimes are in `tests/cri_streams.rs`.
+
 use super::{
     super::{
         TlsOptions,
@@ -154,7 +156,13 @@ async fn a_server_that_cannot_be_reached_is_named_without_the_secret() {
     drop(listener);
     let error = try_url(&format!("http://{dead}/exec/secret"), LIMIT).await;
     assert!(error.contains(&format!("{dead} cannot be reached: Connection refused")), "{error}");
+    let reached = dialer(LIMIT).reach(&format!("http://{dead}/exec/secret")).await.unwrap_err().to_string();
+    assert!(
+        reached.contains("cannot be reached: Connection refused") && !reached.contains("secret"),
+        "{reached}"
+    );
     let mute = start(Manner::Mute).await;
+    dialer(LIMIT).reach(&mute).await.unwrap();
     let error = try_url(&mute, Duration::from_millis(50)).await;
     assert!(error.ends_with("cannot be reached: no answer within 0.05 s"), "{error}");
     assert!(try_url("/exec/secret", LIMIT).await.contains("neither http nor https"));
@@ -168,6 +176,51 @@ async fn a_server_that_cannot_be_reached_is_named_without_the_secret() {
     let plain = start(Manner::WebSocket(V5)).await.replace("http:", "https:");
     let error = try_url(&plain, LIMIT).await;
     assert!(error.contains("cannot be reached"), "{error}");
+}
+
+#[tokio::test]
+async fn certificates_are_checked_when_they_can_be() {
+    let file =
+        |name: &str| Some(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name));
+    let options = |server_name: &str, authority: Option<_>, own: bool| TlsOptions {
+        server_name: server_name.to_owned(),
+        authority,
+        certificate: file("tls-streams.crt").filter(|_| own),
+        key: file("tls-streams.key").filter(|_| own),
+    };
+    let run_with = async |manner, options: TlsOptions| {
+        let url = start(manner).await;
+        let dialer = Dialer::new(&options, LIMIT)?;
+        let wants = Wants { stdin: true, tty: false };
+        let command: RemoteCommand =
+            RemoteCommand::open(&dialer, Transport::ANY, wants, async || Ok::<_, StreamError>(url.clone()))
+                .await?;
+        run(command, &[b"x"], true, &[]).await.ended
+    };
+    let authority = || file("tls-authority.crt");
+    let ended = |code| Ok::<_, String>(Ended::Exit(code));
+    let text = |answer: Result<Ended, StreamError>| answer.map_err(|error| error.to_string());
+    let plain = Manner::Tls { asks: false };
+    // Whatever it is called, as nothing is known of it; then by name and authority.
+    assert_eq!(text(run_with(plain, options("localhost", None, false)).await), ended(7));
+    assert_eq!(text(run_with(plain, options("streams.test", authority(), false)).await), ended(7));
+    for (wrong, words) in [
+        (options("other.test", authority(), false), "not valid for name"),
+        (options("streams.test", file("tls-v1.crt"), false), "UnknownIssuer"),
+        (options("streams.test", None, true), "UnknownIssuer"),
+        (options("no name", None, false), "is no server's name"),
+        (options("x", file("tls-streams.key"), false), "tls-streams.key holds no certificate"),
+        (TlsOptions { key: None, ..options("x", None, true) }, "go together"),
+        (TlsOptions { key: authority(), ..options("x", authority(), true) }, "holds no private key"),
+    ] {
+        let error = text(run_with(plain, wrong).await).unwrap_err();
+        assert!(error.contains(words), "{words}: {error}");
+    }
+    // A server that wants to know us.
+    let asks = Manner::Tls { asks: true };
+    assert_eq!(text(run_with(asks, options("streams.test", authority(), true)).await), ended(7));
+    let error = text(run_with(asks, options("streams.test", authority(), false)).await).unwrap_err();
+    assert!(error.contains("ertificate"), "{error}");
 }
 
 #[test]

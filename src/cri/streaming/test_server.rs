@@ -1,13 +1,19 @@
 //! A streaming server of the tests: what no runtime at hand speaks (v5), and what none would do (refusals, broken
 //! connections).
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use futures_util::{SinkExt as _, StreamExt as _};
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
+use rustls::{
+    RootCertStore, ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+    server::WebPkiClientVerifier,
 };
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::TcpListener,
+};
+use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{Message, protocol::Role},
@@ -26,6 +32,8 @@ pub(super) enum Manner {
     Breaks,
     /// Agrees to a WebSocket without knowing what that is.
     Liar,
+    /// Speaks v5 over TLS, and asks for a certificate or not.
+    Tls { asks: bool },
     /// Takes the connection and says nothing.
     Mute,
 }
@@ -38,17 +46,42 @@ pub(super) async fn start(manner: Manner) -> String {
         let mut kept = Vec::new();
         loop {
             let (stream, _) = listener.accept().await.unwrap();
-            if manner == Manner::Mute {
-                kept.push(stream);
-            } else {
-                tokio::spawn(serve(stream, manner));
+            match manner {
+                Manner::Mute => kept.push(stream),
+                Manner::Tls { asks } => drop(tokio::spawn(async move {
+                    // A client may not like it.
+                    if let Ok(stream) = acceptor(asks).accept(stream).await {
+                        serve(stream, Manner::WebSocket("v5.channel.k8s.io")).await;
+                    }
+                })),
+                _ => drop(tokio::spawn(serve(stream, manner))),
             }
         }
     });
-    format!("http://{address}/exec/secret")
+    let scheme = if matches!(manner, Manner::Tls { .. }) { "https" } else { "http" };
+    format!("{scheme}://{address}/exec/secret")
 }
 
-async fn serve(mut stream: TcpStream, manner: Manner) {
+fn acceptor(asks: bool) -> TlsAcceptor {
+    let pem = |text: &str| CertificateDer::from_pem_slice(text.as_bytes()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
+    let builder = builder.with_safe_default_protocol_versions().unwrap();
+    let builder = if asks {
+        let mut roots = RootCertStore::empty();
+        roots.add(pem(include_str!("../../../tests/data/tls-authority.crt"))).unwrap();
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+        builder.with_client_cert_verifier(verifier.build().unwrap())
+    } else {
+        builder.with_no_client_auth()
+    };
+    let key = include_str!("../../../tests/data/tls-streams.key");
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+    let chain = vec![pem(include_str!("../../../tests/data/tls-streams.crt"))];
+    Arc::new(builder.with_single_cert(chain, key).unwrap()).into()
+}
+
+async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, manner: Manner) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.unwrap());
@@ -103,7 +136,7 @@ async fn serve(mut stream: TcpStream, manner: Manner) {
 
 /// A command that prints what it reads, tells of sizes on its error output, ends with code 7 when its input ends,
 /// and at once with `exit N`.
-async fn echo(socket: &mut WebSocketStream<TcpStream>) {
+async fn echo<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStream<S>) {
     socket.send(Message::Binary(vec![1].into())).await.unwrap();
     socket.send(Message::Ping(b"are you there".as_slice().into())).await.unwrap();
     let (mut ponged, mut code) = (false, None);

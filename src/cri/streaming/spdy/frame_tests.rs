@@ -1,3 +1,5 @@
+//! Frames as bytes: known ones, broken ones, and any.
+
 use proptest::prelude::*;
 
 use super::*;
