@@ -1,0 +1,9 @@
+//! Moving a node from one container runtime to another: what is on the node, what is to change, and the
+//! changes themselves, each with its way back.
+//!
+//! Texts are edited as pure functions: what comes in and goes out are strings, and whoever calls them reads
+//! and writes the files.
+
+pub mod containerd;
+pub mod lines;
+mod toml;
