@@ -69,12 +69,7 @@ impl Containerd {
             runtimes: runtimes
                 .iter()
                 .map(|(name, runtime)| {
-                    let options = runtime.get("options").and_then(Item::as_table_like);
-                    // As it was spelled in the file.
-                    let is_it = |name: &str| name.eq_ignore_ascii_case("SystemdCgroup");
-                    let systemd = options
-                        .and_then(|options| options.iter().find(|(name, _)| is_it(name)))
-                        .map(|(_, it)| it);
+                    let systemd = runtime.get("options").and_then(|options| options.get("SystemdCgroup"));
                     let kind = runtime["runtime_type"].as_str().unwrap().to_owned();
                     (name.to_owned(), kind, systemd.and_then(Item::as_bool))
                 })

@@ -41,6 +41,22 @@ pub(super) fn remove(root: &mut Item, path: &[&str]) -> bool {
     parent.and_then(Item::as_table_like_mut).and_then(|table| table.remove(last)).is_some()
 }
 
+/// Gives what is in the table at a path another name, and answers whether it was there and the name was free.
+pub(super) fn rename(root: &mut Item, path: &[&str], old: &str, new: &str) -> bool {
+    let found = path.iter().try_fold(root, |item, key| item.get_mut(key));
+    let Some(table) = found.and_then(Item::as_table_like_mut).filter(|table| !table.contains_key(new)) else {
+        return false;
+    };
+    let decor = table.key(old).map(|key| (key.leaf_decor().clone(), key.dotted_decor().clone()));
+    let Some(item) = table.remove(old) else { return false };
+    table.insert(new, item);
+    if let (Some((leaf, dotted)), Some(mut key)) = (decor, table.key_mut(new)) {
+        *key.leaf_decor_mut() = leaf;
+        *key.dotted_decor_mut() = dotted;
+    }
+    true
+}
+
 /// Puts a value at a path, in the way its surroundings are written, and answers whether that changed anything.
 ///
 /// # Errors

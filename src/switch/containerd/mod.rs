@@ -18,7 +18,7 @@ use toml_edit::{DocumentMut, Item, Value};
 use self::schema::{CRI_PLUGINS, Schema, upgrade_v1};
 use super::{
     lines::Lines,
-    toml::{NoTable, get, get_str, names, set, shown, take_out},
+    toml::{NoTable, get, get_str, names, rename, set, shown, take_out},
 };
 
 pub use registry::{Registry, Tls};
@@ -297,12 +297,16 @@ impl<'a> Files<'a> {
         found.into_iter().find(|kind| !kind.is_empty())
     }
 
-    /// How a file spells the option: containerd takes it in any case, and some installers write it in another.
-    fn option_name(&self, at: usize, runtime: &[String]) -> String {
-        let options =
-            self.documents.get(at).map(|document| names(document.item(), &joined(runtime, &["options"])));
-        let found = options.into_iter().flatten().find(|name| name.eq_ignore_ascii_case(OPTION));
-        found.unwrap_or_else(|| OPTION.to_owned())
+    /// Spells the option as containerd does: 1.x takes it in any case, and some installers write it in another.
+    /// Beside the default of containerd 2 it would be a second one.
+    fn spell_option(&mut self, at: usize, runtime: &[String]) {
+        let Some(document) = self.documents.get_mut(at) else { return };
+        let options = joined(runtime, &["options"]);
+        let found =
+            names(document.item(), &options).into_iter().find(|name| name.eq_ignore_ascii_case(OPTION));
+        if let Some(name) = found.filter(|name| name != OPTION) {
+            document.changed |= rename(document.root.as_item_mut(), &options, &name, OPTION);
+        }
     }
 
     fn set_systemd_cgroup(&mut self, systemd: bool, notes: &mut Vec<String>) -> Result<(), ConfigError> {
@@ -310,8 +314,8 @@ impl<'a> Files<'a> {
         for at in 0..self.documents.len() {
             for path in self.runtimes(at) {
                 let name = path.last().cloned().unwrap_or_default();
-                let name_of_option = self.option_name(at, &path);
-                let option = joined(&path, &["options", &name_of_option]);
+                self.spell_option(at, &path);
+                let option = joined(&path, &["options", OPTION]);
                 match self.runtime_type(&path) {
                     Some(kind) if RUNC_TYPES.contains(&kind) => {}
                     Some(LINUX_TYPE) => {

@@ -1,8 +1,9 @@
 //! Where CRI's settings are, by the version of the file.
 
-use toml_edit::{DocumentMut, Item, TableLike, Value};
+use toml_edit::{DocumentMut, Item, Value};
 
 use super::Release;
+use crate::switch::toml::rename;
 
 /// What `disabled_plugins` calls CRI: in version 1, in version 2, and its parts in 3 and 4.
 pub(super) const CRI_PLUGINS: [&str; 4] =
@@ -99,8 +100,9 @@ impl Schema {
 
 /// Makes a file of version 1 one of version 2: plugins by their full names. Everything else is the same.
 pub(super) fn upgrade_v1(root: &mut DocumentMut) {
-    if let Some(plugins) = root.get_mut("plugins").and_then(Item::as_table_like_mut) {
-        rename(plugins);
+    for (short, full) in V1_NAMES {
+        // One that is there by its full name too is not overwritten: version 1 did not read it.
+        rename(root.as_item_mut(), &["plugins"], short, full);
     }
     for list in ["disabled_plugins", "required_plugins"] {
         for value in
@@ -129,20 +131,4 @@ pub(super) fn upgrade_v1(root: &mut DocumentMut) {
 
 fn full_name(short: &str) -> Option<&'static str> {
     V1_NAMES.iter().find(|(name, _)| *name == short).map(|(_, full)| *full)
-}
-
-fn rename(plugins: &mut dyn TableLike) {
-    let names: Vec<String> = plugins.iter().map(|(name, _)| name.to_owned()).collect();
-    for name in names {
-        // One that is there by its full name too is not overwritten: version 1 did not read it.
-        if let Some(full) = full_name(&name).filter(|full| !plugins.contains_key(full)) {
-            let decor = plugins.key(&name).map(|key| (key.leaf_decor().clone(), key.dotted_decor().clone()));
-            let Some(item) = plugins.remove(&name) else { continue };
-            plugins.insert(full, item);
-            if let (Some((leaf, dotted)), Some(mut key)) = (decor, plugins.key_mut(full)) {
-                *key.leaf_decor_mut() = leaf;
-                *key.dotted_decor_mut() = dotted;
-            }
-        }
-    }
 }

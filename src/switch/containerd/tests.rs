@@ -1,3 +1,5 @@
+//! Editing as pure functions; that containerd reads the outcome is for `tests/switch_containerd.rs`.
+
 use proptest::prelude::*;
 
 use super::*;
