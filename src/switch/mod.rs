@@ -6,4 +6,5 @@
 
 pub mod containerd;
 pub mod lines;
+pub mod systemd;
 mod toml;
