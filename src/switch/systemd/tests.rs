@@ -239,7 +239,7 @@ proptest! {
         prop_assume!(quote == "\"" || !extra.contains('\\'));
         let mut node = kubeadm();
         let text = format!("KUBELET_EXTRA_ARGS={quote}{extra}{quote}\n{tail}");
-        node.0.insert(DEFAULT.into(), text.clone());
+        node.0.insert(DEFAULT.into(), text);
         let before = node.unit();
         prop_assume!(find(&before, "container-runtime-endpoint").is_empty());
         // A flag before it without a value would take it for its own.
@@ -247,7 +247,7 @@ proptest! {
         prop_assume!(!alone);
         let set = node.setting("container-runtime-endpoint", "unix:///x");
         prop_assert_eq!(value(&set.unit(), "container-runtime-endpoint"), Some("unix:///x".to_owned()));
-        prop_assert_eq!(set.setting("container-runtime-endpoint", "unix:///x"), set.clone());
+        prop_assert_eq!(&set.setting("container-runtime-endpoint", "unix:///x"), &set);
         prop_assert_eq!(set.without("container-runtime-endpoint"), node);
     }
 }

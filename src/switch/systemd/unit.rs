@@ -132,9 +132,9 @@ pub fn load(files: &impl Files, name: &str) -> io::Result<Unit> {
         .filter(|(_, setting)| setting.section == "Service")
         .collect();
     unit.read_environment(files, &all)?;
-    let exec = all.iter().filter(|(_, setting)| setting.key == "ExecStart");
+    let mut exec = all.iter().filter(|(_, setting)| setting.key == "ExecStart");
     // An empty one takes back those before it.
-    if let Some((path, setting)) = exec.last().filter(|(_, setting)| !setting.value().is_empty()) {
+    if let Some((path, setting)) = exec.next_back().filter(|(_, setting)| !setting.value().is_empty()) {
         unit.exec_start = Some(path.to_path_buf());
         unit.read_command(path, setting);
     }
