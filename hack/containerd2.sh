@@ -33,32 +33,8 @@ exec 9>"$home/lock"
 flock 9
 # Another run may have been faster.
 if whole; then exit 0; fi
-keyring=
-for candidate in /usr/share/keyrings/debian-archive-keyring.gpg /usr/share/keyrings/debian-archive-keyring.pgp; do
-    [ ! -r "$candidate" ] || keyring=$candidate
-done
-[ -n "$keyring" ] || die "Debian's archive keys are missing (package debian-archive-keyring); run hack/deps.sh"
-
-apt=$home/apt
-rm -rf "$apt" "$home/new"
-mkdir -p "$apt/lists/partial" "$apt/archives/partial" "$apt/parts" "$home/new"
-: >"$apt/status"
-printf 'deb [signed-by=%s] %s sid main\n' "$keyring" "${NODECTL_DEBIAN_MIRROR:-http://deb.debian.org/debian}" >"$apt/sources.list"
-# The machine's apt.conf.d stays in force: a proxy that the machine needs is set there.
-options=(
-    -o "Dir::Etc::sourcelist=$apt/sources.list" -o "Dir::Etc::sourceparts=$apt/parts"
-    -o "Dir::Etc::preferencesparts=$apt/parts" -o "Dir::Etc::preferences=$apt/none"
-    -o "Dir::State::lists=$apt/lists" -o "Dir::State::status=$apt/status"
-    -o "Dir::State::extended_states=$apt/extended_states"
-    -o "Dir::Cache=$apt" -o "Dir::Cache::archives=$apt/archives"
-    -o "Acquire::Languages=none" -o "Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled=false"
-    -o "APT::Sandbox::User=$(id -un)" -o "APT::Update::Post-Invoke::=" -o "APT::Get::List-Cleanup=0"
-)
 say "containerd2: fetching Debian sid's containerd into $home"
-apt-get -qq "${options[@]}" update >&2 || die "the package lists of Debian sid cannot be fetched: the first run needs the network"
-(cd "$apt/archives" && apt-get -qq "${options[@]}" download containerd runc libc6 libseccomp2 >&2) ||
-    die "the packages containerd, runc, libc6 and libseccomp2 of Debian sid cannot be fetched"
-for deb in "$apt"/archives/*.deb; do dpkg -x "$deb" "$home/new"; done
+debian_packages "$home" sid containerd runc libc6 libseccomp2
 [ -x "$home/new/usr/bin/containerd" ] || die "Debian sid's package of containerd has no usr/bin/containerd"
 version=$("$home/new/usr/bin/containerd" --version) || die "Debian sid's containerd does not run on this machine"
 case $version in
@@ -74,7 +50,6 @@ patchelf --set-interpreter "$home/root/usr/lib/$library/$loader" \
     --set-rpath "$home/root/usr/lib/$library" "$home/new/usr/sbin/runc" || die "patchelf cannot change runc"
 rm -rf "$home/root"
 mv "$home/new" "$home/root"
-rm -rf "$apt"
 runc=$("$sbin/runc" --version | sed -n 1p) || die "Debian sid's runc does not run on this machine"
 say "containerd2: $version; $runc"
 printf '%s\n' "$bin"

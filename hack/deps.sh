@@ -64,7 +64,7 @@ look() {
     if [ "$purpose" = test ]; then
         # The second handler that runtime classes are tested with.
         need crun crun
-        # For hack/containerd2.sh; the keys are for Ubuntu.
+        # For hack/containerd2.sh and hack/containerd14.sh; the keys are for Ubuntu.
         need patchelf patchelf
         [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || [ -e /usr/share/keyrings/debian-archive-keyring.pgp ] ||
             missing+=(debian-archive-keyring)

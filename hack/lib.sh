@@ -63,3 +63,36 @@ wait_for() {
         sleep 0.1
     done
 }
+
+# debian_packages FOLDER SUITE PACKAGE[=VERSION]...: unpacks packages of a Debian suite into FOLDER/new, which
+# is made anew. They are found and checked by apt with a private configuration (sources, lists and cache of
+# its own, Debian's archive keys) and never installed: the machine's own packages and apt sources stay as
+# they are.
+debian_packages() {
+    local home=$1 suite=$2 keyring='' candidate apt deb
+    shift 2
+    for candidate in /usr/share/keyrings/debian-archive-keyring.gpg /usr/share/keyrings/debian-archive-keyring.pgp; do
+        [ ! -r "$candidate" ] || keyring=$candidate
+    done
+    [ -n "$keyring" ] || die "Debian's archive keys are missing (package debian-archive-keyring); run hack/deps.sh"
+    apt=$home/apt
+    rm -rf "$apt" "$home/new"
+    mkdir -p "$apt/lists/partial" "$apt/archives/partial" "$apt/parts" "$home/new"
+    : >"$apt/status"
+    printf 'deb [signed-by=%s] %s %s main\n' "$keyring" "${NODECTL_DEBIAN_MIRROR:-http://deb.debian.org/debian}" "$suite" >"$apt/sources.list"
+    # The machine's apt.conf.d stays in force: a proxy that the machine needs is set there.
+    local options=(
+        -o "Dir::Etc::sourcelist=$apt/sources.list" -o "Dir::Etc::sourceparts=$apt/parts"
+        -o "Dir::Etc::preferencesparts=$apt/parts" -o "Dir::Etc::preferences=$apt/none"
+        -o "Dir::State::lists=$apt/lists" -o "Dir::State::status=$apt/status"
+        -o "Dir::State::extended_states=$apt/extended_states"
+        -o "Dir::Cache=$apt" -o "Dir::Cache::archives=$apt/archives"
+        -o "Acquire::Languages=none" -o "Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled=false"
+        -o "APT::Sandbox::User=$(id -un)" -o "APT::Update::Post-Invoke::=" -o "APT::Get::List-Cleanup=0"
+    )
+    apt-get -qq "${options[@]}" update >&2 || die "the package lists of Debian $suite cannot be fetched: the first run needs the network"
+    (cd "$apt/archives" && apt-get -qq "${options[@]}" download "$@" >&2) ||
+        die "the packages $* of Debian $suite cannot be fetched (NODECTL_DEBIAN_MIRROR names another archive)"
+    for deb in "$apt"/archives/*.deb; do dpkg -x "$deb" "$home/new"; done
+    rm -rf "$apt"
+}

@@ -22,6 +22,7 @@ fi
 hack/images.sh
 NODECTL_CONTAINERD2=$(hack/containerd2.sh)
 export NODECTL_CONTAINERD2
+hack/containerd14.sh >/dev/null
 # What an earlier run that was killed has left.
 hack/containerd.sh gc
 

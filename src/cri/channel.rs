@@ -8,13 +8,11 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
-use tonic::{
-    Response, Status,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Response, Status, transport::Endpoint};
 
 use super::{
     CriError, Result, RuntimeEndpoint, SocketProblem,
+    dialect::{Dialect, Line},
     exec_output::Shortening,
     proto::v1::{image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient},
 };
@@ -27,7 +25,7 @@ const SEND_QUEUE: usize = 128;
 
 /// A connection that is opened by the first call. A call while the socket is dead fails at once
 /// with a [`SocketProblem`] in its causes, and the next one tries anew.
-pub(super) fn open_lazily(endpoint: &RuntimeEndpoint) -> Channel {
+pub(super) fn open_lazily(endpoint: &RuntimeEndpoint, dialect: Dialect) -> Line {
     let path: Arc<std::path::Path> = endpoint.path().into();
     let connect = tower::service_fn(move |_| {
         let path = Arc::clone(&path);
@@ -37,20 +35,21 @@ pub(super) fn open_lazily(endpoint: &RuntimeEndpoint) -> Channel {
         }
     });
     // The name is never resolved; servers in Go insist on a well-formed one.
-    Endpoint::from_static("http://localhost").buffer_size(SEND_QUEUE).connect_with_connector_lazy(connect)
+    let socket = Endpoint::from_static("http://localhost").buffer_size(SEND_QUEUE);
+    Line { channel: socket.connect_with_connector_lazy(connect), dialect }
 }
 
-pub(super) fn runtime_service(channel: Channel) -> RuntimeServiceClient<Channel> {
-    RuntimeServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE)
+pub(super) fn runtime_service(line: Line) -> RuntimeServiceClient<Line> {
+    RuntimeServiceClient::new(line).max_decoding_message_size(MAX_MESSAGE)
 }
 
 /// For commands in containers alone: of what they say only the begin is kept.
-pub(super) fn exec_service(channel: Channel) -> RuntimeServiceClient<Shortening> {
-    RuntimeServiceClient::new(Shortening(channel)).max_decoding_message_size(MAX_MESSAGE)
+pub(super) fn exec_service(line: Line) -> RuntimeServiceClient<Shortening> {
+    RuntimeServiceClient::new(Shortening(line)).max_decoding_message_size(MAX_MESSAGE)
 }
 
-pub(super) fn image_service(channel: Channel) -> ImageServiceClient<Channel> {
-    ImageServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE)
+pub(super) fn image_service(line: Line) -> ImageServiceClient<Line> {
+    ImageServiceClient::new(line).max_decoding_message_size(MAX_MESSAGE)
 }
 
 /// Awaits a call, at most `limit` long. Giving up resets the call's stream, by which the runtime

@@ -2,11 +2,13 @@
 
 use std::{collections::BTreeMap, future::Future, time::Duration};
 
-use tonic::{Response, Status, async_trait, transport::Channel};
+use tonic::{Response, Status, async_trait};
 
 use super::{
     Cri, CriError, CriErrorKind, Result, RuntimeEndpoint, RuntimeEvents,
     channel::{exec_service, image_service, open_lazily, runtime_service, within},
+    content,
+    dialect::{Dialect, Line},
     exec_output::Shortening,
     follow,
     proto::v1::{image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient},
@@ -45,16 +47,18 @@ impl Default for CriTimeouts {
 ///
 /// Calls share one connection, pulls have a second and events a third, each made on first use: what
 /// is long or bursty then never fills the window that short calls are answered through.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct CriClient {
     endpoint: RuntimeEndpoint,
     endpoint_text: String,
     image_endpoint_text: String,
-    runtime: RuntimeServiceClient<Channel>,
+    runtime: RuntimeServiceClient<Line>,
     execs: RuntimeServiceClient<Shortening>,
-    images: ImageServiceClient<Channel>,
-    pulls: ImageServiceClient<Channel>,
+    images: ImageServiceClient<Line>,
+    pulls: ImageServiceClient<Line>,
     timeouts: CriTimeouts,
+    dialect: Dialect,
+    image_line: Line,
 }
 
 impl CriClient {
@@ -68,26 +72,68 @@ impl CriClient {
         image_endpoint: Option<RuntimeEndpoint>,
         timeouts: CriTimeouts,
     ) -> Self {
-        let shared = open_lazily(&endpoint);
+        Self::open(endpoint, image_endpoint, timeouts, &Dialect::default)
+    }
+
+    /// [`Self::connect_lazy`] that takes runtimes with CRI v1alpha2 too (containerd 1.5 and before): one that
+    /// serves no v1 is spoken to in v1alpha2, whose messages are the same as far as it has them.
+    #[must_use]
+    pub fn connect_lazy_to_any(
+        endpoint: RuntimeEndpoint,
+        image_endpoint: Option<RuntimeEndpoint>,
+        timeouts: CriTimeouts,
+    ) -> Self {
+        Self::open(endpoint, image_endpoint, timeouts, &Dialect::either)
+    }
+
+    fn open(
+        endpoint: RuntimeEndpoint,
+        image_endpoint: Option<RuntimeEndpoint>,
+        timeouts: CriTimeouts,
+        dialect: &dyn Fn() -> Dialect,
+    ) -> Self {
+        let shared = open_lazily(&endpoint, dialect());
         let image_endpoint = image_endpoint.unwrap_or_else(|| endpoint.clone());
-        let images = if image_endpoint == endpoint { shared.clone() } else { open_lazily(&image_endpoint) };
+        let images =
+            if image_endpoint == endpoint { shared.clone() } else { open_lazily(&image_endpoint, dialect()) };
         Self {
+            dialect: shared.dialect.clone(),
             endpoint_text: endpoint.to_string(),
             image_endpoint_text: image_endpoint.to_string(),
             execs: exec_service(shared.clone()),
             runtime: runtime_service(shared),
-            images: image_service(images),
-            pulls: image_service(open_lazily(&image_endpoint)),
+            pulls: image_service(open_lazily(&image_endpoint, images.dialect.clone())),
+            images: image_service(images.clone()),
+            image_line: images,
             endpoint,
             timeouts,
         }
     }
 
-    fn runtime(&self) -> RuntimeServiceClient<Channel> {
+    /// The same connections with other limits.
+    #[must_use]
+    pub fn with_timeouts(&self, timeouts: CriTimeouts) -> Self {
+        Self { timeouts, ..self.clone() }
+    }
+
+    /// Whether the runtime has shown that it serves v1alpha2 alone.
+    #[must_use]
+    pub fn speaks_v1alpha2(&self) -> bool {
+        self.dialect.is_v1alpha2()
+    }
+
+    /// Of the blobs that containerd began to fetch at most `since` ago and has not finished: bytes that have
+    /// come, and bytes in all. `None` where that cannot be asked: CRI has no such call.
+    pub async fn pulled_bytes(&self, since: Duration) -> Option<(u64, u64)> {
+        let asking = content::pulled_bytes(self.image_line.clone(), since);
+        tokio::time::timeout(self.timeouts.request, asking).await.ok().flatten()
+    }
+
+    fn runtime(&self) -> RuntimeServiceClient<Line> {
         self.runtime.clone()
     }
 
-    fn images(&self) -> ImageServiceClient<Channel> {
+    fn images(&self) -> ImageServiceClient<Line> {
         self.images.clone()
     }
 
@@ -396,7 +442,7 @@ impl Cri for CriClient {
     }
 
     fn events(&self) -> RuntimeEvents {
-        follow::start(self.endpoint.clone())
+        follow::start(self.endpoint.clone(), self.dialect.clone())
     }
 }
 

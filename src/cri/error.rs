@@ -31,6 +31,8 @@ pub enum CriErrorKind {
     Other,
 }
 
+const BROKE: &str = "the connection broke before the answer came";
+
 /// A failed call: which one, to whom, what kind of failure, and the runtime's words for it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{rpc} at {endpoint}: {message}")]
@@ -82,7 +84,7 @@ impl CriError {
             || transport_words(status)
         {
             let cause = root_cause(status);
-            let message = format!("the connection broke before the answer came: {cause}");
+            let message = format!("{BROKE}: {cause}");
             return Self::new(rpc, endpoint, CriErrorKind::Unavailable, message);
         }
         let kind = match status.code() {
@@ -158,6 +160,12 @@ impl CriError {
         matches!(self.kind, CriErrorKind::DeadlineExceeded | CriErrorKind::Cancelled)
     }
 
+    /// Nobody knows whether what was asked for was done, or still will be.
+    #[must_use]
+    pub fn may_have_happened(&self) -> bool {
+        self.is_deadline_exceeded() || self.message.starts_with(BROKE)
+    }
+
     /// Whether this is the answer to a second create of one name, and who has the name.
     #[must_use]
     pub fn name_reserved(&self) -> Option<NameReserved<'_>> {
@@ -217,6 +225,14 @@ fn not_cri_v1(status: &Status) -> Option<&'static str> {
             "serves no CRI v1: the runtime's CRI is switched off (\"cri\" in disabled_plugins of \
              containerd's config.toml, as Docker's own package has it), failed to load (see the \
              runtime's log), or is only v1alpha2 (containerd before 1.6, which must be upgraded)",
+        );
+    }
+    // Only asked after v1 was refused.
+    if message.contains("unknown service runtime.v1alpha2.") {
+        return Some(
+            "serves no CRI, neither v1 nor v1alpha2: the runtime's CRI is switched off (\"cri\" in \
+             disabled_plugins of containerd's config.toml, as Docker's own package has it) or failed to load \
+             (see the runtime's log)",
         );
     }
     message.contains("grpc-status header missing").then_some(
@@ -341,6 +357,8 @@ mod tests {
     fn a_runtime_without_cri_v1_is_told_from_one_without_a_call() {
         let off = from(Code::Unimplemented, "unknown service runtime.v1.RuntimeService");
         assert!(off.is_no_cri_v1() && off.message().contains("disabled_plugins"), "{off}");
+        let neither = from(Code::Unimplemented, "unknown service runtime.v1alpha2.RuntimeService");
+        assert!(neither.is_no_cri_v1() && neither.message().contains("neither v1 nor v1alpha2"), "{neither}");
         let docker =
             from(Code::Unimplemented, "grpc-status header missing, mapped from HTTP status code 404");
         assert!(docker.is_no_cri_v1() && docker.message().contains("Docker"), "{docker}");

@@ -15,10 +15,10 @@ use hyper::{
     Request, Response,
     body::{Body as HttpBody, Bytes, Frame},
 };
-use tonic::{Status, body::Body, transport::Channel};
+use tonic::{Status, body::Body};
 use tower::Service;
 
-use super::channel::MAX_MESSAGE;
+use super::{channel::MAX_MESSAGE, dialect::Line};
 
 /// The most bytes of each output that are kept: what kubelet reads of a probe's.
 pub(crate) const MAX_OUTPUT: usize = 10 << 10;
@@ -29,7 +29,7 @@ const HEAD: usize = 5;
 
 /// A connection whose answers are shortened.
 #[derive(Debug, Clone)]
-pub(super) struct Shortening(pub(super) Channel);
+pub(super) struct Shortening(pub(super) Line);
 
 impl Service<Request<Body>> for Shortening {
     type Response = Response<Shortened<Body>>;

@@ -8,11 +8,12 @@
 use std::{future::Future, time::Duration};
 
 use prost::Message as _;
-use tonic::{Code, Response, Status, Streaming, transport::Channel};
+use tonic::{Code, Response, Status, Streaming};
 
 use super::{
     EventKind, EventSender, EventSource, RuntimeEndpoint, RuntimeEvent, RuntimeEvents,
     channel::{open_lazily, runtime_service, within},
+    dialect::{Dialect, Line},
     proto::{
         containerd_events::{Envelope, SubscribeRequest, events_client::EventsClient},
         containerd_payloads::{ContainerCreate, ContainerDelete, TaskDelete, TaskExit, TaskOom, TaskStart},
@@ -49,17 +50,17 @@ enum End {
 }
 
 /// Starts the task.
-pub(super) fn start(endpoint: RuntimeEndpoint) -> RuntimeEvents {
+pub(super) fn start(endpoint: RuntimeEndpoint, dialect: Dialect) -> RuntimeEvents {
     let (sender, events) = RuntimeEvents::channel(QUEUE);
-    let task = tokio::spawn(async move { follow(&endpoint, &sender).await });
+    let task = tokio::spawn(async move { follow(&endpoint, &dialect, &sender).await });
     events.fed_by(task.abort_handle())
 }
 
-async fn follow(endpoint: &RuntimeEndpoint, sender: &EventSender) {
+async fn follow(endpoint: &RuntimeEndpoint, dialect: &Dialect, sender: &EventSender) {
     let mut pause = RETRY_FIRST;
     let mut told_unsupported = false;
     loop {
-        let end = follow_once(endpoint, sender).await;
+        let end = follow_once(endpoint, dialect, sender).await;
         if !sender.set_source(EventSource::None) {
             return;
         }
@@ -89,17 +90,17 @@ async fn follow(endpoint: &RuntimeEndpoint, sender: &EventSender) {
 
 /// Tries the sources in turn and stays with the first that works until it breaks. The connection
 /// lives no longer than this.
-async fn follow_once(endpoint: &RuntimeEndpoint, sender: &EventSender) -> End {
-    let channel = open_lazily(endpoint);
-    let mut cri = runtime_service(channel.clone()).max_decoding_message_size(MAX_EVENT);
+async fn follow_once(endpoint: &RuntimeEndpoint, dialect: &Dialect, sender: &EventSender) -> End {
+    let line = open_lazily(endpoint, dialect.clone());
+    let mut cri = runtime_service(line.clone()).max_decoding_message_size(MAX_EVENT);
     let stream = cri.get_container_events(GetEventsRequest {});
-    match read(endpoint, sender, EventSource::Cri, &channel, stream, hint_of_cri).await {
+    match read(endpoint, sender, EventSource::Cri, &line, stream, hint_of_cri).await {
         End::Unsupported => {}
         end => return end,
     }
-    let mut containerd = EventsClient::new(channel.clone()).max_decoding_message_size(MAX_EVENT);
+    let mut containerd = EventsClient::new(line.clone()).max_decoding_message_size(MAX_EVENT);
     let stream = containerd.subscribe(SubscribeRequest { filters: filters() });
-    read(endpoint, sender, EventSource::Containerd, &channel, stream, hint_of_containerd).await
+    read(endpoint, sender, EventSource::Containerd, &line, stream, hint_of_containerd).await
 }
 
 /// Reads one stream until it ends, passing hints on.
@@ -107,7 +108,7 @@ async fn read<T>(
     endpoint: &RuntimeEndpoint,
     sender: &EventSender,
     source: EventSource,
-    channel: &Channel,
+    line: &Line,
     stream: impl Future<Output = Result<Response<Streaming<T>>, Status>>,
     hint: impl Fn(T) -> Option<RuntimeEvent>,
 ) -> End {
@@ -118,7 +119,7 @@ async fn read<T>(
     let mut worked = false;
     tokio::pin!(stream);
     let mut stream = {
-        let probe = read_by_runtime(endpoint, channel);
+        let probe = read_by_runtime(endpoint, line);
         tokio::pin!(probe);
         loop {
             // In this order, so that the subscription is on the wire before the probe.
@@ -167,9 +168,9 @@ fn end_of(worked: bool, status: &Status) -> End {
     }
 }
 
-/// Waits until the runtime has read all that was sent on `channel` before.
-async fn read_by_runtime(endpoint: &RuntimeEndpoint, channel: &Channel) -> Result<(), String> {
-    let mut client = runtime_service(channel.clone());
+/// Waits until the runtime has read all that was sent on `line` before.
+async fn read_by_runtime(endpoint: &RuntimeEndpoint, line: &Line) -> Result<(), String> {
+    let mut client = runtime_service(line.clone());
     let call = client.version(VersionRequest { version: API_VERSION.to_owned() });
     within("Version", &endpoint.to_string(), Some(PROBE), call).await.map_err(|error| error.to_string())?;
     tokio::time::sleep(REFUSAL).await;

@@ -12,7 +12,9 @@
 
 mod channel;
 mod client;
+mod content;
 mod descriptors;
+mod dialect;
 mod endpoint;
 mod error;
 mod event;
@@ -21,6 +23,7 @@ mod follow;
 pub mod observe;
 mod probe;
 mod proto;
+pub mod streaming;
 
 pub use client::{CriClient, CriTimeouts};
 pub use descriptors::DESCRIPTORS;

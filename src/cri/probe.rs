@@ -12,7 +12,7 @@ use crate::api::cri::VersionResponse;
 const STRAGGLERS: Duration = Duration::from_millis(200);
 
 /// Asks every endpoint for its version at the same time, each at most `limit`, and gives the answers in
-/// the order of `endpoints`. Once one has answered, the others have a fifth of a second left; `None` is
+/// the order of `endpoints`, of runtimes that serve only v1alpha2 too. Once one has answered, the others have a fifth of a second left; `None` is
 /// one that had not answered by then.
 pub async fn probe(
     endpoints: &[RuntimeEndpoint],
@@ -23,7 +23,7 @@ pub async fn probe(
         let endpoint = endpoint.clone();
         asking.spawn(async move {
             let timeouts = CriTimeouts::from_request_timeout(limit);
-            let client = CriClient::connect_lazy(endpoint, None, timeouts);
+            let client = CriClient::connect_lazy_to_any(endpoint, None, timeouts);
             (index, client.version().await)
         });
     }

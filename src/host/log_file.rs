@@ -105,6 +105,19 @@ impl LogFile {
         Ok(names)
     }
 
+    /// Opens a file of the folder to be read; `None` if it is not there.
+    ///
+    /// # Errors
+    /// As `open`, with `ELOOP` for a link; `InvalidInput` if it is no regular file.
+    pub fn open(&self, name: &str) -> io::Result<Option<File>> {
+        let opened =
+            found(openat(&self.folder, name, PLAIN | OFlag::O_RDONLY, Mode::empty()))?.map(File::from);
+        match opened {
+            Some(file) if !file.metadata()?.is_file() => Err(not_regular(name)),
+            opened => Ok(opened),
+        }
+    }
+
     /// Removes a file of the folder; one that is gone is fine.
     ///
     /// # Errors
@@ -154,11 +167,8 @@ impl LogFile {
         (to, half_made): (&str, &str),
         go_on: &dyn Fn() -> bool,
     ) -> io::Result<bool> {
-        let mut source = File::from(openat(&self.folder, from, PLAIN | OFlag::O_RDONLY, Mode::empty())?);
+        let mut source = self.open(from)?.ok_or(Errno::ENOENT)?;
         let metadata = source.metadata()?;
-        if !metadata.is_file() {
-            return Err(not_regular(from));
-        }
         self.remove(half_made)?;
         let flags = PLAIN | OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
         let made = File::from(openat(&self.folder, half_made, flags, Mode::S_IRUSR | Mode::S_IWUSR)?);

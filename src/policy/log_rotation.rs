@@ -7,7 +7,10 @@
 //! things differ from kubelet. Files of other names are left alone. And a new name always sorts behind those
 //! that are there, also when the clock was put back: the order of names is the order of age.
 
-use std::collections::BTreeSet;
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use jiff::{ToSpan as _, civil::DateTime};
 
@@ -82,6 +85,49 @@ fn sort_out(log: &str, names: &[String], keep: u32) -> Rotation {
     rotation
 }
 
+/// A rotated file, to be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RotatedFile {
+    /// Its name.
+    pub name: String,
+    /// Whether it is compressed with gzip.
+    pub packed: bool,
+}
+
+/// The rotated files of a log, the oldest first. Of one that is there in both forms, as a crash leaves it, the
+/// compressed one, which is whole. Docker's own files are read too: `LOG.1` is its newest (`json-file` with
+/// `max-file`).
+pub fn by_age(log: &str, names: &[String]) -> Vec<RotatedFile> {
+    let mut found: BTreeMap<(Reverse<u32>, &str), bool> = BTreeMap::new();
+    for name in names {
+        let place = match parse(log, name) {
+            Some((stamp, Form::Plain)) => Some(((Reverse(0), stamp), false)),
+            Some((stamp, Form::Compressed)) => Some(((Reverse(0), stamp), true)),
+            Some((_, Form::HalfMade)) => None,
+            None => numbered(log, name).map(|(number, text, packed)| ((Reverse(number), text), packed)),
+        };
+        if let Some((place, packed)) = place {
+            *found.entry(place).or_default() |= packed;
+        }
+    }
+    let file = |((_, suffix), packed): ((Reverse<u32>, &str), bool)| RotatedFile {
+        name: format!("{log}.{suffix}{}", if packed { COMPRESSED } else { "" }),
+        packed,
+    };
+    found.into_iter().map(file).collect()
+}
+
+/// The number in the name of a file that Docker rotated.
+fn numbered<'n>(log: &str, name: &'n str) -> Option<(u32, &'n str, bool)> {
+    let rest = name.strip_prefix(log)?.strip_prefix('.')?;
+    let (text, packed) = match rest.strip_suffix(COMPRESSED) {
+        Some(text) => (text, true),
+        None => (rest, false),
+    };
+    let number = text.parse::<u32>().ok().filter(|number| *number > 0 && number.to_string() == text)?;
+    Some((number, text, packed))
+}
+
 /// The name that a log gets when it is rotated now: of this second, or of the first one that no older file
 /// has.
 pub fn rotated_name(log: &str, names: &[String], now: DateTime) -> String {
@@ -148,6 +194,38 @@ mod tests {
         let all = names(&[".backup", ".20260101-000000.bz2", ".20261301-000000", "x.20260101-000000", ".é"]);
         assert_eq!(before_rotation("0.log", &all, 2), Rotation::default());
         assert_eq!(before_rotation("1.log", &names(&[".20260101-000000"]), 2), Rotation::default());
+    }
+
+    #[test]
+    fn files_to_read_are_ordered_by_age() {
+        let ordered = |suffixes: &[&str]| -> Vec<(String, bool)> {
+            by_age("0.log", &names(suffixes)).into_iter().map(|file| (file.name, file.packed)).collect()
+        };
+        assert_eq!(
+            ordered(&[
+                "",
+                ".20260101-000003",
+                ".20260101-000001.gz",
+                ".20260101-000002.gz",
+                ".20260101-000002",
+                ".20260101-000003.tmp",
+                ".backup",
+                ".20269999-000003",
+            ]),
+            [
+                ("0.log.20260101-000001.gz".to_owned(), true),
+                ("0.log.20260101-000002.gz".to_owned(), true),
+                ("0.log.20260101-000003".to_owned(), false),
+            ]
+        );
+        assert_eq!(
+            ordered(&[".2.gz", ".1", ".10.gz", ".0", ".01", ".x", ".99999999999"]),
+            [
+                ("0.log.10.gz".to_owned(), true),
+                ("0.log.2.gz".to_owned(), true),
+                ("0.log.1".to_owned(), false),
+            ]
+        );
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub(crate) enum Release {
     Machine,
     /// 2.x, which `hack/containerd2.sh` fetches once.
     Two,
+    /// 1.4, which serves CRI v1alpha2 and no v1; `hack/containerd14.sh` fetches it once.
+    Old,
 }
 
 /// Runs a script of `hack/` to its end.
@@ -69,8 +71,13 @@ impl Containerd {
         let mut environment =
             vec![("NODECTL_OWNER", owner.as_str()), ("NODECTL_CGROUP_DRIVER", cgroup_driver)];
         let binary;
-        if release == Release::Two {
-            binary = format!("{}/containerd", succeed("containerd2.sh", &[], &[]).trim());
+        let fetched = match release {
+            Release::Machine => None,
+            Release::Two => Some("containerd2.sh"),
+            Release::Old => Some("containerd14.sh"),
+        };
+        if let Some(script) = fetched {
+            binary = format!("{}/containerd", succeed(script, &[], &[]).trim());
             environment.push(("CONTAINERD_BIN", &binary));
         }
         let path = dir.to_str().expect("a plain path").to_owned();

@@ -18,9 +18,11 @@
 
 mod containerd;
 mod cri;
+pub(crate) mod cri_cli;
 mod inside;
 mod leaks;
 mod manifest;
+pub(crate) mod pty;
 mod status;
 
 use std::fs;

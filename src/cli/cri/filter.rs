@@ -36,7 +36,7 @@ pub(super) struct ContainerFilter {
     #[arg(short, long)]
     pub(super) all: bool,
     /// Only the container with this id, or the beginning of one
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "CONTAINER")]
     id: Option<String>,
     /// Only containers with a name that this regular expression finds something in
     #[arg(long, value_name = "REGEX")]
@@ -68,7 +68,7 @@ pub(super) struct ContainerFilter {
 #[derive(Debug, Clone, Default, Args)]
 pub(super) struct PodFilter {
     /// Only the pod with this id or UID, or the beginning of one, or NAMESPACE/NAME
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "POD")]
     id: Option<String>,
     /// Only pods with a name that this regular expression finds something in
     #[arg(long, value_name = "REGEX")]
@@ -88,6 +88,58 @@ pub(super) struct PodFilter {
     /// Only the N newest pods; 0 for all
     #[arg(short = 'n', long, value_name = "N")]
     last: Option<usize>,
+}
+
+/// Which containers to measure. It is [`ContainerFilter`] without the flags whose letters mean something
+/// else there: `-s` is the length of a sample, `-n` a number of rounds.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct MeasuredContainers {
+    /// Only the container with this id, or the beginning of one
+    #[arg(long, value_name = "CONTAINER")]
+    id: Option<String>,
+    /// Only containers with a name that this regular expression finds something in
+    #[arg(long, value_name = "REGEX")]
+    name: Option<String>,
+    /// Only containers of this pod: its id, the beginning of it, UID, or NAMESPACE/NAME
+    #[arg(short, long, value_name = "POD")]
+    pod: Option<String>,
+    /// Only containers of pods in namespaces that this regular expression finds something in
+    #[arg(long, value_name = "REGEX")]
+    namespace: Option<String>,
+    /// Only containers with this label; may be repeated, and all must fit
+    #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',')]
+    label: Vec<String>,
+}
+
+impl From<&MeasuredContainers> for ContainerFilter {
+    fn from(args: &MeasuredContainers) -> Self {
+        let MeasuredContainers { id, name, pod, namespace, label } = args.clone();
+        Self { all: true, id, name, pod, namespace, label, ..Self::default() }
+    }
+}
+
+/// Which pods to measure: [`PodFilter`] with the same flags left out.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct MeasuredPods {
+    /// Only the pod with this id or UID, or the beginning of one, or NAMESPACE/NAME
+    #[arg(long, value_name = "POD")]
+    id: Option<String>,
+    /// Only pods with a name that this regular expression finds something in
+    #[arg(long, value_name = "REGEX")]
+    name: Option<String>,
+    /// Only pods in namespaces that this regular expression finds something in
+    #[arg(long, value_name = "REGEX")]
+    namespace: Option<String>,
+    /// Only pods with this label; may be repeated, and all must fit
+    #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',')]
+    label: Vec<String>,
+}
+
+impl From<&MeasuredPods> for PodFilter {
+    fn from(args: &MeasuredPods) -> Self {
+        let MeasuredPods { id, name, namespace, label } = args.clone();
+        Self { id, name, namespace, label, ..Self::default() }
+    }
 }
 
 /// A filter's texts, read.

@@ -19,11 +19,11 @@ use crate::{
     error::CommandError,
 };
 
-/// Arguments of `nodectl cri version`, `imagefsinfo` and `runtime-config`.
+/// Arguments of `nodectl cri version`, `imagefsinfo`, `runtime-config` and `metricdescs`.
 #[derive(Debug, Clone, Args)]
 pub(super) struct PlainArgs {
     #[command(flatten)]
-    format: FormatArgs,
+    pub(super) format: FormatArgs,
 }
 
 /// Arguments of `nodectl cri info`.

@@ -98,6 +98,25 @@ impl Inventory {
         Err(self.none("container", wanted, "nodectl cri ps -a"))
     }
 
+    /// [`Self::pod`] for what changes it: an id or UID may be shortened, a name must be whole. A name that is
+    /// the beginning of one pod's today is that of another one's tomorrow.
+    pub(super) fn pod_to_change(&self, wanted: &str) -> Result<&PodSandbox, CommandError> {
+        let pod = self.pod(wanted)?;
+        let name = full_name(pod.metadata.as_ref());
+        if wanted.contains('/') && wanted != name { Err(not_whole("pod", wanted, &name)) } else { Ok(pod) }
+    }
+
+    /// [`Self::container`] for what changes it; see [`Self::pod_to_change`].
+    pub(super) fn container_to_change(&self, wanted: &str) -> Result<&Container, CommandError> {
+        let container = self.container(wanted)?;
+        let pod = self.pod_of(container).map(|pod| full_name(pod.metadata.as_ref())).unwrap_or_default();
+        let name = format!("{pod}/{}", container_name(container));
+        if wanted.contains('/') && wanted != name && wanted != pod {
+            return Err(not_whole("container", wanted, &name));
+        }
+        Ok(container)
+    }
+
     fn pods_fitting(&self, wanted: &str, fit: Fit) -> Vec<&PodSandbox> {
         let mut found: Vec<&PodSandbox> = self.pods.iter().filter(|pod| fit.of(&pod.id, wanted)).collect();
         // Each pod that fits by its UID or name, by the one of its sandboxes that counts.
@@ -225,6 +244,11 @@ fn not_empty(wanted: &str) -> Result<(), CommandError> {
     if wanted.is_empty() { Err(CommandError::usage("an id is empty")) } else { Ok(()) }
 }
 
+fn not_whole(kind: &str, wanted: &str, name: &str) -> CommandError {
+    CommandError::failed(printable(&format!("there is no {kind} {wanted:?}")))
+        .hint(printable(&format!("did you mean {name}? What changes something takes whole names")))
+}
+
 fn wrong_kind(wanted: &str, what: &str, not: &str, verb: &str) -> CommandError {
     let text = printable(&format!("{wanted} is the {what}, {not}"));
     CommandError::failed(text).hint(format!("use `nodectl cri {verb}`"))
@@ -318,6 +342,24 @@ mod tests {
         ] {
             assert_eq!(all.pod(wanted).unwrap().id, id, "{wanted}");
         }
+    }
+
+    #[test]
+    fn what_changes_something_takes_whole_names() {
+        let all = inventory();
+        for (wanted, id) in [("aa", "aa11"), ("uid-d", "cc33"), ("ns/web", "aa11")] {
+            assert_eq!(all.pod_to_change(wanted).unwrap().id, id, "{wanted}");
+        }
+        for (wanted, id) in [("f1b", "f1b2"), ("ns/web", "f0a1"), ("ns/cc", ""), ("ns/db/pg", "f1b2")] {
+            match all.container_to_change(wanted) {
+                Ok(container) => assert_eq!(container.id, id, "{wanted}"),
+                Err(error) => assert!(id.is_empty(), "{wanted}: {error}"),
+            }
+        }
+        let error = all.pod_to_change("ns/d").unwrap_err().to_string();
+        assert!(error.starts_with("there is no pod \"ns/d\"\nhint: did you mean ns/db?"), "{error}");
+        let error = all.container_to_change("ns/db/p").unwrap_err().to_string();
+        assert!(error.contains("did you mean ns/db/pg?"), "{error}");
     }
 
     #[test]

@@ -1,24 +1,45 @@
-//! `nodectl cri`: looks into a container runtime, with crictl's verbs, flags and JSON.
+//! `nodectl cri`: inspection of and surgery on a container runtime, with crictl's verbs, flags and JSON.
 //!
 //! One file a verb or family of verbs. What they share: [`session`] (which runtime, and what to say when
 //! it does not answer), [`lookup`] (what is meant by an id), [`filter`], [`protojson`] and [`format`]. A
 //! list asks the runtime for everything and narrows it here: filters then mean the same on every runtime,
 //! and ids, names and images resolve against one picture.
 
+mod act;
+mod change;
 mod config;
 mod config_file;
+mod credentials;
+mod end;
 mod filter;
 mod format;
+mod hangup;
 mod images;
 mod info;
 mod inspect;
+mod live;
+mod logs;
 mod lookup;
+mod make;
+mod message_file;
+mod metrics;
+mod password;
+mod past;
 mod pods;
 mod protojson;
 mod ps;
+mod pull;
+mod rmi;
+mod runtimes;
 mod session;
+mod stats;
 mod template;
+mod terminal;
 mod text;
+mod top;
+mod tree;
+mod update;
+mod usage;
 
 use std::io::Write;
 
@@ -56,10 +77,28 @@ enum Verb {
     Inspectp(inspect::InspectpArgs),
     /// Show all about images
     Inspecti(inspect::InspectiArgs),
+    /// Show what a container said
+    Logs(logs::LogsArgs),
     /// Show where images are stored and what they take
     Imagefsinfo(info::PlainArgs),
+    /// Show pods, the containers in them, and their images
+    Tree(tree::TreeArgs),
+    /// Show which runtimes are on this node, and what became of those of the past
+    Runtimes(runtimes::RuntimesArgs),
+    /// Show what containers use: CPU, memory, disk
+    Stats(stats::StatsArgs),
+    /// Watch what containers use, the largest first
+    Top(top::TopArgs),
+    /// Show what pods use: CPU, memory, disk
+    Statsp(stats::StatspArgs),
+    /// Show the runtime's own metrics of pods
+    Metricsp(metrics::MetricspArgs),
+    /// Show which metrics the runtime has
+    Metricdescs(info::PlainArgs),
     /// Show what the runtime tells the agent to do: the cgroup driver
     RuntimeConfig(info::PlainArgs),
+    #[command(flatten)]
+    Change(change::ChangeVerb),
     /// Show and change the client's configuration, /etc/crictl.yaml
     Config(config::ConfigArgs),
 }
@@ -73,6 +112,13 @@ pub async fn run(matches: &ArgMatches, out: &mut dyn Write, err: &mut dyn Write)
     if let Verb::Config(config) = &args.verb {
         return config::run(config, &args.global.config, out);
     }
+    if let Verb::Runtimes(runtimes) = &args.verb {
+        if let Some(told) = runtimes::of_the_past(runtimes, out) {
+            return told;
+        }
+        let (given, limit) = session::given(&args.global, matches)?;
+        return runtimes::on_this_node(runtimes, given, limit, out).await;
+    }
     let session = Session::open(&args.global, matches, err).await?;
     match &args.verb {
         Verb::Version(args) => info::version(args, &session, out).await,
@@ -83,9 +129,17 @@ pub async fn run(matches: &ArgMatches, out: &mut dyn Write, err: &mut dyn Write)
         Verb::Inspect(args) => inspect::containers(args, &session, out).await,
         Verb::Inspectp(args) => inspect::pods(args, &session, out).await,
         Verb::Inspecti(args) => inspect::images(args, &session, out).await,
+        Verb::Logs(args) => logs::run(args, &session, out, err).await,
         Verb::Imagefsinfo(args) => info::image_fs(args, &session, out).await,
+        Verb::Stats(args) => stats::containers(args, &session, out).await,
+        Verb::Top(args) => top::run(args, &session, out).await,
+        Verb::Statsp(args) => stats::pods(args, &session, out).await,
+        Verb::Metricsp(args) => metrics::pods(args, &session, out).await,
+        Verb::Metricdescs(args) => metrics::descriptors(args, &session, out).await,
         Verb::RuntimeConfig(args) => info::runtime_config(args, &session, out).await,
-        // Done above: it asks no runtime.
-        Verb::Config(_) => Ok(()),
+        Verb::Tree(args) => tree::run(args, &session, out).await,
+        // Done above: they need no single runtime.
+        Verb::Config(_) | Verb::Runtimes(_) => Ok(()),
+        Verb::Change(verb) => session.until_signal(Box::pin(change::run(verb, &session, out, err))).await,
     }
 }

@@ -9,7 +9,8 @@ use std::sync::LazyLock;
 
 use prost::Message;
 use prost_reflect::{
-    DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MapKey, ReflectMessage as _, Value as Field,
+    DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MapKey, MessageDescriptor, ReflectMessage as _,
+    Value as Field,
 };
 use serde_json::{Map, Value};
 
@@ -43,11 +44,19 @@ pub(super) fn go_json(name: &str, message: &impl Message) -> Result<Value, Comma
     Ok(object(&read(name, message)?, Style::Go))
 }
 
-fn read(name: &str, message: &impl Message) -> Result<DynamicMessage, CommandError> {
+/// The description of a message; `name` is its type without the package.
+///
+/// # Errors
+/// As [`json`].
+pub(super) fn descriptor(name: &str) -> Result<MessageDescriptor, CommandError> {
     let full = format!("runtime.v1.{name}");
     let descriptor = POOL.as_ref().and_then(|pool| pool.get_message_by_name(&full));
-    let descriptor = descriptor.ok_or_else(|| CommandError::failed(format!("no message {full}")))?;
-    DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice()).map_err(CommandError::failed)
+    descriptor.ok_or_else(|| CommandError::failed(format!("no message {full}")))
+}
+
+fn read(name: &str, message: &impl Message) -> Result<DynamicMessage, CommandError> {
+    DynamicMessage::decode(descriptor(name)?, message.encode_to_vec().as_slice())
+        .map_err(CommandError::failed)
 }
 
 fn object(message: &DynamicMessage, style: Style) -> Value {

@@ -121,7 +121,7 @@ fn table(found: &[&Container], all: &Inventory, whole: bool, now: Timestamp) -> 
 }
 
 /// The pod's name; kubelet's label for a container whose sandbox is gone.
-fn pod_name<'a>(container: &'a Container, all: &'a Inventory) -> &'a str {
+pub(super) fn pod_name<'a>(container: &'a Container, all: &'a Inventory) -> &'a str {
     let metadata = all.pod_of(container).and_then(|pod| pod.metadata.as_ref());
     let label = || container.labels.get("io.kubernetes.pod.name").map(String::as_str);
     metadata.map(|metadata| metadata.name.as_str()).or_else(label).unwrap_or("unknown")
@@ -129,7 +129,7 @@ fn pod_name<'a>(container: &'a Container, all: &'a Inventory) -> &'a str {
 
 /// A name of the container's image: what the user wrote if the image still has that name, else its first
 /// one, else its digest, else what the runtime says.
-fn readable_image(container: &Container, images: &[Image], whole: bool) -> String {
+pub(super) fn readable_image(container: &Container, images: &[Image], whole: bool) -> String {
     let spec = container.image.as_ref();
     let named = spec.map_or("", |spec| spec.image.as_str());
     let ids = [container.image_id.as_str(), named, container.image_ref.as_str()];

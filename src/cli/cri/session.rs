@@ -3,7 +3,7 @@
 //! Where the endpoint comes from is kept, as a dead socket is mended there: a flag, a variable, crictl's
 //! file. Without any, the known sockets are probed side by side, and which answered is told.
 
-use std::{fmt, io::Write, path::PathBuf, time::Duration};
+use std::{fmt, io::Write, path::PathBuf, sync::Mutex, time::Duration};
 
 use clap::{ArgMatches, Args, parser::ValueSource};
 
@@ -18,6 +18,11 @@ use crate::{
 /// How long a call may take unless `--timeout` says so. crictl's two seconds are too short for a node
 /// under load, which is when one looks.
 const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a call that changes something may take unless `--timeout` says so, as with kubelet: a pod's
+/// network takes longer than a look, and a call that was cut may have happened all the same. A longer time in
+/// the configuration file is kept, a shorter one is meant for looks.
+const CHANGE: Duration = Duration::from_secs(120);
 
 /// How long a known socket has to answer when no endpoint is given.
 const PROBE: Duration = Duration::from_secs(2);
@@ -34,7 +39,8 @@ pub(super) struct GlobalArgs {
     /// The socket of the image service, if not the runtime's
     #[arg(short, long, value_name = "ENDPOINT", env = "IMAGE_SERVICE_ENDPOINT", hide_env_values = true)]
     image_endpoint: Option<String>,
-    /// How long a call may take, as in 5s, 1m30s or 5 (seconds); 10s unless the configuration file says
+    /// How long a call may take, as in 5s, 1m30s or 5 (seconds); without it 10s, or what the configuration
+    /// file says, and at least 2m for what changes something
     #[arg(short, long, value_name = "DURATION", value_parser = duration)]
     timeout: Option<Duration>,
     /// Say on stderr what is asked, where, and how long the answer takes
@@ -52,7 +58,7 @@ pub(super) struct GlobalArgs {
     pub(super) config: PathBuf,
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let duration = match text.parse::<u32>() {
         Ok(seconds) => Duration::from_secs(seconds.into()),
         Err(_) => GoDuration::parse(text).map_err(|error| error.to_string())?.to_std(),
@@ -83,9 +89,11 @@ type Given = Option<(RuntimeEndpoint, Origin)>;
 
 /// All that decides whom to ask.
 struct Plan {
+    settings: Settings,
     runtime: Given,
     image: Given,
     timeout: Duration,
+    change: Duration,
     debug: bool,
 }
 
@@ -115,6 +123,7 @@ impl Plan {
             Ok::<Given, CommandError>(Some((endpoint, origin)))
         };
         let seconds = settings.get("timeout").and_then(|text| text.parse().ok()).filter(|n| *n > 0);
+        let timeout = args.timeout.or(seconds.map(Duration::from_secs)).unwrap_or(TIMEOUT);
         Ok(Self {
             runtime: given(
                 &args.runtime_endpoint,
@@ -123,15 +132,36 @@ impl Plan {
                 "CONTAINER_RUNTIME_ENDPOINT",
             )?,
             image: given(&args.image_endpoint, "image_endpoint", "image-endpoint", "IMAGE_SERVICE_ENDPOINT")?,
-            timeout: args.timeout.or(seconds.map(Duration::from_secs)).unwrap_or(TIMEOUT),
+            timeout,
+            change: args.timeout.unwrap_or(timeout.max(CHANGE)),
             debug: args.debug || settings.get("debug") == Some("true"),
+            settings,
         })
     }
+}
+
+/// The endpoint that was given, with where, and how long a socket has to answer.
+///
+/// # Errors
+/// [`CommandError`] if the endpoint or the configuration file is broken.
+pub(super) fn given(
+    args: &GlobalArgs,
+    matches: &ArgMatches,
+) -> Result<(Option<(RuntimeEndpoint, String)>, Duration), CommandError> {
+    let plan = Plan::new(args, matches)?;
+    let runtime = plan.runtime.map(|(endpoint, origin)| (endpoint, origin.to_string()));
+    Ok((runtime, plan.timeout.min(PROBE)))
 }
 
 /// A runtime that is asked.
 pub(super) struct Session {
     pub(super) cri: CriClient,
+    /// The same runtime, with time enough for what changes something.
+    pub(super) change: CriClient,
+    /// The calls under way that change something, for whoever interrupts them.
+    pub(super) under_way: Mutex<Vec<String>>,
+    /// What the configuration file says beside whom to ask.
+    pub(super) settings: Settings,
     runtime: Given,
     image: Given,
     debug: bool,
@@ -149,12 +179,16 @@ impl Session {
             Some((endpoint, _)) => endpoint.clone(),
             None => find(plan.timeout.min(PROBE), err).await?,
         };
+        let cri = CriClient::connect_lazy_to_any(
+            endpoint,
+            plan.image.as_ref().map(|(endpoint, _)| endpoint.clone()),
+            CriTimeouts::from_request_timeout(plan.timeout),
+        );
         let session = Self {
-            cri: CriClient::connect_lazy(
-                endpoint,
-                plan.image.as_ref().map(|(endpoint, _)| endpoint.clone()),
-                CriTimeouts::from_request_timeout(plan.timeout),
-            ),
+            change: cri.with_timeouts(CriTimeouts::from_request_timeout(plan.change)),
+            cri,
+            under_way: Mutex::default(),
+            settings: plan.settings,
             runtime: plan.runtime,
             image: plan.image,
             debug: plan.debug,
@@ -193,7 +227,8 @@ impl Session {
         let begun = std::time::Instant::now();
         let answer = call.await;
         let ended = answer.as_ref().err().map(|error| format!(": {error}")).unwrap_or_default();
-        self.note(&format!("{rpc} took {:?}{ended}", begun.elapsed()));
+        let dialect = if self.cri.speaks_v1alpha2() { " in v1alpha2" } else { "" };
+        self.note(&format!("{rpc} took {:?}{dialect}{ended}", begun.elapsed()));
         answer
     }
 
@@ -305,12 +340,14 @@ mod tests {
         assert_eq!(endpoint.to_string(), "unix:///run/file.sock");
         assert!(origin.to_string().starts_with("runtime-endpoint in /"), "{origin}");
         assert_eq!((made.timeout, made.debug, made.image), (Duration::from_secs(7), true, None));
+        assert_eq!(made.change, CHANGE);
         let made = plan(&["-r", "/run/flag.sock", "-i", "unix:///run/i.sock", "-t", "1m"], file).unwrap();
         let (endpoint, origin) = made.runtime.unwrap();
         assert_eq!(endpoint.to_string(), "unix:///run/flag.sock");
         assert_eq!(origin, Origin::Flag("runtime-endpoint"));
         assert_eq!(made.image.unwrap().0.to_string(), "unix:///run/i.sock");
-        assert_eq!(made.timeout, Duration::from_secs(60));
+        assert_eq!([made.timeout, made.change], [Duration::from_secs(60); 2]);
+        assert_eq!(plan(&[], "timeout: 300").unwrap().change, Duration::from_secs(300));
         let made = plan(&["-r", ""], "timeout: 0").unwrap();
         assert_eq!((made.runtime, made.timeout, made.debug), (None, TIMEOUT, false));
     }

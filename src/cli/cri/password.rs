@@ -1,0 +1,133 @@
+//! Asks for a password on the terminal without showing it.
+//!
+//! The terminal is set back whatever ends the asking: the line, an error, Ctrl-C (which arrives as a letter
+//! here), or a signal. It is opened anew and read without blocking, so that its own settings are the only
+//! ones that change.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+};
+
+use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
+use tokio::{
+    io::AsyncReadExt as _,
+    net::unix::pipe::Receiver,
+    signal::unix::{SignalKind, signal},
+};
+
+use crate::error::CommandError;
+
+/// Bytes of a password.
+const MAX: usize = 64 << 10;
+
+/// A terminal that shows nothing of what is typed, until it is dropped.
+struct Silent {
+    terminal: File,
+    typed: Receiver,
+    before: Termios,
+}
+
+impl Silent {
+    fn open() -> io::Result<Self> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY);
+        let terminal = options.open("/dev/tty")?;
+        // It is asked for nothing that a terminal could not do: to be read when there is something.
+        let typed = Receiver::from_file_unchecked(terminal.try_clone()?)?;
+        let before = tcgetattr(&terminal)?;
+        let mut silent = before.clone();
+        // Letter by letter: Ctrl-C must not end the program before the terminal is as it was.
+        silent.local_flags.remove(LocalFlags::ECHO | LocalFlags::ICANON | LocalFlags::ISIG);
+        tcsetattr(&terminal, SetArg::TCSAFLUSH, &silent)?;
+        Ok(Self { terminal, typed, before })
+    }
+
+    /// The next byte; `None` when the terminal has gone.
+    async fn byte(&mut self) -> io::Result<Option<u8>> {
+        let mut byte = [0];
+        let read = self.typed.read(&mut byte).await?;
+        Ok((read == 1).then_some(byte[0]))
+    }
+}
+
+impl Drop for Silent {
+    fn drop(&mut self) {
+        tcsetattr(&self.terminal, SetArg::TCSANOW, &self.before).ok();
+        self.terminal.write_all(b"\n").ok();
+    }
+}
+
+/// What is done with a letter.
+#[derive(Debug, PartialEq, Eq)]
+enum Typed {
+    More,
+    Done,
+    GivenUp,
+}
+
+/// Adds what was typed; the terminal's own editing is off, so that the usual keys are minded here.
+fn typed(password: &mut Vec<u8>, byte: u8) -> Typed {
+    match byte {
+        b'\r' | b'\n' => return Typed::Done,
+        // Ctrl-C, Ctrl-D, Ctrl-\.
+        3 | 4 | 28 => return Typed::GivenUp,
+        // Backspace takes a whole letter, of however many bytes.
+        8 | 127 => while password.pop().is_some_and(|byte| byte & 0xc0 == 0x80) {},
+        // Ctrl-U.
+        21 => password.clear(),
+        byte if password.len() < MAX => password.push(byte),
+        _ => {}
+    }
+    Typed::More
+}
+
+/// Asks.
+///
+/// # Errors
+/// [`CommandError`] if there is no terminal, or the asking was given up.
+pub(super) async fn ask(prompt: &str) -> Result<String, CommandError> {
+    let failed = |error: io::Error| CommandError::failed(format!("cannot ask for the password: {error}"));
+    let given_up = || CommandError::failed("no password was given");
+    let listen = |kind| signal(kind).map_err(failed);
+    let (mut terminate, mut hang_up) = (listen(SignalKind::terminate())?, listen(SignalKind::hangup())?);
+    let mut silent = Silent::open().map_err(failed)?;
+    silent.terminal.write_all(prompt.as_bytes()).map_err(failed)?;
+    let mut password = Vec::new();
+    loop {
+        let byte = tokio::select! {
+            byte = silent.byte() => byte.map_err(failed)?,
+            _ = terminate.recv() => None,
+            _ = hang_up.recv() => None,
+        };
+        match byte.map(|byte| typed(&mut password, byte)) {
+            Some(Typed::More) => {}
+            Some(Typed::Done) => break,
+            Some(Typed::GivenUp) | None => return Err(given_up()),
+        }
+    }
+    drop(silent);
+    if password.is_empty() {
+        return Err(given_up());
+    }
+    String::from_utf8(password).map_err(|_bytes| CommandError::failed("the password is not UTF-8 text"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys() {
+        let line = |bytes: &[u8]| {
+            let mut password = Vec::new();
+            let last = bytes.iter().map(|&byte| typed(&mut password, byte)).last();
+            (String::from_utf8(password).unwrap(), last.unwrap())
+        };
+        assert_eq!(line(b"abc\r"), ("abc".to_owned(), Typed::Done));
+        assert_eq!(line("aé\u{7f}b\n".as_bytes()), ("ab".to_owned(), Typed::Done));
+        assert_eq!(line(b"\x7fabc\x15xy\n"), ("xy".to_owned(), Typed::Done));
+        assert_eq!(line(b"a\x03").1, Typed::GivenUp);
+    }
+}

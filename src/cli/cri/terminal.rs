@@ -1,0 +1,86 @@
+//! The user's terminal for a view of the whole screen: keys as they are pressed, nothing echoed, and all as
+//! it was before when the view ends, by whatever way the program ends but SIGKILL.
+
+use std::{
+    fs::OpenOptions,
+    io::{self, IsTerminal as _, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+};
+
+use nix::sys::termios::{InputFlags, LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
+use tokio::net::unix::pipe::Receiver;
+
+/// Columns and lines where the terminal does not tell its size.
+const USUAL: (usize, usize) = (80, 24);
+
+/// Another screen, so that what was on the terminal is there again afterwards; no cursor.
+const ENTER: &[u8] = b"\x1b[?1049h\x1b[?25l";
+const LEAVE: &[u8] = b"\x1b[?25h\x1b[?1049l";
+
+/// A terminal that belongs to a view. Dropping it gives it back.
+pub(super) struct Terminal {
+    /// Opened anew, so that reading without waiting changes nothing for the shell, which shares its own.
+    /// No pipe, but it is waited for and read as one.
+    tty: Receiver,
+    before: Termios,
+}
+
+impl Terminal {
+    /// Takes the terminal; `None` if the output does not go to one. Only on the async runtime.
+    ///
+    /// # Errors
+    /// If it is one that cannot be set up.
+    pub(super) fn take() -> io::Result<Option<Self>> {
+        if !io::stdout().is_terminal() {
+            return Ok(None);
+        }
+        let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY;
+        let tty = OpenOptions::new().read(true).write(true).custom_flags(flags).open("/dev/tty");
+        // A terminal that controls nobody, as under some supervisors, gives no keys.
+        let Ok(tty) = tty else { return Ok(None) };
+        let before = tcgetattr(&tty)?;
+        let tty = Receiver::from_file_unchecked(tty)?;
+        let mut raw = before.clone();
+        // Ctrl-C and Ctrl-Z come as keys then: a stopped view would leave the terminal raw.
+        raw.local_flags.remove(LocalFlags::ECHO | LocalFlags::ICANON | LocalFlags::ISIG | LocalFlags::IEXTEN);
+        raw.input_flags.remove(InputFlags::IXON | InputFlags::ICRNL);
+        tcsetattr(&tty, SetArg::TCSANOW, &raw)?;
+        // From here on dropping restores.
+        let taken = Self { tty, before };
+        let mut out = io::stdout();
+        out.write_all(ENTER)?;
+        out.flush()?;
+        Ok(Some(taken))
+    }
+
+    /// The next key; `None` if the terminal is gone.
+    pub(super) async fn key(&self) -> Option<u8> {
+        let mut byte = [0];
+        loop {
+            self.tty.readable().await.ok()?;
+            match self.tty.try_read(&mut byte) {
+                Ok(1) => return Some(byte[0]),
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                _ => return None,
+            }
+        }
+    }
+
+    /// Columns and lines.
+    pub(super) fn size(&self) -> (usize, usize) {
+        match terminal_size::terminal_size_of(&self.tty) {
+            Some((width, height)) if width.0 > 0 && height.0 > 0 => (width.0.into(), height.0.into()),
+            _ => USUAL,
+        }
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // A terminal that is gone needs nothing back.
+        let mut out = io::stdout();
+        out.write_all(LEAVE).and_then(|()| out.flush()).ok();
+        tcsetattr(&self.tty, SetArg::TCSANOW, &self.before).ok();
+    }
+}
