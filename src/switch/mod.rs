@@ -5,6 +5,12 @@
 //! and writes the files.
 
 pub mod containerd;
+pub mod files;
+pub mod journal;
 pub mod lines;
+pub mod steps;
 pub mod systemd;
 mod toml;
+pub mod transaction;
+#[cfg(test)]
+mod transaction_tests;

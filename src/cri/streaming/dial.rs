@@ -115,20 +115,24 @@ impl Dialer {
         stream.set_nodelay(true).map_err(StreamError::broken)?;
 
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
-        let mut request =
-            Request::builder().method(method).uri(path).header(HOST, authority.as_str()).header(CONNECTION, "Upgrade");
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(HOST, authority.as_str())
+            .header(CONNECTION, "Upgrade");
         if let Some(all) = request.headers_mut() {
             all.extend(headers);
         }
-        let request = request.body(Empty::<Bytes>::new()).map_err(|_invalid| wrong("it has odd characters"))?;
+        let request =
+            request.body(Empty::<Bytes>::new()).map_err(|_invalid| wrong("it has odd characters"))?;
         let sent = if tls {
             send(self.tls.connect(stream).await.map_err(unreachable)?, request).await
         } else {
             send(stream, request).await
         };
         // A server that does not understand may just hang up.
-        let answer = sent
-            .map_err(|error| StreamError::Refused { transport, problem: crate::error::chain(&error) })?;
+        let answer =
+            sent.map_err(|error| StreamError::Refused { transport, problem: crate::error::chain(&error) })?;
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(answer);
         }

@@ -196,9 +196,9 @@ fn verdict(report: &[u8], reports: bool) -> Result<Ended, StreamError> {
     }
     if status["reason"] == "NonZeroExitCode" {
         let causes = status["details"]["causes"].as_array().into_iter().flatten();
-        let code = causes.filter(|cause| cause["reason"] == "ExitCode").find_map(|cause| {
-            cause["message"].as_str().and_then(|code| code.parse().ok())
-        });
+        let code = causes
+            .filter(|cause| cause["reason"] == "ExitCode")
+            .find_map(|cause| cause["message"].as_str().and_then(|code| code.parse().ok()));
         if let Some(code) = code {
             return Ok(Ended::Exit(code));
         }

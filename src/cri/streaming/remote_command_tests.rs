@@ -97,7 +97,10 @@ async fn a_server_that_breaks_off_is_not_taken_for_an_end() {
     let run = run(command, &[], false, &[]).await;
     assert_eq!(run.out, b"begun");
     let error = run.ended.unwrap_err();
-    assert!(matches!(&error, StreamError::Broken(words) if words.contains("how the command ended")), "{error}");
+    assert!(
+        matches!(&error, StreamError::Broken(words) if words.contains("how the command ended")),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -155,7 +158,11 @@ async fn a_server_that_cannot_be_reached_is_named_without_the_secret() {
     let error = try_url(&mute, Duration::from_millis(50)).await;
     assert!(error.ends_with("cannot be reached: no answer within 0.05 s"), "{error}");
     assert!(try_url("/exec/secret", LIMIT).await.contains("neither http nor https"));
-    assert!(try_url("ftp://x/secret", LIMIT).await.contains("for the streams, \"ftp://x\", cannot be used: it is neither"));
+    assert!(
+        try_url("ftp://x/secret", LIMIT)
+            .await
+            .contains("for the streams, \"ftp://x\", cannot be used: it is neither")
+    );
     assert!(try_url("http:///exec/secret", LIMIT).await.contains("cannot be used: it is no URL"));
     // TLS where there is none.
     let plain = start(Manner::WebSocket(V5)).await.replace("http:", "https:");

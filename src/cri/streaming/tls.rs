@@ -56,9 +56,9 @@ impl Tls {
             .with_safe_default_protocol_versions()
             .map_err(|error| wrong(error.to_string()))?;
         let builder = match (&options.authority, &options.certificate) {
-            (None, None) => builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider))),
+            (None, None) => {
+                builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+            }
             (authority, _) => builder.with_root_certificates(roots(authority.as_deref())?),
         };
         let config = match (&options.certificate, &options.key) {

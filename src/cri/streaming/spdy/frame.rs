@@ -126,9 +126,7 @@ fn control(kind: [u8; 2], flags: u8, body: &[u8]) -> Result<Option<Frame>, Strin
         RST_STREAM => Some(Frame::Reset { stream: stream()?, status: number(4)? }),
         PING => Some(Frame::Ping { id: number(0)? }),
         GOAWAY => Some(Frame::GoAway),
-        HEADERS if flags & FIN != 0 => {
-            Some(Frame::Data { stream: stream()?, fin: true, data: Bytes::new() })
-        }
+        HEADERS if flags & FIN != 0 => Some(Frame::Data { stream: stream()?, fin: true, data: Bytes::new() }),
         HEADERS | SETTINGS | WINDOW_UPDATE => None,
         SYN_STREAM => return Err("the server opens a stream".to_owned()),
         _ => return Err(format!("a frame of unknown kind {kind}")),

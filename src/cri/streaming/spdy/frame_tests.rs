@@ -20,10 +20,9 @@ fn joined(frames: Vec<Frame>) -> Vec<Frame> {
     let mut whole: Vec<Frame> = Vec::new();
     for frame in frames {
         match (whole.last_mut(), frame) {
-            (
-                Some(Frame::Data { stream, fin, data }),
-                Frame::Data { stream: of, fin: last, data: more },
-            ) if *stream == of && !*fin => {
+            (Some(Frame::Data { stream, fin, data }), Frame::Data { stream: of, fin: last, data: more })
+                if *stream == of && !*fin =>
+            {
                 *data = [&data[..], &more[..]].concat().into();
                 *fin = last;
             }

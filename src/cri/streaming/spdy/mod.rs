@@ -78,7 +78,9 @@ pub(super) async fn open(
             }
         };
         if refused || held > MAX_EARLY {
-            return Err(StreamError::Protocol("the server refuses a stream that it was asked for".to_owned()));
+            return Err(StreamError::Protocol(
+                "the server refuses a stream that it was asked for".to_owned(),
+            ));
         }
         early.extend(event(frame));
     }
