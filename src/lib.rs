@@ -15,4 +15,5 @@ pub mod host;
 pub mod policy;
 pub mod server;
 pub mod store;
+pub mod switch;
 pub mod telemetry;

@@ -1,0 +1,437 @@
+//! containerd's configuration: a main file and those it imports, edited where a setting takes effect.
+//!
+//! How the files make one configuration differs. containerd 1.x takes each plugin's section whole from the
+//! last file that has one; containerd 2.x merges them key by key, the last file that has a key winning
+//! (`mergeConfig` in its `config.go`). A key that several files have is set in all of them here, so that the
+//! outcome depends on neither. Lists such as `disabled_plugins` add up in both.
+
+mod registry;
+mod schema;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+use toml_edit::{DocumentMut, Item, Value};
+
+use self::schema::{CRI_PLUGINS, Schema, upgrade_v1};
+use super::{
+    lines::Lines,
+    toml::{NoTable, get, get_str, names, rename, set, shown, take_out},
+};
+
+pub use registry::{Registry, Tls};
+
+/// Where the main file is unless containerd is told otherwise.
+pub const CONFIG: &str = "/etc/containerd/config.toml";
+
+/// The shims that take `SystemdCgroup`. (The first went with containerd 2.)
+const RUNC_TYPES: [&str; 2] = ["io.containerd.runc.v1", "io.containerd.runc.v2"];
+/// The option that those take.
+const OPTION: &str = "SystemdCgroup";
+/// The shim before those, which had the setting beside the runtimes.
+const LINUX_TYPE: &str = "io.containerd.runtime.v1.linux";
+/// The handler that is used where none is asked for, unless the configuration says another.
+const DEFAULT_HANDLER: &str = "runc";
+
+/// Put behind each file while it is edited: what follows its last value, commented-out settings of the top
+/// level in the file that Docker's packages bring, stays before tables that are added.
+const END: &str = "\n[\"end of the file\"]\n";
+
+/// A file of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What is in it.
+    pub text: String,
+}
+
+/// containerd's release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Release {
+    /// As 2 in 2.1.9.
+    pub major: u32,
+    /// As 1 in 2.1.9.
+    pub minor: u32,
+}
+
+/// What the configuration is to say. What is `None` stays as it is.
+#[derive(Debug, Clone, Default)]
+pub struct Wishes {
+    /// The image of sandboxes.
+    pub pause_image: Option<String>,
+    /// Whether systemd makes the containers' cgroups.
+    pub systemd_cgroup: Option<bool>,
+    /// The folder with a `hosts.toml` for each registry.
+    pub registry_config_path: Option<String>,
+    /// The folder of the CNI plugins' binaries.
+    pub cni_bin_dir: Option<String>,
+    /// The folder of the CNI configuration.
+    pub cni_conf_dir: Option<String>,
+}
+
+/// What became of the configuration.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Edited {
+    /// The files that changed, with their new text.
+    pub changed: Vec<ConfigFile>,
+    /// What the configuration said of registries that has to be said in files below
+    /// [`Edited::registry_config_path`] now: beside that setting containerd refuses it.
+    pub registries: Vec<Registry>,
+    /// The folder of those files, if the configuration names one.
+    pub registry_config_path: Option<String>,
+    /// What is worth knowing and was left alone.
+    pub notes: Vec<String>,
+}
+
+/// A configuration that cannot be edited.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ConfigError {
+    /// It does not parse, so containerd does not start with it either.
+    #[error("{path} is not valid TOML: {why}")]
+    Broken {
+        /// The file.
+        path: PathBuf,
+        /// Line, column and what is wrong there.
+        why: String,
+    },
+    /// A section is no table.
+    #[error("{path}: {why}")]
+    NoTable {
+        /// The file.
+        path: PathBuf,
+        /// Which.
+        why: String,
+    },
+    /// A version that is not known.
+    #[error("{path} has version = {version}, and known are 1 to 4")]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// As it stands there.
+        version: String,
+    },
+}
+
+/// A file that is taken apart.
+struct Document {
+    root: DocumentMut,
+    schema: Schema,
+    changed: bool,
+}
+
+impl Document {
+    fn item(&self) -> &Item {
+        self.root.as_item()
+    }
+
+    fn has(&self, path: &[&str]) -> bool {
+        get(self.item(), path).is_some()
+    }
+}
+
+/// All files, in the order in which containerd reads them.
+struct Files<'a> {
+    originals: &'a [ConfigFile],
+    documents: Vec<Document>,
+    release: Release,
+}
+
+/// Brings a configuration to what is wished. `files` are the main file and those it imports, in the order in
+/// which containerd reads them; a main file that is not there is an empty one.
+///
+/// # Errors
+/// When a file cannot be understood. Nothing is changed then.
+pub fn edit(files: &[ConfigFile], wishes: &Wishes, release: Release) -> Result<Edited, ConfigError> {
+    let mut edited = Edited::default();
+    let mut all = Files::read(files, release)?;
+    all.upgrade(&mut edited.notes);
+    all.enable_cri();
+    if let Some(image) = &wishes.pause_image {
+        all.set(Schema::sandbox_image, image.as_str())?;
+    }
+    if let Some(systemd) = wishes.systemd_cgroup {
+        all.set_systemd_cgroup(systemd, &mut edited.notes)?;
+    }
+    for (wish, path) in [
+        (&wishes.registry_config_path, Schema::config_path as fn(Schema) -> Vec<&'static str>),
+        (&wishes.cni_bin_dir, Schema::cni_bin_dir),
+        (&wishes.cni_conf_dir, Schema::cni_conf_dir),
+    ] {
+        if let Some(value) = wish {
+            all.set(path, value.as_str())?;
+        }
+    }
+    edited.registry_config_path = all.registry_config_path();
+    if edited.registry_config_path.is_some() {
+        edited.registries = all.take_registries();
+    }
+    edited.changed = all.changed();
+    Ok(edited)
+}
+
+impl<'a> Files<'a> {
+    fn read(originals: &'a [ConfigFile], release: Release) -> Result<Self, ConfigError> {
+        let mut documents: Vec<Document> = Vec::with_capacity(originals.len());
+        for file in originals {
+            let text = format!("{}{END}", Lines::new(&file.text).plain());
+            let root: DocumentMut = text
+                .parse()
+                .map_err(|error| ConfigError::Broken { path: file.path.clone(), why: one_line(&error) })?;
+            let version = root.get("version");
+            let known = version.and_then(Item::as_integer).or(version.is_none().then_some(1));
+            let Some(written @ 0..=4) = known else {
+                let version = version.map(|item| item.to_string().trim().to_owned()).unwrap_or_default();
+                return Err(ConfigError::Version { path: file.path.clone(), version });
+            };
+            let schema = Schema::new(written, release);
+            documents.push(Document { root, schema, changed: false });
+        }
+        Ok(Self { originals, documents, release })
+    }
+
+    /// containerd 2 does not take CRI's settings from a file of version 1: its plugin names are spelled out
+    /// as version 2 has them. In any file of that version, names of version 2 are told.
+    fn upgrade(&mut self, notes: &mut Vec<String>) {
+        for (file, document) in self.originals.iter().zip(&mut self.documents) {
+            if document.schema != Schema::V1 {
+                continue;
+            }
+            let misplaced = names(document.item(), &["plugins"]).into_iter().find(|name| name.contains('.'));
+            if self.release.major >= 2 {
+                upgrade_v1(&mut document.root);
+                document.changed = true;
+                document.schema = Schema::V2;
+            } else if let Some(name) = misplaced {
+                notes.push(format!(
+                    "{} has no `version = 2`, so that containerd does not read its section {}",
+                    file.path.display(),
+                    shown(&["plugins", &name])
+                ));
+            }
+        }
+    }
+
+    fn enable_cri(&mut self) {
+        for document in &mut self.documents {
+            let root = document.root.as_item_mut();
+            document.changed |= take_out(root, &["disabled_plugins"], |name| CRI_PLUGINS.contains(&name));
+        }
+    }
+
+    /// The file in which a setting of a plugin takes effect when no file has it yet.
+    fn effective(&self, section: impl Fn(Schema) -> Vec<&'static str>) -> usize {
+        let has = |document: &Document| document.has(&section(document.schema));
+        match self.release.major {
+            0 | 1 => self.documents.iter().rposition(has).unwrap_or(0),
+            _ => self.documents.iter().position(has).unwrap_or(0),
+        }
+    }
+
+    fn put(&mut self, at: usize, path: &[&str], value: impl Into<Value>) -> Result<(), ConfigError> {
+        let Some(document) = self.documents.get_mut(at) else { return Ok(()) };
+        match set(document.root.as_item_mut(), path, value) {
+            Ok(changed) => document.changed |= changed,
+            Err(error) => return Err(self.no_table(at, &error)),
+        }
+        Ok(())
+    }
+
+    fn no_table(&self, at: usize, error: &NoTable) -> ConfigError {
+        let path = self.originals.get(at).map(|file| file.path.clone()).unwrap_or_default();
+        ConfigError::NoTable { path, why: error.to_string() }
+    }
+
+    /// Sets a value wherever it stands, and where it takes effect.
+    fn set(
+        &mut self,
+        path: impl Fn(Schema) -> Vec<&'static str>,
+        value: impl Into<Value>,
+    ) -> Result<(), ConfigError> {
+        let mut places: Vec<usize> = (0..self.documents.len()).filter(|at| self.has(*at, &path)).collect();
+        // The section is a plugin's: its first two keys.
+        let effective = self.effective(|schema| path(schema).into_iter().take(2).collect());
+        if places.is_empty() || self.release.major < 2 {
+            places.push(effective);
+        }
+        let value = value.into();
+        for at in places {
+            let Some(document) = self.documents.get(at) else { continue };
+            let path = path(document.schema);
+            self.put(at, &path, value.clone())?;
+        }
+        Ok(())
+    }
+
+    fn has(&self, at: usize, path: impl Fn(Schema) -> Vec<&'static str>) -> bool {
+        self.documents.get(at).is_some_and(|document| document.has(&path(document.schema)))
+    }
+
+    /// The tables of runtimes in a file, as paths.
+    fn runtimes(&self, at: usize) -> Vec<Vec<String>> {
+        let Some(document) = self.documents.get(at) else { return Vec::new() };
+        let containerd = document.schema.containerd();
+        let owned = |more: &[&str]| -> Vec<String> {
+            containerd.iter().chain(more).map(|key| (*key).to_owned()).collect()
+        };
+        let listed = names(document.item(), &[containerd.as_slice(), &["runtimes"]].concat());
+        let mut found: Vec<Vec<String>> = listed.iter().map(|name| owned(&["runtimes", name])).collect();
+        // Older spellings of two of them.
+        for name in ["default_runtime", "untrusted_workload_runtime"] {
+            let path = owned(&[name]);
+            if get_str(document.item(), &joined(&path, &["runtime_type"]))
+                .is_some_and(|kind| !kind.is_empty())
+            {
+                found.push(path);
+            }
+        }
+        found
+    }
+
+    /// The type of a runtime, in whichever file it stands; the last counts.
+    fn runtime_type(&self, path: &[String]) -> Option<&str> {
+        let path = joined(path, &["runtime_type"]);
+        let found = self.documents.iter().rev().filter_map(|document| get_str(document.item(), &path));
+        found.into_iter().find(|kind| !kind.is_empty())
+    }
+
+    /// Spells the option as containerd does: 1.x takes it in any case, and some installers write it in another.
+    /// Beside the default of containerd 2 it would be a second one.
+    fn spell_option(&mut self, at: usize, runtime: &[String]) {
+        let Some(document) = self.documents.get_mut(at) else { return };
+        let options = joined(runtime, &["options"]);
+        let found =
+            names(document.item(), &options).into_iter().find(|name| name.eq_ignore_ascii_case(OPTION));
+        if let Some(name) = found.filter(|name| name != OPTION) {
+            document.changed |= rename(document.root.as_item_mut(), &options, &name, OPTION);
+        }
+    }
+
+    fn set_systemd_cgroup(&mut self, systemd: bool, notes: &mut Vec<String>) -> Result<(), ConfigError> {
+        let mut linux = false;
+        for at in 0..self.documents.len() {
+            for path in self.runtimes(at) {
+                let name = path.last().cloned().unwrap_or_default();
+                self.spell_option(at, &path);
+                let option = joined(&path, &["options", OPTION]);
+                match self.runtime_type(&path) {
+                    Some(kind) if RUNC_TYPES.contains(&kind) => {}
+                    Some(LINUX_TYPE) => {
+                        linux = true;
+                        continue;
+                    }
+                    // Without its type containerd 1.x does not take the runtime.
+                    None if name == DEFAULT_HANDLER => {
+                        let kind = joined(&path, &["runtime_type"]);
+                        if self.release.major < 2 {
+                            self.put(at, &kind, RUNC_TYPES[1])?;
+                        }
+                    }
+                    None => continue,
+                    Some(kind) => {
+                        notes.push(format!(
+                            "the runtime {name:?} of type {kind} has a way of its own to choose the cgroup driver"
+                        ));
+                        continue;
+                    }
+                }
+                // Of several files that say something of the runtime, those that say this, or its type.
+                let elsewhere = self.documents.iter().any(|document| document.has(&option));
+                let here = self.documents.get(at).is_some_and(|document| {
+                    document.has(&option) || document.has(&joined(&path, &["runtime_type"]))
+                });
+                if self.release.major < 2 || here || !elsewhere {
+                    self.put(at, &option, systemd)?;
+                }
+            }
+        }
+        if linux {
+            self.set(Schema::linux_systemd_cgroup, systemd)?;
+        }
+        self.add_default_runtime(systemd)
+    }
+
+    /// What no file says of the default runtime is containerd's to know, but for what is set here.
+    fn add_default_runtime(&mut self, systemd: bool) -> Result<(), ConfigError> {
+        let at = self.effective(Schema::runtime);
+        let Some(document) = self.documents.get(at) else { return Ok(()) };
+        let containerd = document.schema.containerd();
+        let named = get_str(document.item(), &[containerd.as_slice(), &["default_runtime_name"]].concat());
+        let deprecated =
+            get_str(document.item(), &[containerd.as_slice(), &["default_runtime", "runtime_type"]].concat());
+        if named.is_some_and(|name| name != DEFAULT_HANDLER)
+            || deprecated.is_some_and(|kind| !kind.is_empty())
+        {
+            return Ok(());
+        }
+        let runtime = [containerd.as_slice(), &["runtimes", DEFAULT_HANDLER]].concat();
+        let known = if self.release.major < 2 {
+            document.has(&runtime)
+        } else {
+            self.documents.iter().any(|other| {
+                other.has(&[other.schema.containerd().as_slice(), &["runtimes", DEFAULT_HANDLER]].concat())
+            })
+        };
+        if known {
+            return Ok(());
+        }
+        self.put(at, &[runtime.as_slice(), &["runtime_type"]].concat(), RUNC_TYPES[1])?;
+        self.put(at, &[runtime.as_slice(), &["options", OPTION]].concat(), systemd)
+    }
+
+    /// The folder of `hosts.toml` files, where one is set; the last file counts.
+    fn registry_config_path(&self) -> Option<String> {
+        let found = self.documents.iter().rev().find_map(|document| {
+            get_str(document.item(), &document.schema.config_path()).filter(|path| !path.is_empty())
+        });
+        found.map(str::to_owned)
+    }
+
+    fn take_registries(&mut self) -> Vec<Registry> {
+        let mut taken = Vec::new();
+        for document in &mut self.documents {
+            let path = document.schema.registry();
+            document.changed |= registry::take(document.root.as_item_mut(), &path, &mut taken);
+        }
+        taken
+    }
+
+    fn changed(&self) -> Vec<ConfigFile> {
+        let changed = self.originals.iter().zip(&self.documents).filter(|(_, document)| document.changed);
+        changed
+            .map(|(file, document)| {
+                let lines = Lines::new(&file.text);
+                let mut text = document.root.to_string().replacen(END, "", 1);
+                if lines.plain().trim().is_empty() {
+                    text = text.trim_start().to_owned();
+                }
+                ConfigFile { path: file.path.clone(), text: lines.restore(&text) }
+            })
+            .collect()
+    }
+}
+
+fn joined<'a>(path: &'a [String], more: &[&'a str]) -> Vec<&'a str> {
+    path.iter().map(String::as_str).chain(more.iter().copied()).collect()
+}
+
+/// An error of the parser, which draws what it found, in one line.
+fn one_line(error: &toml_edit::TomlError) -> String {
+    let text = error.to_string();
+    let place = text.lines().next().unwrap_or_default().trim_start_matches("TOML parse error at ");
+    format!("{place}: {}", error.message().replace('\n', ", "))
+}
+
+/// The files that a file imports, as patterns to look for: relative ones are beside it, but for patterns of
+/// containerd 1.x, which are taken as they are (`resolveImports`).
+pub fn imports(file: &ConfigFile, release: Release) -> Vec<PathBuf> {
+    let Ok(root) = Lines::new(&file.text).plain().parse::<DocumentMut>() else { return Vec::new() };
+    let listed = root.get("imports").and_then(Item::as_array);
+    let folder = file.path.parent().unwrap_or(Path::new("/"));
+    let resolve = |text: &str| {
+        if release.major < 2 && text.contains('*') { PathBuf::from(text) } else { folder.join(text) }
+    };
+    listed.into_iter().flatten().filter_map(Value::as_str).map(resolve).collect()
+}

@@ -1,0 +1,283 @@
+//! Editing as pure functions; that containerd reads the outcome is for `tests/switch_containerd.rs`.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const OLD: Release = Release { major: 1, minor: 6 };
+const NEW: Release = Release { major: 2, minor: 1 };
+
+fn wishes() -> Wishes {
+    Wishes {
+        pause_image: Some("example.com/pause:3.9".to_owned()),
+        systemd_cgroup: Some(true),
+        ..Wishes::default()
+    }
+}
+
+fn files(texts: &[&str]) -> Vec<ConfigFile> {
+    let path = |at| match at {
+        0 => PathBuf::from(CONFIG),
+        at => PathBuf::from(format!("/etc/containerd/conf.d/{at}.toml")),
+    };
+    texts
+        .iter()
+        .enumerate()
+        .map(|(at, text)| ConfigFile { path: path(at), text: (*text).to_owned() })
+        .collect()
+}
+
+/// The texts after the edit, each parsed anew; a second edit changes nothing.
+#[track_caller]
+fn edited(texts: &[&str], wishes: &Wishes, release: Release) -> (Vec<String>, Edited) {
+    let mut all = files(texts);
+    let first = edit(&all, wishes, release).unwrap();
+    for changed in &first.changed {
+        let file = all.iter_mut().find(|file| file.path == changed.path).unwrap();
+        assert_ne!(file.text, changed.text, "told as changed");
+        file.text.clone_from(&changed.text);
+        Lines::new(&file.text).plain().parse::<DocumentMut>().unwrap();
+    }
+    let second = edit(&all, wishes, release).unwrap();
+    assert_eq!(second.changed, []);
+    (all.into_iter().map(|file| file.text).collect(), first)
+}
+
+#[track_caller]
+fn one(text: &str, release: Release) -> String {
+    edited(&[text], &wishes(), release).0.remove(0)
+}
+
+#[test]
+fn each_version_has_its_own_keys() {
+    let v1 = "# mine\n[plugins.cri]\n  sandbox_image = 'k8s.gcr.io/pause:3.5' # old\n";
+    assert_eq!(
+        one(v1, OLD),
+        "# mine\n[plugins.cri]\n  sandbox_image = \"example.com/pause:3.9\" # old\n\n\
+         [plugins.cri.containerd.runtimes.runc]\nruntime_type = \"io.containerd.runc.v2\"\n\n\
+         [plugins.cri.containerd.runtimes.runc.options]\nSystemdCgroup = true\n"
+    );
+    let v2 = "version = 2\n\n[plugins]\n  [plugins.\"io.containerd.grpc.v1.cri\"]\n    \
+              sandbox_image = \"registry.k8s.io/pause:3.6\"\n    \
+              [plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runc]\n      \
+              runtime_type = \"io.containerd.runc.v2\"\n      \
+              [plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runc.options]\n        \
+              SystemdCgroup = false\n";
+    let expected = v2
+        .replace("registry.k8s.io/pause:3.6", "example.com/pause:3.9")
+        .replace("SystemdCgroup = false", "SystemdCgroup = true");
+    for release in [OLD, NEW] {
+        assert_eq!(one(v2, release), expected);
+    }
+    for version in [3, 4] {
+        let text = format!(
+            "version = {version}\n[plugins.'io.containerd.cri.v1.images'.pinned_images]\n  sandbox = 'a'\n\n\
+             [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]\n  SystemdCgroup = false\n"
+        );
+        let expected = text.replace("'a'", "\"example.com/pause:3.9\"").replace("= false", "= true");
+        assert_eq!(one(&text, NEW), expected);
+    }
+}
+
+#[test]
+fn an_empty_file_and_one_of_packages() {
+    let text = one("", OLD);
+    assert!(text.starts_with("[plugins.cri]\nsandbox_image"), "{text}");
+    let docker =
+        "#   Copyright\n#   you may not use this file\n\ndisabled_plugins = [\"cri\"]\n\n#root = \"/var\"\n";
+    let text = one(docker, OLD);
+    assert!(text.starts_with(&docker.replace("[\"cri\"]", "[]")), "{text}");
+    for name in CRI_PLUGINS {
+        let text = format!("version = 2\ndisabled_plugins = ['x.y', '{name}']\n");
+        assert!(one(&text, NEW).starts_with("version = 2\ndisabled_plugins = ['x.y']\n"));
+    }
+}
+
+#[test]
+fn a_file_of_version_1_is_made_one_of_version_2_for_containerd_2() {
+    let text = "# mine\ndisabled_plugins = [\"btrfs\", \"cri\"]\n\n[plugins.cri] # here\n  enable_selinux = true\n\
+                [plugins.cri.cni]\n  conf_dir = \"/c\"\n[plugins.linux]\n  shim = \"x\"\n";
+    let text = one(text, NEW);
+    let begin = "version = 2\n# mine\ndisabled_plugins = [\"io.containerd.snapshotter.v1.btrfs\"]\n\n\
+                 [plugins.\"io.containerd.grpc.v1.cri\"] # here\n  enable_selinux = true\n  \
+                 sandbox_image = \"example.com/pause:3.9\"\n\
+                 [plugins.\"io.containerd.grpc.v1.cri\".cni]\n  conf_dir = \"/c\"\n";
+    assert!(text.starts_with(begin), "{text}");
+    assert!(text.ends_with("[plugins.\"io.containerd.runtime.v1.linux\"]\n  shim = \"x\"\n"), "{text}");
+}
+
+#[test]
+fn every_runtime_of_the_runc_type_and_no_other() {
+    let text = "version = 2\n[plugins.'io.containerd.grpc.v1.cri'.containerd]\ndefault_runtime_name = 'nvidia'\n\
+                [plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes]\n\
+                runc = { runtime_type = 'io.containerd.runc.v2' }\n\
+                nvidia = { runtime_type = 'io.containerd.runc.v2', options = { BinaryName = '/usr/bin/n' } }\n\
+                kata.runtime_type = 'io.containerd.kata.v2'\n";
+    let (texts, told) = edited(&[text], &wishes(), OLD);
+    let root: DocumentMut = texts[0].parse().unwrap();
+    let option = |name| {
+        let path = [
+            "plugins",
+            "io.containerd.grpc.v1.cri",
+            "containerd",
+            "runtimes",
+            name,
+            "options",
+            "SystemdCgroup",
+        ];
+        get(root.as_item(), &path).and_then(Item::as_bool)
+    };
+    assert_eq!((option("runc"), option("nvidia"), option("kata")), (Some(true), Some(true), None));
+    assert!(texts[0].contains("BinaryName = '/usr/bin/n'"));
+    assert_eq!(told.notes.len(), 1);
+    assert!(told.notes[0].contains("\"kata\""), "{:?}", told.notes);
+}
+
+#[test]
+fn a_default_runtime_of_another_name_needs_no_runc() {
+    let text = "version = 2\n[plugins.'io.containerd.grpc.v1.cri'.containerd]\ndefault_runtime_name = 'crun'\n\
+                [plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes.crun]\n\
+                runtime_type = 'io.containerd.runc.v2'\n";
+    let text = one(text, OLD);
+    assert!(text.contains("runtimes.crun.options]\nSystemdCgroup = true"), "{text}");
+    assert!(!text.contains("runtimes.runc"), "{text}");
+}
+
+#[test]
+fn the_oldest_shim_has_its_own_switch() {
+    let text = "[plugins.cri]\nsystemd_cgroup = false\n[plugins.cri.containerd.default_runtime]\n\
+                runtime_type = 'io.containerd.runtime.v1.linux'\n";
+    let text = one(text, OLD);
+    assert!(text.contains("[plugins.cri]\nsystemd_cgroup = true\n"), "{text}");
+    assert!(!text.contains("SystemdCgroup"), "{text}");
+}
+
+#[test]
+fn a_setting_is_made_where_it_takes_effect() {
+    let main = "version = 2\nimports = ['conf.d/*.toml']\n[plugins.'io.containerd.grpc.v1.cri']\nsandbox_image = 'a'\n";
+    let nvidia = "version = 2\n[plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes.nvidia]\n\
+                  runtime_type = 'io.containerd.runc.v2'\n";
+    // The last file has the section, and so all of it that counts.
+    let (texts, _) = edited(&[main, nvidia], &wishes(), OLD);
+    assert!(texts[1].contains("sandbox_image") && texts[0].contains("example.com"), "{texts:?}");
+    assert!(texts[1].contains("runtimes.runc.options]"), "{texts:?}");
+    // Here files add up.
+    let (texts, _) = edited(&[main, nvidia], &wishes(), NEW);
+    assert!(!texts[1].contains("sandbox_image") && texts[0].contains("example.com"), "{texts:?}");
+    assert!(texts[1].contains("runtimes.nvidia.options]") && texts[0].contains("runtimes.runc.options]"));
+    let image = "version = 2\n[plugins.'io.containerd.grpc.v1.cri']\nsandbox_image = 'b'\n";
+    let (texts, _) = edited(&[main, image], &wishes(), NEW);
+    assert!(texts.iter().all(|text| text.contains("example.com/pause:3.9")), "{texts:?}");
+    // disabled_plugins add up everywhere.
+    let (texts, _) =
+        edited(&[main, "version = 2\ndisabled_plugins = ['io.containerd.grpc.v1.cri']\n"], &wishes(), OLD);
+    assert!(texts[1].contains("disabled_plugins = []"), "{texts:?}");
+}
+
+#[test]
+fn mirrors_beside_a_config_path_become_files() {
+    let text = "version = 2\n[plugins.'io.containerd.grpc.v1.cri'.registry]\nconfig_path = ''\n\
+                [plugins.'io.containerd.grpc.v1.cri'.registry.mirrors.'docker.io']\nendpoint = ['https://m.example', 'http://n:5000']\n\
+                [plugins.'io.containerd.grpc.v1.cri'.registry.configs.'r.example:5000'.tls]\n\
+                insecure_skip_verify = true\nca_file = '/ca.crt'\n\
+                [plugins.'io.containerd.grpc.v1.cri'.registry.configs.'r.example:5000'.auth]\nusername = 'u'\n";
+    let untouched = edited(&[text], &wishes(), OLD).1;
+    assert_eq!((untouched.registries.len(), untouched.registry_config_path), (0, None));
+    let wishes = Wishes { registry_config_path: Some("/etc/containerd/certs.d".to_owned()), ..wishes() };
+    let (texts, told) = edited(&[text], &wishes, OLD);
+    assert!(
+        !texts[0].contains("mirrors") && !texts[0].contains("tls") && texts[0].contains("username = 'u'")
+    );
+    assert!(texts[0].contains("config_path = \"/etc/containerd/certs.d\""));
+    assert_eq!(told.registry_config_path.as_deref(), Some("/etc/containerd/certs.d"));
+    let hosts: Vec<(&str, String)> =
+        told.registries.iter().map(|registry| (registry.folder(), registry.hosts_toml())).collect();
+    assert_eq!(hosts[0].0, "docker.io");
+    assert_eq!(
+        hosts[0].1,
+        "server = \"https://registry-1.docker.io\"\n\n[host.\"https://m.example\"]\ncapabilities = [\"pull\", \"resolve\"]\n\n\
+         [host.\"http://n:5000\"]\ncapabilities = [\"pull\", \"resolve\"]\n"
+    );
+    assert_eq!(hosts[1].0, "r.example:5000");
+    assert_eq!(
+        hosts[1].1,
+        "server = \"https://r.example:5000\"\n\n[host.\"https://r.example:5000\"]\n\
+         capabilities = [\"pull\", \"resolve\"]\nca = \"/ca.crt\"\nskip_verify = true\n"
+    );
+}
+
+#[test]
+fn line_ends_and_marks_stay() {
+    let text =
+        "\u{feff}version = 2\r\n# mine\r\n[plugins.'io.containerd.grpc.v1.cri']\r\nsandbox_image = 'a'\r\n";
+    let text = one(text, OLD);
+    assert!(text.starts_with("\u{feff}version = 2\r\n# mine\r\n"), "{text:?}");
+    assert_eq!(text.matches('\n').count(), text.matches("\r\n").count());
+}
+
+#[test]
+fn what_cannot_be_understood_is_told_with_its_place() {
+    let told = |text: &str| edit(&files(&[text]), &wishes(), OLD).unwrap_err().to_string();
+    let broken = told("version = 2\nx = = 1\n");
+    assert!(
+        broken.starts_with("/etc/containerd/config.toml is not valid TOML: line 2, column 5"),
+        "{broken}"
+    );
+    assert!(told("version = 9\n").ends_with("has version = 9, and known are 1 to 4"));
+    assert!(told("version = 2\nplugins = 1\n").contains("plugins is integer, and should be a table"));
+    let misplaced =
+        edited(&["[plugins.'io.containerd.grpc.v1.cri']\nsandbox_image = 'a'\n"], &wishes(), OLD).1;
+    assert!(misplaced.notes[0].contains("has no `version = 2`"), "{:?}", misplaced.notes);
+}
+
+#[test]
+fn imports_are_found_as_containerd_finds_them() {
+    let file = &files(&["imports = ['a.toml', '/b.toml', 'conf.d/*.toml']\n"])[0];
+    let found =
+        |release| imports(file, release).iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
+    assert_eq!(found(OLD), ["/etc/containerd/a.toml", "/b.toml", "conf.d/*.toml"]);
+    assert_eq!(found(NEW)[2], "/etc/containerd/conf.d/*.toml");
+}
+
+/// A piece of a configuration that has nothing to do with ours.
+fn foreign() -> impl Strategy<Value = String> {
+    let line = prop_oneof![
+        Just("# a comment\n".to_owned()),
+        Just("\n".to_owned()),
+        "k[a-z]{1,5}[0-9]{1,4}".prop_map(|key| format!("{key} = ['a', # b\n 'c']\n")),
+        "k[a-z]{1,5}[0-9]{1,4}".prop_map(|key| format!("{key}  =  \"\"\"\n x = 1\n\"\"\" # y\n")),
+    ];
+    prop::collection::vec(line, 0..6).prop_map(|lines| {
+        // No key twice.
+        let mut seen = std::collections::BTreeSet::new();
+        lines.into_iter().filter(|line| !line.starts_with('k') || seen.insert(line.clone())).collect()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn what_is_not_ours_stays_byte_for_byte(
+        top in foreign(), middle in foreign(), end in foreign(), carriage in any::<bool>(), new in any::<bool>(),
+        version in 1..=3_i64,
+    ) {
+        let cri = if version == 1 { "cri" } else { "'io.containerd.grpc.v1.cri'" };
+        let text = format!(
+            "version = {version}\n{top}[other]\n{middle}[plugins.{cri}.cni]\nconf_dir = '/x' # here\n{end}"
+        );
+        prop_assume!(text.parse::<DocumentMut>().is_ok());
+        let text = if carriage { text.replace('\n', "\r\n") } else { text };
+        let release = if new { NEW } else { OLD };
+        let (texts, _) = edited(&[&text], &wishes(), release);
+        // Every line that was there is there, in its order; but for those that name the plugin anew.
+        let renamed = version == 1 && new;
+        let mut after = texts[0].split_inclusive('\n');
+        for line in text.split_inclusive('\n') {
+            if renamed && (line.contains("plugins.cri") || line.contains("version")) {
+                continue;
+            }
+            prop_assert!(after.any(|other| other == line), "{line:?} of\n{text}\nin\n{}", texts[0]);
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! Moving a node from one container runtime to another: what is on the node, what is to change, and the
+//! changes themselves, each with its way back.
+//!
+//! Texts are edited as pure functions: what comes in and goes out are strings, and whoever calls them reads
+//! and writes the files.
+
+pub mod containerd;
+pub mod files;
+pub mod journal;
+pub mod lines;
+pub mod steps;
+pub mod systemd;
+mod toml;
+pub mod transaction;
+#[cfg(test)]
+mod transaction_tests;

@@ -1,0 +1,7 @@
+//! What systemd makes of a service's files, and how its command line is changed in them.
+
+pub mod flags;
+#[cfg(test)]
+mod tests;
+pub mod unit;
+mod words;

@@ -1,0 +1,318 @@
+//! Changes that are cut anywhere: by a failing step, or by the end of the program before or after any write.
+
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::PathBuf,
+    rc::Rc,
+};
+
+use proptest::prelude::*;
+
+use super::{
+    files,
+    journal::{Journal, Outcome, Progress, list},
+    steps::{Action, Before, Step},
+    transaction::{TransactionError, World, roll_back, run},
+};
+
+/// A node with real files in a folder and units in a table. After so many doings the power goes.
+struct Node {
+    root: PathBuf,
+    active: BTreeSet<String>,
+    enabled: BTreeSet<String>,
+    /// The units' files that systemd has read.
+    read: BTreeMap<PathBuf, String>,
+    /// Doings that are left before the power goes.
+    left: Rc<Cell<usize>>,
+    fails: Option<Action>,
+}
+
+const POWER: &str = "the power is gone";
+
+impl Node {
+    fn new(root: PathBuf) -> Self {
+        fs::write(root.join("config.toml"), "old").unwrap();
+        fs::write(root.join("stale"), "stale").unwrap();
+        let mut node = Self {
+            root,
+            active: ["docker", "kubelet"].map(str::to_owned).into(),
+            enabled: ["docker"].map(str::to_owned).into(),
+            read: BTreeMap::new(),
+            left: Rc::new(Cell::new(usize::MAX)),
+            fails: None,
+        };
+        node.read = node.files();
+        node
+    }
+
+    fn files(&self) -> BTreeMap<PathBuf, String> {
+        fn walk(folder: &std::path::Path, found: &mut BTreeMap<PathBuf, String>) {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    found.insert(path.clone(), String::new());
+                    walk(&path, found);
+                } else {
+                    found.insert(path.clone(), fs::read_to_string(&path).unwrap());
+                }
+            }
+        }
+        let mut found = BTreeMap::new();
+        walk(&self.root, &mut found);
+        found
+    }
+
+    fn state(&self) -> impl PartialEq + std::fmt::Debug + use<> {
+        (self.files(), self.active.clone(), self.enabled.clone(), self.read.clone())
+    }
+
+    fn spend(&self) -> Result<(), String> {
+        let left = self.left.get();
+        if left == 0 {
+            return Err(POWER.to_owned());
+        }
+        self.left.set(left - 1);
+        Ok(())
+    }
+
+    fn plan(&self) -> Vec<Step> {
+        let unit = |unit: &str| unit.to_owned();
+        let write = |name: &str| Action::WriteFile {
+            path: self.root.join(name),
+            text: "new".to_owned(),
+            mode: 0o644,
+        };
+        [
+            Action::StopUnit { unit: unit("kubelet") },
+            Action::ReloadUnits,
+            write("config.toml"),
+            write("made/here/hosts.toml"),
+            write("made/other"),
+            Action::RemoveFile { path: self.root.join("stale") },
+            Action::RemoveFile { path: self.root.join("never") },
+            Action::StopUnit { unit: unit("docker") },
+            Action::DisableUnit { unit: unit("docker") },
+            Action::EnableUnit { unit: unit("containerd") },
+            Action::ReloadUnits,
+            Action::RestartUnit { unit: unit("containerd") },
+            Action::RestartUnit { unit: unit("kubelet") },
+        ]
+        .map(|action| Step { why: format!("{action:?}"), action })
+        .into()
+    }
+}
+
+impl World for Node {
+    async fn before(
+        &mut self,
+        action: &Action,
+        step: usize,
+        copies: &std::path::Path,
+    ) -> Result<Before, String> {
+        self.spend()?;
+        Ok(match action {
+            Action::WriteFile { path, .. } | Action::RemoveFile { path } => {
+                match files::save(path, copies, &step.to_string()).unwrap() {
+                    Some(saved) => Before::File { saved },
+                    None => Before::NoFile { folders: files::missing_folders(path) },
+                }
+            }
+            Action::StopUnit { unit } | Action::RestartUnit { unit } => {
+                Before::Unit { active: self.active.contains(unit) }
+            }
+            Action::DisableUnit { unit } | Action::EnableUnit { unit } => {
+                Before::UnitFile { enabled: self.enabled.contains(unit) }
+            }
+            Action::ReloadUnits => Before::Nothing,
+        })
+    }
+
+    async fn act(&mut self, action: &Action) -> Result<(), String> {
+        self.spend()?;
+        if self.fails.as_ref() == Some(action) {
+            return Err("broken".to_owned());
+        }
+        match action {
+            Action::WriteFile { path, text, mode } => drop(files::write(path, text, *mode).unwrap()),
+            Action::RemoveFile { path } => files::remove(path, &[]).unwrap(),
+            Action::StopUnit { unit } => drop(self.active.remove(unit)),
+            Action::RestartUnit { unit } => drop(self.active.insert(unit.clone())),
+            Action::DisableUnit { unit } => drop(self.enabled.remove(unit)),
+            Action::EnableUnit { unit } => drop(self.enabled.insert(unit.clone())),
+            Action::ReloadUnits => self.read = self.files(),
+        }
+        // The power may go after it is done, too.
+        self.spend()
+    }
+
+    async fn undo(
+        &mut self,
+        action: &Action,
+        before: &Before,
+        copies: &std::path::Path,
+    ) -> Result<(), String> {
+        self.spend()?;
+        match (action, before) {
+            (Action::WriteFile { path, .. } | Action::RemoveFile { path }, Before::File { saved }) => {
+                files::restore(path, saved, copies).unwrap();
+            }
+            (Action::WriteFile { path, .. } | Action::RemoveFile { path }, Before::NoFile { folders }) => {
+                files::remove(path, folders).unwrap();
+            }
+            (Action::StopUnit { unit } | Action::RestartUnit { unit }, Before::Unit { active }) => {
+                if *active {
+                    self.active.insert(unit.clone())
+                } else {
+                    self.active.remove(unit)
+                };
+            }
+            (Action::DisableUnit { unit } | Action::EnableUnit { unit }, Before::UnitFile { enabled }) => {
+                if *enabled {
+                    self.enabled.insert(unit.clone())
+                } else {
+                    self.enabled.remove(unit)
+                };
+            }
+            (Action::ReloadUnits, Before::Nothing) => self.read = self.files(),
+            other => panic!("{other:?}"),
+        }
+        self.spend()
+    }
+
+    fn tell(&mut self, _: &Step, _: bool) {}
+}
+
+struct Scene {
+    node: Node,
+    journals: tempfile::TempDir,
+    _root: tempfile::TempDir,
+}
+
+fn world() -> Scene {
+    let (root, journals) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    Scene { node: Node::new(root.path().to_path_buf()), journals, _root: root }
+}
+
+/// Runs to the end or to where the power goes.
+fn begin(world: &mut Scene) -> Result<(), TransactionError> {
+    let mut journal = Journal::begin(&world.journals.path().join("1"), world.node.plan()).unwrap();
+    block_on(run(&mut journal, &mut world.node))?;
+    journal.end(Outcome::Done).unwrap();
+    Ok(())
+}
+
+fn again(world: &Scene) -> Journal {
+    let folders = list(world.journals.path()).unwrap();
+    Journal::open(&folders[0]).unwrap().unwrap()
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}
+
+#[test]
+fn a_plan_is_done_and_a_step_that_fails_is_taken_back_with_those_before() {
+    let mut world = world();
+    let old = world.node.state();
+    begin(&mut world).unwrap();
+    assert_eq!(again(&world).outcome(), Some(Outcome::Done));
+    assert!(world.node.active.contains("containerd") && !world.node.active.contains("docker"));
+    let new = world.node.state();
+    assert_ne!(old, new);
+    // What is finished can be taken back too.
+    let mut journal = again(&world);
+    block_on(roll_back(&mut journal, &mut world.node, "wished")).unwrap();
+    assert_eq!(world.node.state(), old);
+    assert!(journal.progress().iter().all(|progress| *progress == Progress::Undone));
+
+    for number in 0..world.node.plan().len() {
+        let mut world = self::world();
+        let old = world.node.state();
+        world.node.fails = Some(world.node.plan()[number].action.clone());
+        let error = begin(&mut world).unwrap_err().to_string();
+        assert!(error.ends_with(": broken"), "{number}: {error}");
+        let mut journal = again(&world);
+        block_on(roll_back(&mut journal, &mut world.node, &error)).unwrap();
+        assert_eq!(world.node.state(), old, "{number}");
+        assert_eq!(again(&world).outcome(), Some(Outcome::RolledBack));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    /// The power goes after so many doings, again and again; then one is gone on with, or taken back.
+    #[test]
+    fn whatever_the_power_cuts_comes_to_one_of_two_ends(
+        cuts in prop::collection::vec((0..60_usize, any::<bool>(), 0..40_usize), 1..4), forward in any::<bool>(),
+    ) {
+        let mut world = world();
+        let old = world.node.state();
+        let mut reference = self::world();
+        begin(&mut reference).unwrap();
+        world.node.left.set(cuts[0].0);
+        let mut finished = begin(&mut world).is_ok();
+        let mut backward = false;
+        for (left, back, torn) in &cuts[1..] {
+            if finished {
+                break;
+            }
+            tear(&world, *torn);
+            world.node.left.set(*left);
+            let Some(mut journal) = Journal::open(&world.journals.path().join("1")).unwrap() else { break };
+            backward |= back;
+            finished = if backward {
+                block_on(roll_back(&mut journal, &mut world.node, "x")).is_ok()
+            } else {
+                block_on(run(&mut journal, &mut world.node)).is_ok()
+            };
+        }
+        world.node.left.set(usize::MAX);
+        if let Some(mut journal) = Journal::open(&world.journals.path().join("1")).unwrap() {
+            if forward && !backward {
+                block_on(run(&mut journal, &mut world.node)).unwrap();
+                let there = |node: &Node| {
+                    let root = node.root.clone();
+                    let names = node.files().into_iter();
+                    let names = names.map(|(path, text)| (path.strip_prefix(&root).unwrap().to_path_buf(), text));
+                    (names.collect::<BTreeMap<_, _>>(), node.active.clone(), node.enabled.clone())
+                };
+                prop_assert_eq!(there(&world.node), there(&reference.node));
+            } else {
+                block_on(roll_back(&mut journal, &mut world.node, "x")).unwrap();
+                prop_assert_eq!(format!("{:?}", world.node.state()), format!("{old:?}"));
+            }
+        }
+    }
+}
+
+/// A line that was being written when the power went.
+fn tear(world: &Scene, bytes: usize) {
+    use std::io::Write as _;
+    let line = r#"{"event":"doing","step":3,"before":{"was":"nothing"}}"#;
+    let path = world.journals.path().join("1/journal");
+    let mut file = fs::OpenOptions::new().append(true).open(path).unwrap();
+    file.write_all(&line.as_bytes()[..bytes.min(line.len())]).unwrap();
+}
+
+#[test]
+fn a_journal_that_is_not_one_is_told_with_its_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("1");
+    let step = Step { why: "x".to_owned(), action: Action::ReloadUnits };
+    let mut journal = Journal::begin(&path, vec![step]).unwrap();
+    assert!(Journal::begin(&path, vec![]).is_err());
+    journal.doing(0, Before::Nothing).unwrap();
+    assert!(journal.undone(7).is_err());
+    let told = Journal::open(&path).unwrap_err().to_string();
+    assert!(told.contains("line 3: it does not follow"), "{told}");
+    fs::write(path.join("journal"), "{\"event\":\"begin\",\"version\":9,\"nodectl\":\"9.9\",\"steps\":[]}\n")
+        .unwrap();
+    assert!(Journal::open(&path).unwrap_err().to_string().contains("version 9, written by nodectl 9.9"));
+    fs::write(path.join("journal"), "{\"event\":\"beg").unwrap();
+    assert!(Journal::open(&path).unwrap().is_none());
+    fs::write(path.join("journal"), "[]\n").unwrap();
+    assert!(Journal::open(&path).unwrap_err().to_string().contains("line 1"));
+}
