@@ -489,13 +489,14 @@ fn runtime_away(world: &World) {
     assert!(err.len() <= 1 && err.iter().all(|line| line.contains("going on")), "{err:?}");
 }
 
-/// A pod's life with one container that ends by itself, and the ids of both.
-fn a_life(world: &World, name: &str) -> (String, String) {
+/// A pod's life with one container that ends by itself, and the ids of both. They are removed when `told` has
+/// seen what it waits for.
+fn a_life(world: &World, name: &str, told: impl FnOnce(&str)) -> (String, String) {
     let made = world.ask(async |cri| {
         pod(&cri, &world.containerd, "events", name, &[("main", &["sh", "-c", "exit 3"])]).await
     });
     let id = made.containers[0].clone();
-    wait_ended(world, &id);
+    told(&id);
     world.ask(async |cri| {
         cri.remove_container(&id).await.unwrap();
         cri.stop_pod_sandbox(&made.sandbox).await.unwrap();
@@ -518,12 +519,25 @@ fn watch(world: &World, release: Release, arguments: &[&str]) -> Running {
     running
 }
 
+/// Whether a line tells that this happened to that.
+fn is(line: &str, what: &str, id: &str) -> bool {
+    let event: Value = serde_json::from_str(line).unwrap();
+    event["containerEventType"] == format!("CONTAINER_{what}_EVENT") && event["containerId"] == id
+}
+
 fn events(world: &World, release: Release) {
     let running = watch(world, release, &["-p", "events/one"]);
-    let (sandbox, id) = a_life(world, "one");
     let mut seen = Vec::new();
-    while seen.last() != Some(&("CONTAINER_DELETED_EVENT".to_owned(), sandbox.clone())) {
-        let line = running.line();
+    let mut told = Vec::new();
+    let (sandbox, id) = a_life(world, "one", |id| {
+        while !told.last().is_some_and(|line: &String| is(line, "STOPPED", id)) {
+            told.push(running.line());
+        }
+    });
+    while !is(told.last().unwrap(), "DELETED", &sandbox) {
+        told.push(running.line());
+    }
+    for line in told {
         let event: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
         let kind = event["containerEventType"].as_str().unwrap().to_owned();
         assert!(event["createdAt"].as_str().unwrap().parse::<i64>().unwrap() > 0, "{event}");
@@ -572,12 +586,15 @@ fn events(world: &World, release: Release) {
             }
         }
     }
-    let (sandbox, id) = a_life(world, "two");
-    for kind in ["Created", "Started", "Stopped", "Deleted"] {
+    let row = |kind: &str, id: &str| {
         let line = table.line();
         let cells: Vec<&str> = line.split_whitespace().collect();
         assert_eq!(cells[1..], [kind, &id[..13], "main", "two", "events"], "{line}");
-    }
+    };
+    let (sandbox, id) = a_life(world, "two", |id| {
+        ["Created", "Started", "Stopped"].iter().for_each(|kind| row(kind, id));
+    });
+    row("Deleted", &id);
     let mut seen = Vec::new();
     while seen.last().is_none_or(|line| *line != format!("{sandbox} CONTAINER_DELETED_EVENT")) {
         let line = ended_all.line();

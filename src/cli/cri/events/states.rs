@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use super::super::session::Session;
 use crate::{
     api::cri::{
-        Container, ContainerEventResponse, ContainerEventType, ContainerFilter, ContainerState,
-        ContainerStatus, PodSandbox, PodSandboxFilter, PodSandboxState, PodSandboxStatus,
+        Container, ContainerEventResponse, ContainerEventType, ContainerState, ContainerStatus, PodSandbox,
+        PodSandboxState, PodSandboxStatus,
     },
     cri::{ContainerEvent, Cri as _, EventKind},
 };
@@ -99,7 +99,7 @@ impl<'a> States<'a> {
     }
 
     /// What CRI would have told. Its calls show a change some milliseconds after containerd has told it.
-    async fn as_cri(&self, change: Change) -> ContainerEventResponse {
+    async fn as_cri(&mut self, change: Change) -> ContainerEventResponse {
         let until = Instant::now() + SHOWN;
         loop {
             let (pod, containers) = self.ask(&change.id).await;
@@ -111,28 +111,29 @@ impl<'a> States<'a> {
         }
     }
 
-    /// The pod that something is or belongs to, and its containers.
-    async fn ask(&self, id: &str) -> (Option<PodSandboxStatus>, Vec<ContainerStatus>) {
+    /// The pod that something is or belongs to, and its containers. All is listed, so that what comes and goes
+    /// while one event is waited for is known when its own turn comes; and first, as the runtime logs an error
+    /// for each that it is asked for in vain.
+    async fn ask(&mut self, id: &str) -> (Option<PodSandboxStatus>, Vec<ContainerStatus>) {
         let cri = &self.session.cri;
-        let filter = ContainerFilter { id: id.to_owned(), ..ContainerFilter::default() };
-        let listed = cri.list_containers(Some(filter)).await.unwrap_or_default();
-        let sandbox = listed.first().map(|container| container.pod_sandbox_id.clone());
-        let sandbox = sandbox.unwrap_or_else(|| self.known.sandbox_of(id).to_owned());
-        let pods = PodSandboxFilter { id: sandbox.clone(), ..PodSandboxFilter::default() };
-        let containers = ContainerFilter { pod_sandbox_id: sandbox.clone(), ..ContainerFilter::default() };
-        // Listed first: the runtime logs an error for each that it is asked for in vain.
-        let (pods, listed) =
-            tokio::join!(cri.list_pod_sandboxes(Some(pods)), cri.list_containers(Some(containers)));
-        if pods.unwrap_or_default().is_empty() {
-            return (None, Vec::new());
+        let (pods, listed) = tokio::join!(cri.list_pod_sandboxes(None), cri.list_containers(None));
+        let (Ok(pods), Ok(listed)) = (pods, listed) else { return (None, Vec::new()) };
+        let there = Known::new(pods, listed);
+        let sandbox = match there.sandbox_of(id) {
+            // It may be gone.
+            same if same == id => self.known.sandbox_of(id).to_owned(),
+            sandbox => sandbox.to_owned(),
+        };
+        let (mut pod, mut containers) = (None, Vec::new());
+        if there.pods.contains_key(&sandbox) {
+            pod = cri.pod_sandbox_status(&sandbox, false).await.ok().and_then(|answer| answer.status);
+            for (id, _) in there.containers.iter().filter(|(_, (of, _))| *of == sandbox) {
+                // One that goes in between has no state.
+                let answer = cri.container_status(id, false).await.ok();
+                containers.extend(answer.and_then(|answer| answer.status));
+            }
         }
-        let pod = cri.pod_sandbox_status(&sandbox, false).await.ok().and_then(|answer| answer.status);
-        let mut containers = Vec::new();
-        for container in listed.unwrap_or_default() {
-            // One that goes in between has no state.
-            let answer = cri.container_status(&container.id, false).await.ok();
-            containers.extend(answer.and_then(|answer| answer.status));
-        }
+        self.known.add(there);
         (pod, containers)
     }
 }
@@ -166,6 +167,16 @@ impl Known {
         Self {
             pods: pods.into_iter().map(pod).map(|pod| (pod.id.clone(), pod)).collect(),
             containers: containers.into_iter().map(container).collect(),
+        }
+    }
+
+    /// Adds what is not known yet.
+    fn add(&mut self, there: Self) {
+        for (id, pod) in there.pods {
+            self.pods.entry(id).or_insert(pod);
+        }
+        for (id, container) in there.containers {
+            self.containers.entry(id).or_insert(container);
         }
     }
 
