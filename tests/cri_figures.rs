@@ -316,6 +316,14 @@ fn top(world: &World, [_, spin, hold]: &[String; 3]) {
     assert!(text.ends_with("\x1b[?25h\x1b[?1049l"), "{:?}", &text[text.len().saturating_sub(80)..]);
     assert_eq!(pty.settings(), settings, "the terminal is as it was");
 
+    // A second process gives it back when the first cannot.
+    let mut pty = Pty::start(&world.command(&["top"]), 24, 100);
+    pty.wait("a first frame", 0, |text| text.contains("by CPU"));
+    pty.kill9();
+    wait_until(SOON, "the terminal is as it was", || {
+        pty.settings() == settings && pty.drawn().ends_with("\x1b[?25h\x1b[?1049l")
+    });
+
     // Ctrl-C, a number of rounds, and a runtime that went away and came back.
     let mut pty = Pty::start(&world.command(&["top", "-n", "1"]), 24, 100);
     assert!(pty.end().success());

@@ -80,6 +80,12 @@ impl Pty {
         tcgetattr(&self.terminal).unwrap()
     }
 
+    /// Kills the program, which cannot give the terminal back itself then.
+    pub(crate) fn kill9(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     /// Waits for the program's end.
     #[track_caller]
     pub(crate) fn end(&mut self) -> ExitStatus {

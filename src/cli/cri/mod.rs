@@ -44,6 +44,7 @@ mod streams;
 mod template;
 mod terminal;
 pub(super) mod terminal_guard;
+mod terminal_modes;
 mod text;
 mod top;
 mod tree;

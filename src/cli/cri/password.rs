@@ -10,13 +10,14 @@ use std::{
     os::unix::fs::OpenOptionsExt as _,
 };
 
-use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
+use rustix::termios::{LocalModes, QueueSelector, tcflush};
 use tokio::{
     io::AsyncReadExt as _,
     net::unix::pipe::Receiver,
     signal::unix::{SignalKind, signal},
 };
 
+use super::{terminal_guard::Shows, terminal_modes::ChangedModes};
 use crate::error::CommandError;
 
 /// Bytes of a password.
@@ -26,7 +27,7 @@ const MAX: usize = 64 << 10;
 struct Silent {
     terminal: File,
     typed: Receiver,
-    before: Termios,
+    _modes: ChangedModes,
 }
 
 impl Silent {
@@ -36,12 +37,13 @@ impl Silent {
         let terminal = options.open("/dev/tty")?;
         // It is asked for nothing that a terminal could not do: to be read when there is something.
         let typed = Receiver::from_file_unchecked(terminal.try_clone()?)?;
-        let before = tcgetattr(&terminal)?;
-        let mut silent = before.clone();
         // Letter by letter: Ctrl-C must not end the program before the terminal is as it was.
-        silent.local_flags.remove(LocalFlags::ECHO | LocalFlags::ICANON | LocalFlags::ISIG);
-        tcsetattr(&terminal, SetArg::TCSAFLUSH, &silent)?;
-        Ok(Self { terminal, typed, before })
+        let modes = ChangedModes::new(terminal.try_clone()?, Shows::Lines, |modes| {
+            modes.local_modes.remove(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG);
+        })?;
+        // What was typed before it was asked for was shown.
+        tcflush(&terminal, QueueSelector::IFlush)?;
+        Ok(Self { terminal, typed, _modes: modes })
     }
 
     /// The next byte; `None` when the terminal has gone.
@@ -54,7 +56,6 @@ impl Silent {
 
 impl Drop for Silent {
     fn drop(&mut self) {
-        tcsetattr(&self.terminal, SetArg::TCSANOW, &self.before).ok();
         self.terminal.write_all(b"\n").ok();
     }
 }

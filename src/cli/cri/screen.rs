@@ -1,5 +1,5 @@
 //! The user's terminal for a view of the whole screen: keys as they are pressed, nothing echoed, and all as
-//! it was before when the view ends, by whatever way the program ends but SIGKILL.
+//! it was before when the view ends, by whatever way the program ends.
 
 use std::{
     fs::OpenOptions,
@@ -7,22 +7,24 @@ use std::{
     os::unix::fs::OpenOptionsExt as _,
 };
 
-use nix::sys::termios::{InputFlags, LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
+use rustix::termios::{InputModes, LocalModes};
 use tokio::net::unix::pipe::Receiver;
+
+use super::{terminal_guard::Shows, terminal_modes::ChangedModes};
 
 /// Columns and lines where the terminal does not tell its size.
 const USUAL: (usize, usize) = (80, 24);
 
 /// Another screen, so that what was on the terminal is there again afterwards; no cursor.
 const ENTER: &[u8] = b"\x1b[?1049h\x1b[?25l";
-const LEAVE: &[u8] = b"\x1b[?25h\x1b[?1049l";
+pub(super) const LEAVE: &[u8] = b"\x1b[?25h\x1b[?1049l";
 
 /// A terminal that belongs to a view. Dropping it gives it back.
 pub(super) struct Terminal {
     /// Opened anew, so that reading without waiting changes nothing for the shell, which shares its own.
     /// No pipe, but it is waited for and read as one.
     tty: Receiver,
-    before: Termios,
+    _modes: ChangedModes,
 }
 
 impl Terminal {
@@ -38,15 +40,15 @@ impl Terminal {
         let tty = OpenOptions::new().read(true).write(true).custom_flags(flags).open("/dev/tty");
         // A terminal that controls nobody, as under some supervisors, gives no keys.
         let Ok(tty) = tty else { return Ok(None) };
-        let before = tcgetattr(&tty)?;
-        let tty = Receiver::from_file_unchecked(tty)?;
-        let mut raw = before.clone();
         // Ctrl-C and Ctrl-Z come as keys then: a stopped view would leave the terminal raw.
-        raw.local_flags.remove(LocalFlags::ECHO | LocalFlags::ICANON | LocalFlags::ISIG | LocalFlags::IEXTEN);
-        raw.input_flags.remove(InputFlags::IXON | InputFlags::ICRNL);
-        tcsetattr(&tty, SetArg::TCSANOW, &raw)?;
+        let modes = ChangedModes::new(tty.try_clone()?, Shows::Screen, |modes| {
+            modes
+                .local_modes
+                .remove(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG | LocalModes::IEXTEN);
+            modes.input_modes.remove(InputModes::IXON | InputModes::ICRNL);
+        })?;
         // From here on dropping restores.
-        let taken = Self { tty, before };
+        let taken = Self { tty: Receiver::from_file_unchecked(tty)?, _modes: modes };
         let mut out = io::stdout();
         out.write_all(ENTER)?;
         out.flush()?;
@@ -81,6 +83,5 @@ impl Drop for Terminal {
         // A terminal that is gone needs nothing back.
         let mut out = io::stdout();
         out.write_all(LEAVE).and_then(|()| out.flush()).ok();
-        tcsetattr(&self.tty, SetArg::TCSANOW, &self.before).ok();
     }
 }

@@ -17,7 +17,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     session::Session,
-    terminal::{Input, RawTerminal, Signals, follow_size},
+    terminal::{Input, Signals, enter_raw, follow_size},
+    terminal_modes::ChangedModes,
 };
 use crate::{
     cli::output::printable,
@@ -146,7 +147,7 @@ impl Output {
 pub(super) struct Outputs {
     pub(super) out: Output,
     pub(super) err: Output,
-    raw: OnceCell<RawTerminal>,
+    raw: OnceCell<ChangedModes>,
 }
 
 impl Outputs {
@@ -229,7 +230,7 @@ pub(super) async fn interact(
     }
     if how.stdin && how.tty {
         // Set once: a terminal goes with one command.
-        outputs.raw.set(RawTerminal::enter().map_err(failed)?).ok();
+        outputs.raw.set(enter_raw().map_err(failed)?).ok();
     }
     let (stdin, left) = match how.stdin.then(|| Input::start(how.tty)).transpose().map_err(failed)? {
         Some(input) => (Some(input.data), Some(input.left)),

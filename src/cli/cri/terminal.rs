@@ -8,13 +8,13 @@ use std::{
 };
 
 use hyper::body::Bytes;
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::{Termios, tcgetwinsize};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, oneshot},
 };
 
-use super::terminal_guard::Guard;
+use super::{terminal_guard::Shows, terminal_modes::ChangedModes};
 use crate::cri::streaming::remote_command::Size;
 
 /// How much of the input is read at a time.
@@ -30,35 +30,13 @@ pub(super) fn is_terminal() -> bool {
     io::stdin().is_terminal()
 }
 
-/// The standard input's terminal in raw mode. It is given back as it was when this is dropped, which a panic
-/// does too.
-#[derive(Debug)]
-pub(super) struct RawTerminal {
-    terminal: File,
-    before: Termios,
-    /// Gives it back if this process is killed. Ended last.
-    _guard: Option<Guard>,
-}
-
-impl RawTerminal {
-    /// Every key goes to the command from here on, Ctrl-C too.
-    pub(super) fn enter() -> io::Result<Self> {
-        let terminal = File::from(io::stdin().as_fd().try_clone_to_owned()?);
-        let before = tcgetattr(&terminal)?;
-        // As good as it can be: without /proc nobody is to be kept from his work.
-        let guard = Guard::start(&terminal, &before).ok();
-        let mut raw = before.clone();
-        raw.make_raw();
-        tcsetattr(&terminal, OptionalActions::Now, &raw)?;
-        Ok(Self { terminal, before, _guard: guard })
-    }
-}
-
-impl Drop for RawTerminal {
-    fn drop(&mut self) {
-        // A terminal that is gone needs no mode.
-        tcsetattr(&self.terminal, OptionalActions::Now, &self.before).ok();
-    }
+/// Takes the standard input's terminal: every key goes to the command from here on, Ctrl-C too.
+///
+/// # Errors
+/// If it is none, or cannot be set.
+pub(super) fn enter_raw() -> io::Result<ChangedModes> {
+    let terminal = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+    ChangedModes::new(terminal, Shows::Lines, Termios::make_raw)
 }
 
 /// The size of the terminal that is the standard output or else the input.

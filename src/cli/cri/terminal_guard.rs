@@ -19,6 +19,8 @@ use rustix::termios::{
     tcsetattr,
 };
 
+use super::screen::LEAVE;
+
 /// In place of a subcommand. It is for this program alone, and in no help.
 pub(in crate::cli) const VERB: &str = "__guard-terminal";
 
@@ -68,15 +70,30 @@ impl Modes {
     }
 }
 
+/// What is on the terminal meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shows {
+    /// Lines, as ever.
+    Lines,
+    /// Another screen, which has to be left.
+    Screen,
+}
+
+/// The argument that says so.
+const SCREEN: &str = "screen";
+
 /// The second process.
 #[derive(Debug)]
 pub(super) struct Guard(Child);
 
 impl Guard {
     /// Starts it, for a terminal that is to be as `before` in the end.
-    pub(super) fn start(terminal: &File, before: &Termios) -> io::Result<Self> {
+    pub(super) fn start(terminal: &File, before: &Termios, shows: Shows) -> io::Result<Self> {
         let mut command = Command::new("/proc/self/exe");
         command.arg0("nodectl").arg(VERB).arg(Modes::of(before).text());
+        if shows == Shows::Screen {
+            command.arg(SCREEN);
+        }
         // A group of its own: what kills this process with its group leaves that one alone.
         command.process_group(0).current_dir("/");
         command.stdin(Stdio::piped()).stdout(terminal.try_clone()?).stderr(Stdio::null());
@@ -109,7 +126,11 @@ pub(in crate::cli) fn main(args: &[OsString]) -> ExitCode {
     if alive {
         return ExitCode::SUCCESS;
     }
-    let terminal = io::stdout();
+    let mut terminal = io::stdout();
+    if args.get(1).is_some_and(|shows| shows == SCREEN) {
+        // A terminal that is gone has no screen to leave.
+        terminal.write_all(LEAVE).and_then(|()| terminal.flush()).ok();
+    }
     let restored = tcgetattr(terminal.as_fd()).and_then(|mut termios| {
         modes.put(&mut termios);
         tcsetattr(terminal.as_fd(), OptionalActions::Now, &termios)
