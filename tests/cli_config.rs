@@ -155,11 +155,15 @@ fn wrong_usage_is_told_with_exit_code_2() {
 
 #[test]
 fn completions_are_there_for_every_shell() {
-    for shell in ["bash", "zsh", "fish"] {
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         let answer = nodectl(&["completions", shell]);
         assert_eq!(answer.code, Some(0));
-        assert!(answer.out.contains("nodectl") && answer.out.contains("explain"), "{shell}");
+        assert!(answer.out.contains(&format!("nodectl __complete {shell}")), "{shell}");
     }
+    // What the scripts ask for.
+    let answer = nodectl(&["__complete", "bash", "nodectl exp", "exp"]);
+    assert_eq!(answer.code, Some(0));
+    assert!(answer.out.lines().nth(1).is_some_and(|line| line.starts_with("explain\t")), "{}", answer.out);
     let help = nodectl(&["--help"]);
     assert_eq!(help.code, Some(0));
     for verb in ["run", "pods", "explain", "config", "completions"] {
