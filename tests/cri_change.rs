@@ -19,10 +19,7 @@ use std::{
 };
 
 use nix::{
-    sys::{
-        signal::{Signal, kill},
-        termios::LocalFlags,
-    },
+    sys::signal::{Signal, kill},
     unistd::Pid,
 };
 use nodectl::cri::{Cri as _, CriClient, CriTimeouts};
@@ -30,7 +27,7 @@ use serde_json::{Value, json};
 use support::{
     Containerd, IMAGE, Registry, Release, SOON, cgroup_hierarchies,
     cri_cli::{Answer, World, on_runtime, program},
-    pty::Pty,
+    terminal::Terminal,
     wait_until,
 };
 
@@ -429,19 +426,15 @@ fn pulls(bench: &Bench) {
 /// A run on a terminal of its own, where `keys` are typed once the password is asked for, and which ends with
 /// those words: its exit code and what was shown.
 fn on_a_terminal(bench: &Bench, arguments: &[&str], keys: &str, last: &str) -> (Option<i32>, String) {
-    let mut pty = Pty::start(&bench.world.command(arguments), 25, 100);
-    pty.wait("the prompt", 0, |drawn| drawn.contains("Password of bob: "));
-    assert!(!pty.settings().local_flags.contains(LocalFlags::ECHO));
-    pty.keys(keys);
-    let code = pty.end().code();
-    let flags = pty.settings().local_flags;
-    assert!(
-        flags.contains(LocalFlags::ECHO | LocalFlags::ICANON | LocalFlags::ISIG),
-        "the terminal stays silent"
-    );
+    let mut terminal = Terminal::of_size(&bench.world.command(arguments), 25, 100);
+    terminal.wait_shown("Password of bob: ");
+    assert!(!terminal.echoes());
+    terminal.type_in(keys);
+    let code = terminal.wait().code();
+    terminal.assert_restored();
     // What was written last may come after the program's end.
-    pty.wait("the last words", 0, |drawn| drawn.contains(last));
-    (code, pty.drawn())
+    terminal.wait_shown(last);
+    (code, terminal.shown())
 }
 
 fn typed_passwords(bench: &Bench, image: &str) {

@@ -22,7 +22,7 @@ use nodectl::cri::Cri as _;
 use support::{
     IMAGE, Release,
     cri_cli::{Answer, BINARY, World, client, container_config, on_runtime, sandbox_config},
-    pty::Pty,
+    terminal::Terminal,
 };
 
 fn script(name: &str) -> PathBuf {
@@ -112,10 +112,10 @@ fn bash_function(world: &World) {
 fn on_a_terminal(world: &World, name: &str, arguments: &[&str], load: &str) {
     let mut command = shell(world, name);
     command.args(arguments).env("PS1", "ready> ").env("TZ", "UTC");
-    let mut pty = Pty::start(&command, 40, 200);
-    let mut at = pty.wait("a prompt", 0, |text| text.contains("ready> "));
-    pty.keys(&format!("{load}\r"));
-    at = pty.wait("a second prompt", at, |text| text.contains("ready> "));
+    let mut terminal = Terminal::of_size(&command, 40, 200);
+    let mut at = terminal.wait_for("a prompt", 0, |text| text.contains("ready> "));
+    terminal.type_in(&format!("{load}\r"));
+    at = terminal.wait_for("a second prompt", at, |text| text.contains("ready> "));
     let [web, _, main, ..] = world.ids();
     for (typed, rest, expected) in [
         ("nodectl cri inspectp default/w", "-o '{{.status.id}}'", web.to_owned()),
@@ -137,15 +137,15 @@ fn on_a_terminal(world: &World, name: &str, arguments: &[&str], load: &str) {
             web.to_owned(),
         ),
     ] {
-        pty.keys(&format!("{typed}\t"));
+        terminal.type_in(&format!("{typed}\t"));
         // The shells themselves leave a space behind a word that is whole.
-        pty.keys(&format!(" {rest}\r"));
-        at = pty.wait(&format!("{expected} for {typed:?} in {name}"), at, |text| {
+        terminal.type_in(&format!(" {rest}\r"));
+        at = terminal.wait_for(&format!("{expected} for {typed:?} in {name}"), at, |text| {
             text.split_once(&expected).is_some_and(|(_, after)| after.contains("ready> "))
         });
     }
-    pty.keys("exit\r");
-    assert!(pty.end().success());
+    terminal.type_in("exit\r");
+    assert!(terminal.wait().success());
 }
 
 #[test]

@@ -30,7 +30,7 @@ use support::{
     Release, SOON,
     cri_cli::{Answer, World, client, masked, on_runtime, pod, program},
     fake_cri::FakeCri,
-    pty::Pty,
+    terminal::Terminal,
     wait_until,
 };
 
@@ -289,13 +289,12 @@ fn top(world: &World, [_, spin, hold]: &[String; 3]) {
     }
 
     // On a terminal: drawn until q, sorted by the key pressed, and the terminal given back.
-    let mut pty = Pty::start(&world.command(&["top"]), 7, 60);
-    let settings = pty.settings();
-    let drawn = pty.wait("a frame with CPU", 0, |text| {
+    let mut terminal = Terminal::of_size(&world.command(&["top"]), 7, 60);
+    let drawn = terminal.wait_for("a frame with CPU", 0, |text| {
         text.contains("by CPU") && text.matches("\x1b[J").count() >= 2 && text.contains(" spin ")
     });
-    assert_ne!(pty.settings().local_flags, settings.local_flags, "nothing is echoed");
-    let text = pty.drawn();
+    assert!(!terminal.echoes());
+    let text = terminal.shown();
     assert!(
         text.starts_with("\x1b[?1049h\x1b[?25l\x1b[Hcontainerd ") && text.contains(": 4 containers, CPU")
     );
@@ -303,40 +302,40 @@ fn top(world: &World, [_, spin, hold]: &[String; 3]) {
     let lines: Vec<&str> = frame.split("\x1b[K").map(|line| line.trim_matches(['\r', '\n'])).collect();
     assert_eq!(lines.len(), 8, "seven lines, and the end of the last: {frame:?}");
     assert!(lines.iter().all(|line| line.chars().count() <= 60), "{frame:?}");
-    pty.keys("m");
-    let drawn = pty.wait("a frame sorted by memory", drawn, |text| text.contains("by memory"));
-    let first = pty.drawn()[drawn..].to_owned() + &pty.drawn();
+    terminal.type_in("m");
+    let drawn = terminal.wait_for("a frame sorted by memory", drawn, |text| text.contains("by memory"));
+    let first = terminal.shown()[drawn..].to_owned() + &terminal.shown();
     let frame = first.rsplit("by memory").next().unwrap().to_owned();
     assert!(frame.contains("CONTAINER"), "{frame:?}");
     // A key that means nothing, then one that is no longer seen: raw mode ends with the view.
-    pty.keys("x");
-    pty.keys("q");
-    assert!(pty.end().success());
-    let text = pty.drawn();
+    terminal.type_in("x");
+    terminal.type_in("q");
+    assert!(terminal.wait().success());
+    let text = terminal.shown();
     assert!(text.ends_with("\x1b[?25h\x1b[?1049l"), "{:?}", &text[text.len().saturating_sub(80)..]);
-    assert_eq!(pty.settings(), settings, "the terminal is as it was");
+    terminal.assert_restored();
 
     // A second process gives it back when the first cannot.
-    let mut pty = Pty::start(&world.command(&["top"]), 24, 100);
-    pty.wait("a first frame", 0, |text| text.contains("by CPU"));
-    pty.kill9();
-    wait_until(SOON, "the terminal is as it was", || {
-        pty.settings() == settings && pty.drawn().ends_with("\x1b[?25h\x1b[?1049l")
-    });
+    let mut terminal = Terminal::of_size(&world.command(&["top"]), 24, 100);
+    terminal.wait_for("a first frame", 0, |text| text.contains("by CPU"));
+    terminal.signal(Signal::SIGKILL);
+    terminal.wait();
+    terminal.wait_restored();
+    wait_until(SOON, "the screen is left", || terminal.shown().ends_with("\x1b[?25h\x1b[?1049l"));
 
     // Ctrl-C, a number of rounds, and a runtime that went away and came back.
-    let mut pty = Pty::start(&world.command(&["top", "-n", "1"]), 24, 100);
-    assert!(pty.end().success());
-    assert_eq!(pty.settings(), settings);
-    let mut pty = Pty::start(&world.command(&["-t", "1s", "top"]), 24, 300);
-    let drawn = pty.wait("a first frame", 0, |text| text.contains("by CPU"));
+    let mut terminal = Terminal::of_size(&world.command(&["top", "-n", "1"]), 24, 100);
+    assert!(terminal.wait().success());
+    terminal.assert_restored();
+    let mut terminal = Terminal::of_size(&world.command(&["-t", "1s", "top"]), 24, 300);
+    let drawn = terminal.wait_for("a first frame", 0, |text| text.contains("by CPU"));
     world.containerd.kill9();
-    let drawn = pty.wait("what is wrong", drawn, |text| text.contains("nobody listens"));
+    let drawn = terminal.wait_for("what is wrong", drawn, |text| text.contains("nobody listens"));
     world.containerd.resume();
-    pty.wait("figures again", drawn, |text| text.contains("4 containers"));
-    pty.keys("\u{3}");
-    assert!(pty.end().success());
-    assert_eq!(pty.settings(), settings);
+    terminal.wait_for("figures again", drawn, |text| text.contains("4 containers"));
+    terminal.type_in("\u{3}");
+    assert!(terminal.wait().success());
+    terminal.assert_restored();
 }
 
 fn tree(world: &World, [load, spin, hold]: &[String; 3]) {
@@ -466,7 +465,7 @@ fn a_runtime_with_metrics_and_without_figures_of_pods() {
         ("ListMetricDescriptors", descriptors.encode_to_vec()),
     ]);
     let folder = tempfile::tempdir().unwrap();
-    let config = folder.path().join("empty.yaml");
+    let config = folder.path().join("emterminal.yaml");
     fs::write(&config, "").unwrap();
     let run = |arguments: &[&str]| {
         let mut command = program(&config);
@@ -515,7 +514,7 @@ fn a_runtime_with_metrics_and_without_figures_of_pods() {
 #[test]
 fn runtimes_of_the_past_are_told_without_any_runtime() {
     let folder = tempfile::tempdir().unwrap();
-    let config = folder.path().join("empty.yaml");
+    let config = folder.path().join("emterminal.yaml");
     fs::write(&config, "").unwrap();
     let run = |arguments: &[&str]| Answer::of(program(&config).args(arguments).output().unwrap());
     let names = [

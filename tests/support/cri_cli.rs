@@ -49,7 +49,9 @@ impl Answer {
 
 /// The program without anything from this machine's environment or `/etc/crictl.yaml`.
 pub(crate) fn program(config: &Path) -> Command {
-    let mut command = Command::new(BINARY);
+    // A signal that is ignored from the start, as below nohup, would stay ignored.
+    let mut command = Command::new("env");
+    command.args(["--default-signal", BINARY]);
     for name in ["CONTAINER_RUNTIME_ENDPOINT", "IMAGE_SERVICE_ENDPOINT", "CRI_CONFIG_FILE"] {
         command.env_remove(name);
     }

@@ -23,7 +23,6 @@ pub(crate) mod fake_cri;
 mod inside;
 mod leaks;
 mod manifest;
-pub(crate) mod pty;
 mod registry;
 mod status;
 pub(crate) mod terminal;

@@ -23,7 +23,7 @@ use rustix::{
     termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize},
 };
 
-use super::{SOON, slow, wait_until};
+use super::{SOON, slow, wait_for, wait_until};
 
 /// A terminal with a program in it.
 pub(crate) struct Terminal {
@@ -50,12 +50,17 @@ impl Terminal {
     /// Starts a program with a new terminal of 24 lines and 80 columns as its input, output and error output, in a
     /// session of its own.
     pub(crate) fn start(command: &Command) -> Self {
+        Self::of_size(command, 24, 80)
+    }
+
+    /// The same with another size.
+    pub(crate) fn of_size(command: &Command, rows: u16, columns: u16) -> Self {
         let master: OwnedFd = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
         let name = ptsname(&master, Vec::new()).unwrap();
         let slave = File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap();
-        tcsetwinsize(&slave, window(24, 80)).unwrap();
+        tcsetwinsize(&slave, window(rows, columns)).unwrap();
         let before = modes(&slave);
         // Makes the terminal the session's own, without which it has no signals to give.
         let mut session = Command::new("setsid");
@@ -66,6 +71,7 @@ impl Terminal {
                 None => session.env_remove(name),
             };
         }
+        session.env("TERM", "xterm");
         let end = || Stdio::from(slave.try_clone().unwrap());
         let child = session.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
         let shown = Arc::new(Mutex::new(Vec::new()));
@@ -104,6 +110,21 @@ impl Terminal {
             assert!(start.elapsed() < SOON * slow(), "{text:?} is not shown:\n{}", self.shown());
             std::thread::sleep(super::look_again());
         }
+    }
+
+    /// Waits until what is shown after the first `from` bytes fits, and answers how much is shown.
+    #[track_caller]
+    pub(crate) fn wait_for(&self, what: &str, from: usize, fits: impl Fn(&str) -> bool) -> usize {
+        wait_for(SOON, &format!("{what} on the terminal"), || {
+            let shown = self.shown.lock().unwrap();
+            let new = String::from_utf8_lossy(shown.get(from..).unwrap_or_default());
+            fits(&new).then_some(shown.len())
+        })
+    }
+
+    /// Whether what is typed is shown.
+    pub(crate) fn echoes(&self) -> bool {
+        tcgetattr(&self.slave).unwrap().local_modes.contains(LocalModes::ECHO)
     }
 
     /// Waits until the program has made the terminal raw.
