@@ -13,7 +13,7 @@ mod support;
 
 use std::{
     fs,
-    io::Write as _,
+    io::{Read as _, Write as _},
     path::{Path, PathBuf},
     process::Stdio,
 };
@@ -330,6 +330,24 @@ fn interruption(bench: &Bench) {
         bench.run(&["rmp", "-f", "uid-cut"]);
         bench.run(&["runp", &pod]).code == Some(0)
     });
+    // Nobody says anything: the wait for it ends at once.
+    let mut waits = bench.world.command(&["runp", "-"]);
+    let waits = waits.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let tasks = format!("/proc/{}/task", waits.id());
+    wait_until(SOON, "it reads", || {
+        let tasks = fs::read_dir(&tasks).into_iter().flatten().flatten();
+        tasks
+            .into_iter()
+            .any(|task| fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name == "reads\n"))
+    });
+    kill(Pid::from_raw(waits.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+    let (mut waits, mut said) = (waits, String::new());
+    // To wait for a child closes its input otherwise.
+    let input = waits.stdin.take();
+    assert_eq!(waits.wait().unwrap().code(), Some(1));
+    drop(input);
+    waits.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(said, "error: interrupted\n");
     // A runtime asks a container to end once, however often it is told to.
     for (name, signal) in [("int", Signal::SIGINT), ("term", Signal::SIGTERM)] {
         let stubborn = "trap 'echo asked' TERM; echo ready; while :; do sleep 0.1; done";

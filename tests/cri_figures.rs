@@ -227,6 +227,13 @@ fn pod_stats(world: &World, [load, spin, hold]: &[String; 3], release: Release) 
     assert_eq!(count(&["--id", &load[..9]]), "1\n");
     assert_eq!(count(&["--namespace", "^default$"]), "2\n");
     assert_eq!(count(&["uid-web", "batch/job"]), "2\n");
+    // A pod without a cgroup of its own has no figures: those of others are told all the same.
+    let bare = world.folder.path().join("bare.yaml");
+    fs::write(&bare, "metadata: {name: bare, namespace: default}\nlinux: {}\n").unwrap();
+    world.text(&["runp", bare.to_str().unwrap()]);
+    world.run(&["statsp", "default/bare"]).failed(1, "cgroupPath");
+    assert_eq!(count(&["default/load"]), "1\n");
+    world.text(&["rmp", "-f", "default/bare"]);
     world.run(&["statsp", spin]).failed(1, "not a pod");
     world.run(&["statsp", "x/y"]).failed(1, "there is no pod \"x/y\"");
 

@@ -316,7 +316,7 @@ fn in_own_run(world: &World, alive: bool, arguments: &[&str]) -> Answer {
     command.args(["--mount", "sh", "-c", script, "sh"]).arg(world.containerd.dir()).arg(&bound);
     command.arg(if alive { socket } else { Path::new("none") });
     let wanted = program(&world.config());
-    command.arg(BINARY).args(wanted.get_args()).args(arguments);
+    command.arg(wanted.get_program()).args(wanted.get_args()).args(arguments);
     for (name, value) in wanted.get_envs() {
         match value {
             Some(value) => command.env(name, value),

@@ -105,7 +105,7 @@ pub enum SocketProblem {
     )]
     Stale(PathBuf),
     /// A folder, which container engines make where a bind mount's source is missing.
-    #[error("{} is a directory, not a socket; remove it and start the container runtime", .0.display())]
+    #[error("{} is a directory, not a socket; check the runtime endpoint", .0.display())]
     Directory(PathBuf),
     /// Some other file.
     #[error("{} is a file, not a socket; check the runtime endpoint", .0.display())]

@@ -10,8 +10,8 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::support::{
-    Node, Process, Release, SOON, STAY, View, cgroup_hierarchies, container, pod, pod_of, pod_with_policy,
-    wait_for, wait_until,
+    GREEDY, Node, Process, Release, SOON, STAY, View, cgroup_hierarchies, container, pod, pod_of,
+    pod_with_policy, wait_for, wait_until,
 };
 
 const CONFIG: &str = "podPidsLimit: 64\nsystemReserved: {memory: 64Mi, cpu: 250m}\n";
@@ -238,8 +238,7 @@ fn the_tree_and_its_values_on_containerd_2() {
 fn what_the_limits_do(name: &str, release: Release) {
     let node = node(name, release);
     let before = node.leaks();
-    // More memory than it may have, in the shell's own process.
-    let mut greedy = pod_with_policy("greedy", "Never", "x=aaaaaaaaaaaaaaaa; while :; do x=$x$x; done");
+    let mut greedy = pod_with_policy("greedy", "Never", GREEDY);
     greedy["spec"]["containers"][0]["resources"] = json!({"limits": {"memory": "16Mi"}});
     node.put(&greedy);
     // More processes than the pod may have: the shell cannot fork and ends with an error.

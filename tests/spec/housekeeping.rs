@@ -10,7 +10,7 @@ use flate2::read::GzDecoder;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Node, NodeBuilder, Record, SOON, STAY, View, container, pod, pod_of, pod_with_policy, wait_for,
+    GREEDY, Node, NodeBuilder, Record, SOON, STAY, View, container, pod, pod_of, pod_with_policy, wait_for,
     wait_lines, wait_until,
 };
 
@@ -184,11 +184,10 @@ fn code_and_reason(end: &Value) -> (i64, &str) {
 fn ends_are_told(builder: NodeBuilder) {
     let node = builder.config(SHORT_BACKOFF).start();
     let before = node.leaks();
-    // A shell that takes more memory than it may have.
-    let mut oom = pod_with_policy("oom", "Never", "x=a; while :; do x=$x$x; done");
+    let mut oom = pod_with_policy("oom", "Never", GREEDY);
     oom["spec"]["containers"][0]["resources"] = json!({"limits": {"memory": "16Mi"}});
     node.put(&oom);
-    let mut again = pod_with_policy("again", "Always", "x=a; while :; do x=$x$x; done");
+    let mut again = pod_with_policy("again", "Always", GREEDY);
     again["spec"]["containers"][0]["resources"] = json!({"limits": {"memory": "16Mi"}});
     node.put(&again);
     let mut codes = pod_of(

@@ -9,6 +9,10 @@ pub(crate) const STAY: &str = "trap 'exit 0' TERM; while :; do sleep 1000 & wait
 /// A script that cannot be asked to end.
 pub(crate) const STUBBORN: &str = "trap '' TERM; while :; do sleep 1000; done";
 
+/// A script whose child takes more memory than it may have, and that ends as it. Were it the container's first
+/// process that is killed, a runtime on a busy node might hear of its end before it hears of the reason.
+pub(crate) const GREEDY: &str = "(x=aaaaaaaa; while :; do x=$x$x; done); code=$?; sleep 5; exit $code";
+
 /// A container that runs a shell script.
 pub(crate) fn container(name: &str, script: &str) -> Value {
     json!({

@@ -41,7 +41,7 @@ pub(crate) use containerd::{Containerd, Release, script};
 pub(crate) use cri::{Empty, Id, call};
 pub(crate) use inside::{Process, Record, get, wait_lines};
 pub(crate) use leaks::{Leaks, cgroup_hierarchies, processes};
-pub(crate) use manifest::{IMAGE, STAY, STUBBORN, container, pod, pod_of, pod_with_policy};
+pub(crate) use manifest::{GREEDY, IMAGE, STAY, STUBBORN, container, pod, pod_of, pod_with_policy};
 pub(crate) use registry::Registry;
 pub(crate) use status::View;
 

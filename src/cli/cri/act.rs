@@ -83,6 +83,21 @@ impl Session {
     }
 }
 
+/// Does what may wait for somebody, such as reading what is typed or a pipe, on a thread of its own: a signal ends
+/// the program meanwhile.
+///
+/// # Errors
+/// As the work.
+pub(super) async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, CommandError> + Send + 'static,
+) -> Result<T, CommandError> {
+    let (sender, answer) = tokio::sync::oneshot::channel();
+    let thread = std::thread::Builder::new().name("reads".to_owned());
+    // Nobody hears it if the program ends.
+    thread.spawn(move || sender.send(work()).is_ok()).map_err(CommandError::failed)?;
+    answer.await.unwrap_or_else(|_closed| Err(CommandError::failed("what was read could not be taken in")))
+}
+
 /// Does `work` for each of `wanted`, so many `at_once`, and prints what it answers in their order. One that
 /// fails keeps no other from being tried.
 ///

@@ -91,7 +91,10 @@ pub(super) fn find(key: &str) -> Result<(&'static str, Kind), String> {
 pub(super) fn normal(key: &str, kind: Kind, value: &str) -> Result<String, String> {
     let value = value.trim();
     match kind {
-        _ if value.is_empty() => Ok(String::new()),
+        // crictl does not read a file in which a number or switch is empty.
+        Kind::Endpoint if value.is_empty() => Ok(String::new()),
+        Kind::Number if value.is_empty() => Ok("0".to_owned()),
+        Kind::Switch if value.is_empty() => Ok("false".to_owned()),
         Kind::Endpoint => match value.parse::<RuntimeEndpoint>() {
             Ok(_) => Ok(value.to_owned()),
             Err(error) => Err(format!("{key}: {error}")),
@@ -249,8 +252,8 @@ debug: false
         );
         assert_eq!(change("", &[("debug", "true".to_owned())]).unwrap(), "debug: true\n");
         assert_eq!(
-            change(FILE, &[("timeout", String::new())]).unwrap(),
-            FILE.replace(": 10", ": \"\"").replace("   #", " #").replace("sock #", "sock   #")
+            change(FILE, &[("timeout", normal("timeout", Kind::Number, "").unwrap())]).unwrap(),
+            FILE.replace(": 10", ": 0").replace("   #", " #").replace("sock #", "sock   #")
         );
         let flow = "{debug: true, timeout: 3}\n";
         assert!(change(flow, &[("debug", "false".to_owned())]).unwrap_err().contains("by hand"));

@@ -13,7 +13,7 @@ use std::{
 use clap::Args;
 use serde::Deserialize;
 
-use super::password;
+use super::{act::aside, password};
 use crate::{api::cri::AuthConfig, cli::output::printable, error::CommandError};
 
 /// Bytes of an authentication file.
@@ -70,7 +70,7 @@ impl CredentialArgs {
             let password = if std::io::stdin().is_terminal() {
                 password::ask(&format!("Password of {}: ", printable(&username))).await?
             } else {
-                first_line()?
+                aside(first_line).await?
             };
             return Ok(Some(AuthConfig { username, password, ..AuthConfig::default() }));
         }
@@ -90,7 +90,10 @@ impl CredentialArgs {
                 }))
             }
             (None, Some(Secret(auth)), _) => Ok(Some(AuthConfig { auth, ..AuthConfig::default() })),
-            (None, None, Some(path)) => from_file(path, image),
+            (None, None, Some(path)) => {
+                let (path, image) = (path.clone(), image.to_owned());
+                aside(move || from_file(&path, &image)).await
+            }
             (None, None, None) => Ok(None),
         }
     }

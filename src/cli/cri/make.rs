@@ -5,6 +5,7 @@ use std::{io::Write, time::Duration};
 use clap::Args;
 
 use super::{
+    act::aside,
     lookup::Inventory,
     message_file,
     ps::inventory,
@@ -95,7 +96,8 @@ pub(super) async fn runp(
     session: &Session,
     out: &mut dyn Write,
 ) -> Result<(), CommandError> {
-    let config = message_file::pod(given(&args.pod))?;
+    let file = given(&args.pod).to_owned();
+    let config = aside(move || message_file::pod(&file)).await?;
     let cri = patient(session, args.cancel_timeout);
     write(out, &format!("{}\n", make_pod(config, &args.runtime, &cri, session).await?))
 }
@@ -105,7 +107,7 @@ pub(super) async fn create(
     session: &Session,
     out: &mut dyn Write,
 ) -> Result<(), CommandError> {
-    let (container, pod) = files(given(&args.container), given(&args.pod_config))?;
+    let (container, pod) = files(given(&args.container), given(&args.pod_config)).await?;
     let all: Inventory = inventory(session).await?;
     let sandbox = &all.pod_to_change(given(&args.pod))?.id;
     let wanted = session.settings.get("pull-image-on-create") == Some("true");
@@ -115,7 +117,7 @@ pub(super) async fn create(
 }
 
 pub(super) async fn run(args: &RunArgs, session: &Session, out: &mut dyn Write) -> Result<(), CommandError> {
-    let (container, pod) = files(given(&args.container), given(&args.pod))?;
+    let (container, pod) = files(given(&args.container), given(&args.pod)).await?;
     // Before the pod: an image that cannot be had then leaves nothing behind.
     let wanted = session.settings.get("disable-pull-on-run") != Some("true");
     args.image.pull(wanted, &container, &pod, session).await?;
@@ -150,11 +152,12 @@ fn given(argument: &Option<String>) -> &str {
     argument.as_deref().unwrap_or_default()
 }
 
-fn files(container: &str, pod: &str) -> Result<(ContainerConfig, PodSandboxConfig), CommandError> {
+async fn files(container: &str, pod: &str) -> Result<(ContainerConfig, PodSandboxConfig), CommandError> {
     if container == "-" && pod == "-" {
         return Err(CommandError::usage("only one of the two files can be standard input"));
     }
-    Ok((message_file::container(container)?, message_file::pod(pod)?))
+    let (container, pod) = (container.to_owned(), pod.to_owned());
+    aside(move || Ok((message_file::container(&container)?, message_file::pod(&pod)?))).await
 }
 
 async fn make_pod(

@@ -8,7 +8,9 @@ use std::{
 
 use clap::Args;
 
-use super::{credentials::CredentialArgs, message_file, schema::PodSchema, session::Session, text::size};
+use super::{
+    act::aside, credentials::CredentialArgs, message_file, schema::PodSchema, session::Session, text::size,
+};
 use crate::{
     api::cri::{AuthConfig, ImageSpec, PodSandboxConfig},
     cli::output::{printable, write},
@@ -80,7 +82,10 @@ pub(super) async fn run(args: &PullArgs, session: &Session, out: &mut dyn Write)
             _ => return Err(CommandError::usage(format!("--annotation {text:?} is no KEY=VALUE"))),
         };
     }
-    let config = args.pod_config.as_deref().map(message_file::pod).transpose()?;
+    let config = match args.pod_config.clone() {
+        Some(file) => Some(aside(move || message_file::pod(&file)).await?),
+        None => None,
+    };
     let auth = args.pulling.credentials.of(&image).await?;
     let image = ImageSpec { image, annotations, ..ImageSpec::default() };
     let pulled = args.pulling.pull(image, auth, config, session).await?;

@@ -56,12 +56,15 @@ struct ResourceArgs {
 }
 
 fn bytes(text: &str) -> Result<i64, String> {
-    if let Ok(bytes) = text.parse() {
-        return Ok(bytes);
-    }
-    let quantity: Quantity =
-        text.parse().map_err(|error: crate::api::quantity::QuantityError| error.to_string())?;
-    Ok(quantity.value())
+    let bytes = match text.parse() {
+        Ok(bytes) => bytes,
+        Err(_) => {
+            let quantity = text.parse::<Quantity>().map_err(|error| error.to_string())?;
+            quantity.value()
+        }
+    };
+    // What does not fit is as large as can be told.
+    if (-1..i64::MAX).contains(&bytes) { Ok(bytes) } else { Err("no number of bytes that can be".to_owned()) }
 }
 
 /// Arguments of `nodectl cri checkpoint`.
@@ -180,6 +183,8 @@ mod tests {
         assert_eq!(bytes("1048576"), Ok(1 << 20));
         assert_eq!(bytes("64Mi"), Ok(64 << 20));
         assert_eq!(bytes("-1"), Ok(-1));
-        bytes("x").unwrap_err();
+        for wrong in ["x", "-5", "99999999999999999999", "16Ei", "1e30"] {
+            bytes(wrong).unwrap_err();
+        }
     }
 }

@@ -14,7 +14,7 @@ use crate::{
         Container, ContainerStats, CpuUsage, FilesystemUsage, PodSandbox, PodSandboxStats, UInt64Value,
     },
     cli::output::Table,
-    cri::Cri as _,
+    cri::{Cri as _, CriError},
     error::CommandError,
 };
 
@@ -91,20 +91,10 @@ impl Pods {
         Ok(Self { filter, compiled, given: given.to_vec() })
     }
 
-    /// Asks for all figures and narrows them here.
+    /// Asks for the figures of the pods that are wanted: where these are few, for theirs alone. One pod whose
+    /// figures a runtime cannot tell makes it tell those of none.
     pub(super) async fn sample(&self, session: &Session) -> Result<PodSample, CommandError> {
-        let (pods, stats) = tokio::join!(
-            session.try_ask("ListPodSandbox", session.cri.list_pod_sandboxes(None)),
-            session.try_ask("ListPodSandboxStats", session.cri.list_pod_sandbox_stats(None)),
-        );
-        let (pods, stats) = match (pods, stats) {
-            (Ok(pods), Ok(stats)) => (pods, stats),
-            (_, Err(error)) if error.is_unimplemented() => {
-                let told = session.failed(&error).await;
-                return Err(told.hint("`nodectl cri stats` shows what the containers use"));
-            }
-            (Err(error), _) | (_, Err(error)) => return Err(session.failed(&error).await),
-        };
+        let pods = session.ask("ListPodSandbox", session.cri.list_pod_sandboxes(None)).await?;
         let mut all = Inventory { pods, ..Inventory::default() };
         if !self.given.is_empty() {
             // To say so if one is a container's id.
@@ -116,8 +106,37 @@ impl Pods {
             wanted.retain(|pod| given.iter().any(|other| other.id == pod.id));
         }
         let id = |stats: &PodSandboxStats| stats.attributes.as_ref().map(|of| of.id.clone());
+        let stats = if wanted.len() < all.pods.len().min(FEW) {
+            let mut stats = Vec::with_capacity(wanted.len());
+            for pod in &wanted {
+                let call = session.cri.pod_sandbox_stats(&pod.id);
+                stats.extend(told(session.try_ask("PodSandboxStats", call).await, session).await?);
+            }
+            stats
+        } else {
+            let call = session.cri.list_pod_sandbox_stats(None);
+            told(session.try_ask("ListPodSandboxStats", call).await, session).await?
+        };
         let stats = stats.into_iter().map(|stats| (id(&stats).unwrap_or_default(), stats));
         Ok(stats.filter(|(id, _)| wanted.iter().any(|pod| pod.id == *id)).collect())
+    }
+}
+
+/// Pods that are asked after one by one.
+const FEW: usize = 16;
+
+/// Figures of pods, or why there are none.
+async fn told<T>(answer: Result<T, CriError>, session: &Session) -> Result<T, CommandError> {
+    match answer {
+        Ok(stats) => Ok(stats),
+        Err(error) => {
+            let told = session.failed(&error).await;
+            Err(if error.is_unimplemented() {
+                told.hint("`nodectl cri stats` shows what the containers use")
+            } else {
+                told
+            })
+        }
     }
 }
 
