@@ -20,7 +20,7 @@ use std::{
 
 use serde_json::{Value, json};
 use support::{
-    Containerd, IMAGE, Release,
+    Containerd, IMAGE, Release, copy_program,
     cri_cli::{Answer, BINARY, World, masked, program},
 };
 
@@ -371,7 +371,7 @@ fn user_without_rights(world: &World, socket: &str) -> Answer {
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let binary = folder.path().join("nodectl");
-    fs::copy(BINARY, &binary).unwrap();
+    copy_program(Path::new(BINARY), &binary);
     fs::set_permissions(world.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let mut command = Command::new(binary);
     command.args(["cri", "-c"]).arg(world.config()).args(["-r", socket, "ps"]).uid(65_534).gid(65_534);

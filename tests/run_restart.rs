@@ -20,7 +20,8 @@ use std::time::Duration;
 
 use serde_json::json;
 use support::{
-    Node, NodeBuilder, Process, SOON, STAY, STUBBORN, View, container, pod, pod_of, wait_for, wait_until,
+    Node, NodeBuilder, Process, SOON, STAY, STUBBORN, View, container, copy_program, pod, pod_of, wait_for,
+    wait_until,
 };
 
 /// Ids, start times and restart counts of all containers.
@@ -213,7 +214,7 @@ fn a_live_kubelet_on_the_same_folder_is_refused_by_name() {
     let program = node.dir().join("kubelet.d/kubelet");
     fs::create_dir(program.parent().unwrap()).unwrap();
     let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
-    fs::copy(busybox.expect("busybox-static is installed by hack/deps.sh"), &program).unwrap();
+    copy_program(Path::new(busybox.expect("busybox-static is installed by hack/deps.sh")), &program);
     let root = format!("--root-dir={}", node.root_dir().display());
     let mut kubelet = Command::new(&program)
         .arg0("sh")

@@ -55,6 +55,14 @@ pub(crate) fn slow() -> u32 {
     std::env::var("NODECTL_TEST_SLOW").map_or(1, |text| text.parse().expect("NODECTL_TEST_SLOW is a number"))
 }
 
+/// Copies a program that is to be started, by a process of its own: a child that another test forks while
+/// this process has the copy open for writing keeps it so for a moment, and the start then fails with "Text
+/// file busy".
+pub(crate) fn copy_program(from: &Path, to: &Path) {
+    let copied = Command::new("cp").args([from, to]).status().unwrap();
+    assert!(copied.success(), "cp {} {}", from.display(), to.display());
+}
+
 /// Between two looks at what is waited for.
 pub(crate) fn look_again() -> Duration {
     Duration::from_millis(20) * slow()
