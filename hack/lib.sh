@@ -64,6 +64,22 @@ wait_for() {
     done
 }
 
+# lock_folder FOLDER: makes it, and waits until no other run works in it. Held until this script ends.
+lock_folder() {
+    mkdir -p "$1"
+    exec 9>"$1/lock"
+    flock 9
+}
+
+# has_containerd ROOT: whether a containerd with all that belongs to it is unpacked there; prints its folder.
+has_containerd() {
+    local root=$1 program
+    for program in bin/containerd bin/containerd-shim-runc-v2 bin/ctr sbin/runc; do
+        [ -x "$root/usr/$program" ] || return 1
+    done
+    printf '%s\n' "$root/usr/bin"
+}
+
 # debian_packages FOLDER SUITE PACKAGE[=VERSION]...: unpacks packages of a Debian suite into FOLDER/new, which
 # is made anew. They are found and checked by apt with a private configuration (sources, lists and cache of
 # its own, Debian's archive keys) and never installed: the machine's own packages and apt sources stay as

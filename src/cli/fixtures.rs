@@ -1,8 +1,12 @@
-//! Pods for the tests of this folder.
+//! Pods and a broken output for the tests of this folder.
 
 #![expect(clippy::needless_pass_by_value, reason = "JSON is handed over as it is written")]
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 use serde_json::{Value, from_value, json};
@@ -12,6 +16,19 @@ use crate::{
     api::view::{AgentView, HealthCheck, PodProgress, PodStep, PodView},
     server::local::{InputProblem, OperatorSocket, PodsAnswer},
 };
+
+/// An output to which nothing can be written.
+pub(in crate::cli) struct Fails(pub(in crate::cli) io::ErrorKind);
+
+impl Write for Fails {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(self.0.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
 
 /// The time of the tests.
 pub(super) fn now() -> Timestamp {

@@ -149,6 +149,7 @@ pub fn write(out: &mut (impl Write + ?Sized), text: &str) -> Result<(), CommandE
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::fixtures::Fails;
 
     #[test]
     fn durations_are_kubectls() {
@@ -187,15 +188,6 @@ mod tests {
 
     #[test]
     fn a_closed_pipe_is_no_failure_and_a_full_disk_is() {
-        struct Fails(io::ErrorKind);
-        impl Write for Fails {
-            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-                Err(self.0.into())
-            }
-            fn flush(&mut self) -> io::Result<()> {
-                Ok(())
-            }
-        }
         write(&mut Fails(io::ErrorKind::BrokenPipe), "x").unwrap();
         let error = write(&mut Fails(io::ErrorKind::StorageFull), "x").unwrap_err();
         assert_eq!(error.kind.code(), 1);

@@ -143,11 +143,21 @@ impl CriClient {
         command: Vec<String>,
         timeout: Option<Duration>,
     ) -> Result<ExecSyncResponse> {
-        let request =
-            ExecSyncRequest { container_id: container.to_owned(), cmd: command, timeout: seconds(timeout) };
-        let limit = timeout.map(|timeout| self.timeouts.request.saturating_add(timeout));
+        let (request, limit) = self.exec_sync_call(container, command, timeout);
         let mut runtime = self.runtime().max_decoding_message_size(MAX_EXEC_OUTPUT);
         self.ask_longer("ExecSync", limit, runtime.exec_sync(request)).await
+    }
+
+    /// What is asked for, and how long the answer may take.
+    fn exec_sync_call(
+        &self,
+        container: &str,
+        command: Vec<String>,
+        timeout: Option<Duration>,
+    ) -> (ExecSyncRequest, Option<Duration>) {
+        let request =
+            ExecSyncRequest { container_id: container.to_owned(), cmd: command, timeout: seconds(timeout) };
+        (request, timeout.map(|timeout| self.timeouts.request.saturating_add(timeout)))
     }
 
     fn runtime(&self) -> RuntimeServiceClient<Line> {
@@ -357,9 +367,7 @@ impl Cri for CriClient {
         command: Vec<String>,
         timeout: Option<Duration>,
     ) -> Result<ExecSyncResponse> {
-        let request =
-            ExecSyncRequest { container_id: container.to_owned(), cmd: command, timeout: seconds(timeout) };
-        let limit = timeout.map(|timeout| self.timeouts.request.saturating_add(timeout));
+        let (request, limit) = self.exec_sync_call(container, command, timeout);
         self.ask_longer("ExecSync", limit, self.execs.clone().exec_sync(request)).await
     }
 

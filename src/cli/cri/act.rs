@@ -4,9 +4,8 @@
 use std::{io::Write, sync::PoisonError};
 
 use futures_util::{StreamExt as _, stream};
-use tokio::signal::unix::{SignalKind, signal};
 
-use super::session::Session;
+use super::{session::Session, signals::Signals};
 use crate::{
     cli::output::{printable, write},
     cri::CriError,
@@ -59,17 +58,10 @@ impl Session {
         &self,
         work: impl Future<Output = Result<T, CommandError>>,
     ) -> Result<T, CommandError> {
-        let listen = |kind| signal(kind).map_err(CommandError::failed);
-        let (mut interrupt, mut terminate, mut hang_up) = (
-            listen(SignalKind::interrupt())?,
-            listen(SignalKind::terminate())?,
-            listen(SignalKind::hangup())?,
-        );
+        let mut signals = Signals::ending().map_err(CommandError::failed)?;
         tokio::select! {
             done = work => done,
-            _ = interrupt.recv() => Err(self.interrupted()),
-            _ = terminate.recv() => Err(self.interrupted()),
-            _ = hang_up.recv() => Err(self.interrupted()),
+            _ = signals.next() => Err(self.interrupted()),
         }
     }
 

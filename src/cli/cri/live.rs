@@ -6,36 +6,24 @@ use std::{
     time::Duration,
 };
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
-
-use super::hangup::reader_gone;
+use super::{hangup::reader_gone, signals::Signals};
 use crate::error::CommandError;
 
 /// The wish to end: a signal that has come, or a reader that has gone.
 pub(super) struct End {
-    signals: [Signal; 3],
+    signals: Signals,
 }
 
 impl End {
     /// From now on these signals end the work and not the process.
     pub(super) fn new() -> Result<Self, CommandError> {
-        let listen = |kind| signal(kind).map_err(CommandError::failed);
-        Ok(Self {
-            signals: [
-                listen(SignalKind::interrupt())?,
-                listen(SignalKind::terminate())?,
-                listen(SignalKind::hangup())?,
-            ],
-        })
+        Ok(Self { signals: Signals::ending().map_err(CommandError::failed)? })
     }
 
     /// Waits for one of them, or until whoever read the output has left.
     pub(super) async fn wanted(&mut self) {
-        let [interrupt, terminate, hangup] = &mut self.signals;
         tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
+            _ = self.signals.next() => {}
             () = reader_gone() => {}
         }
     }
@@ -116,6 +104,7 @@ pub(super) fn wanted(out: &mut dyn Write, text: &[u8]) -> Result<bool, CommandEr
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::fixtures::Fails;
 
     fn how(count: usize, pairs: bool) -> Rounds {
         Rounds { every: Duration::from_millis(1), count, pairs }
@@ -144,19 +133,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_reader_who_has_seen_enough_ends_it() {
-        struct Closed(io::ErrorKind);
-        impl Write for Closed {
-            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-                Err(self.0.into())
-            }
-            fn flush(&mut self) -> io::Result<()> {
-                Ok(())
-            }
-        }
         let render =
             |_: Option<&()>, _: &(), out: &mut dyn Write| out.write_all(b"x").map_err(CommandError::failed);
         let run =
-            async |kind| rounds(how(usize::MAX, false), &mut Closed(kind), async || Ok(()), render).await;
+            async |kind| rounds(how(usize::MAX, false), &mut Fails(kind), async || Ok(()), render).await;
         run(io::ErrorKind::BrokenPipe).await.unwrap();
         let full = run(io::ErrorKind::StorageFull).await.unwrap_err();
         assert!(full.to_string().contains("cannot write"), "{full}");

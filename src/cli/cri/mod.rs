@@ -39,6 +39,7 @@ mod runtimes;
 mod schema;
 mod screen;
 mod session;
+mod signals;
 mod stats;
 mod streams;
 mod template;

@@ -4,59 +4,39 @@
 //! here), or a signal. It is opened anew and read without blocking, so that its own settings are the only
 //! ones that change.
 
-use std::{
-    fs::{File, OpenOptions},
-    io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
-};
+use std::io::{self, Write as _};
 
 use rustix::termios::{LocalModes, QueueSelector, tcflush};
-use tokio::{
-    io::AsyncReadExt as _,
-    net::unix::pipe::Receiver,
-    signal::unix::{SignalKind, signal},
-};
+use tokio::signal::unix::SignalKind;
 
-use super::{terminal_guard::Shows, terminal_modes::ChangedModes};
+use super::{
+    signals::Signals,
+    terminal_guard::Shows,
+    terminal_modes::{Keys, controlling},
+};
 use crate::error::CommandError;
 
 /// Bytes of a password.
 const MAX: usize = 64 << 10;
 
 /// A terminal that shows nothing of what is typed, until it is dropped.
-struct Silent {
-    terminal: File,
-    typed: Receiver,
-    _modes: ChangedModes,
-}
+struct Silent(Keys);
 
 impl Silent {
     fn open() -> io::Result<Self> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY);
-        let terminal = options.open("/dev/tty")?;
-        // It is asked for nothing that a terminal could not do: to be read when there is something.
-        let typed = Receiver::from_file_unchecked(terminal.try_clone()?)?;
         // Letter by letter: Ctrl-C must not end the program before the terminal is as it was.
-        let modes = ChangedModes::new(terminal.try_clone()?, Shows::Lines, |modes| {
+        let keys = Keys::of(controlling()?, Shows::Lines, |modes| {
             modes.local_modes.remove(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG);
         })?;
         // What was typed before it was asked for was shown.
-        tcflush(&terminal, QueueSelector::IFlush)?;
-        Ok(Self { terminal, typed, _modes: modes })
-    }
-
-    /// The next byte; `None` when the terminal has gone.
-    async fn byte(&mut self) -> io::Result<Option<u8>> {
-        let mut byte = [0];
-        let read = self.typed.read(&mut byte).await?;
-        Ok((read == 1).then_some(byte[0]))
+        tcflush(&keys.terminal, QueueSelector::IFlush)?;
+        Ok(Self(keys))
     }
 }
 
 impl Drop for Silent {
     fn drop(&mut self) {
-        self.terminal.write_all(b"\n").ok();
+        self.0.terminal.write_all(b"\n").ok();
     }
 }
 
@@ -91,16 +71,14 @@ fn typed(password: &mut Vec<u8>, byte: u8) -> Typed {
 pub(super) async fn ask(prompt: &str) -> Result<String, CommandError> {
     let failed = |error: io::Error| CommandError::failed(format!("cannot ask for the password: {error}"));
     let given_up = || CommandError::failed("no password was given");
-    let listen = |kind| signal(kind).map_err(failed);
-    let (mut terminate, mut hang_up) = (listen(SignalKind::terminate())?, listen(SignalKind::hangup())?);
+    let mut signals = Signals::listen([SignalKind::terminate(), SignalKind::hangup()]).map_err(failed)?;
     let mut silent = Silent::open().map_err(failed)?;
-    silent.terminal.write_all(prompt.as_bytes()).map_err(failed)?;
+    silent.0.terminal.write_all(prompt.as_bytes()).map_err(failed)?;
     let mut password = Vec::new();
     loop {
         let byte = tokio::select! {
-            byte = silent.byte() => byte.map_err(failed)?,
-            _ = terminate.recv() => None,
-            _ = hang_up.recv() => None,
+            byte = silent.0.next() => byte.map_err(failed)?,
+            _ = signals.next() => None,
         };
         match byte.map(|byte| typed(&mut password, byte)) {
             Some(Typed::More) => {}

@@ -1,16 +1,14 @@
 //! The user's terminal for a view of the whole screen: keys as they are pressed, nothing echoed, and all as
 //! it was before when the view ends, by whatever way the program ends.
 
-use std::{
-    fs::OpenOptions,
-    io::{self, IsTerminal as _, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
-};
+use std::io::{self, IsTerminal as _, Write as _};
 
 use rustix::termios::{InputModes, LocalModes};
-use tokio::net::unix::pipe::Receiver;
 
-use super::{terminal_guard::Shows, terminal_modes::ChangedModes};
+use super::{
+    terminal_guard::Shows,
+    terminal_modes::{Keys, controlling},
+};
 
 /// Columns and lines where the terminal does not tell its size.
 const USUAL: (usize, usize) = (80, 24);
@@ -20,12 +18,7 @@ const ENTER: &[u8] = b"\x1b[?1049h\x1b[?25l";
 pub(super) const LEAVE: &[u8] = b"\x1b[?25h\x1b[?1049l";
 
 /// A terminal that belongs to a view. Dropping it gives it back.
-pub(super) struct Terminal {
-    /// Opened anew, so that reading without waiting changes nothing for the shell, which shares its own.
-    /// No pipe, but it is waited for and read as one.
-    tty: Receiver,
-    _modes: ChangedModes,
-}
+pub(super) struct Terminal(Keys);
 
 impl Terminal {
     /// Takes the terminal; `None` if the output does not go to one. Only on the async runtime.
@@ -36,19 +29,17 @@ impl Terminal {
         if !io::stdout().is_terminal() {
             return Ok(None);
         }
-        let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY;
-        let tty = OpenOptions::new().read(true).write(true).custom_flags(flags).open("/dev/tty");
         // A terminal that controls nobody, as under some supervisors, gives no keys.
-        let Ok(tty) = tty else { return Ok(None) };
+        let Ok(tty) = controlling() else { return Ok(None) };
         // Ctrl-C and Ctrl-Z come as keys then: a stopped view would leave the terminal raw.
-        let modes = ChangedModes::new(tty.try_clone()?, Shows::Screen, |modes| {
+        let keys = Keys::of(tty, Shows::Screen, |modes| {
             modes
                 .local_modes
                 .remove(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG | LocalModes::IEXTEN);
             modes.input_modes.remove(InputModes::IXON | InputModes::ICRNL);
         })?;
         // From here on dropping restores.
-        let taken = Self { tty: Receiver::from_file_unchecked(tty)?, _modes: modes };
+        let taken = Self(keys);
         let mut out = io::stdout();
         out.write_all(ENTER)?;
         out.flush()?;
@@ -57,21 +48,12 @@ impl Terminal {
 
     /// The next key; `None` if the terminal is gone.
     pub(super) async fn key(&self) -> Option<u8> {
-        let mut byte = [0];
-        loop {
-            self.tty.readable().await.ok()?;
-            match self.tty.try_read(&mut byte) {
-                Ok(1) => return Some(byte[0]),
-                Err(error)
-                    if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
-                _ => return None,
-            }
-        }
+        self.0.next().await.ok().flatten()
     }
 
     /// Columns and lines.
     pub(super) fn size(&self) -> (usize, usize) {
-        match terminal_size::terminal_size_of(&self.tty) {
+        match terminal_size::terminal_size_of(&self.0.terminal) {
             Some((width, height)) if width.0 > 0 && height.0 > 0 => (width.0.into(), height.0.into()),
             _ => USUAL,
         }

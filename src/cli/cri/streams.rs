@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     session::Session,
-    terminal::{Input, Signals, enter_raw, follow_size},
+    terminal::{Input, ending_signals, enter_raw, follow_size},
     terminal_modes::ChangedModes,
 };
 use crate::{
@@ -270,7 +270,7 @@ pub(super) async fn interact(
 pub(super) async fn until_signal(
     work: impl Future<Output = Result<Outcome, CommandError>>,
 ) -> Result<Outcome, CommandError> {
-    let mut signals = Signals::listen().map_err(|error| CommandError::failed(format!("signals: {error}")))?;
+    let mut signals = ending_signals().map_err(|error| CommandError::failed(format!("signals: {error}")))?;
     tokio::select! {
         done = work => done,
         number = signals.next() => Ok(Outcome::Signal(number)),

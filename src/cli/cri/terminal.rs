@@ -10,11 +10,11 @@ use std::{
 use hyper::body::Bytes;
 use rustix::termios::{Termios, tcgetwinsize};
 use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
+    signal::unix::{SignalKind, signal},
     sync::{mpsc, oneshot},
 };
 
-use super::{terminal_guard::Shows, terminal_modes::ChangedModes};
+use super::{signals::Signals, terminal_guard::Shows, terminal_modes::ChangedModes};
 use crate::cri::streaming::remote_command::Size;
 
 /// How much of the input is read at a time.
@@ -138,30 +138,13 @@ impl Leaving {
 
 /// The signals that end the program. Those that whoever started it wants to be ignored (`nohup`, `&` in a
 /// script) stay so.
-#[derive(Debug)]
-pub(super) struct Signals(Vec<(i32, Signal)>);
-
-impl Signals {
-    pub(super) fn listen() -> io::Result<Self> {
-        let ignored = ignored();
-        let kinds =
-            [SignalKind::hangup(), SignalKind::interrupt(), SignalKind::quit(), SignalKind::terminate()];
-        let kinds = kinds.into_iter().filter(|kind| ignored >> (kind.as_raw_value() - 1) & 1 == 0);
-        kinds.map(|kind| Ok((kind.as_raw_value(), signal(kind)?))).collect::<io::Result<_>>().map(Self)
-    }
-
-    /// The number of the next one.
-    pub(super) async fn next(&mut self) -> i32 {
-        std::future::poll_fn(|context| {
-            for (number, signal) in &mut self.0 {
-                if signal.poll_recv(context).is_ready() {
-                    return std::task::Poll::Ready(*number);
-                }
-            }
-            std::task::Poll::Pending
-        })
-        .await
-    }
+///
+/// # Errors
+/// If they cannot be listened for.
+pub(super) fn ending_signals() -> io::Result<Signals> {
+    let ignored = ignored();
+    let kinds = [SignalKind::hangup(), SignalKind::interrupt(), SignalKind::quit(), SignalKind::terminate()];
+    Signals::listen(kinds.into_iter().filter(|kind| ignored >> (kind.as_raw_value() - 1) & 1 == 0))
 }
 
 /// A bit for each signal that is ignored.

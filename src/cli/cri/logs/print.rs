@@ -187,6 +187,7 @@ fn written(result: io::Result<()>) -> Result<(), Stop> {
 mod tests {
     use super::*;
     use crate::cli::cri::logs::line::Parser;
+    use crate::cli::fixtures::Fails;
 
     fn printed(choice: Choice, start: [Position; 2], files: &[&str]) -> (String, String, bool) {
         let (mut out, mut err) = (Vec::new(), Vec::new());
@@ -258,15 +259,6 @@ mod tests {
 
     #[test]
     fn a_reader_that_left_is_enough_and_a_full_disk_is_told() {
-        struct Fails(io::ErrorKind);
-        impl Write for Fails {
-            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-                Err(self.0.into())
-            }
-            fn flush(&mut self) -> io::Result<()> {
-                Ok(())
-            }
-        }
         let stop = |kind| {
             let (mut out, mut err) = (Fails(kind), Vec::new());
             let mut printer = Printer::new(Choice::default(), &mut out, &mut err);
