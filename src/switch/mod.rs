@@ -5,9 +5,11 @@
 //! and writes the files.
 
 pub mod containerd;
+pub mod facts;
 pub mod files;
 pub mod journal;
 pub mod lines;
+pub mod request;
 pub mod steps;
 pub mod systemd;
 mod toml;

@@ -47,6 +47,127 @@ pub enum Action {
     /// systemd is to read its files. So it is when this is taken back: a plan has one before it changes units'
     /// files too.
     ReloadUnits,
+    /// Images go from Docker to containerd's namespace `k8s.io`, streamed. Taken back: those that were not there
+    /// before go.
+    CarryImages {
+        /// Docker's API.
+        docker: PathBuf,
+        /// containerd's API.
+        containerd: PathBuf,
+        /// `NAME:TAG`, as Docker has them.
+        images: Vec<String>,
+    },
+    /// Containers of pods in Docker are to end: through cri-dockerd where that is the runtime, else through Docker,
+    /// and their network is taken down as the CNI cache tells. Which they are is looked up when it is done. Taken
+    /// back, nothing: the kubelet starts its pods.
+    StopDockerPods {
+        /// Docker's API.
+        docker: PathBuf,
+        /// cri-dockerd's endpoint, `unix://…`, if the pods are its.
+        cri: Option<String>,
+        /// The folders of CNI plugins.
+        cni_bin_dirs: Vec<PathBuf>,
+    },
+    /// Nothing is done. Taken back, pods that the new runtime got since are stopped and removed, so that the old one
+    /// has their ports and data.
+    StopPodsWhenUndone {
+        /// The new runtime's endpoint, `unix://…`.
+        endpoint: String,
+    },
+    /// containerd is to make of its files what was wished: read back with `containerd config dump`.
+    CheckContainerdConfig {
+        /// The main file.
+        config: PathBuf,
+        /// Keys as TOML paths (`plugins."io.containerd.grpc.v1.cri".sandbox_image`) and their values as TOML has them.
+        expected: Vec<(String, String)>,
+    },
+    /// The runtime is to answer, with RuntimeReady and, if wished, NetworkReady, and its CRI plugins to be there.
+    VerifyRuntime {
+        /// Its endpoint, `unix://…`.
+        endpoint: String,
+        /// Whether pods' network must be ready.
+        network: bool,
+        /// Seconds it may take.
+        timeout: u64,
+    },
+    /// A sandbox is to start and stop.
+    TestSandbox {
+        /// The runtime's endpoint, `unix://…`.
+        endpoint: String,
+        /// Whether it has a network of its own, else the host's.
+        network: bool,
+        /// The cgroup driver that both sides have, for the parent of its cgroup.
+        cgroup_driver: String,
+    },
+    /// The agent is to be healthy, and the static pods to run in the runtime.
+    VerifyAgent {
+        /// Its unit, which must stay active.
+        unit: String,
+        /// Its healthz, `HOST:PORT`; `None` if it has none.
+        healthz: Option<String>,
+        /// The runtime's endpoint, `unix://…`.
+        endpoint: String,
+        /// Static pods, `NAMESPACE/NAME`.
+        static_pods: Vec<String>,
+        /// Seconds it may take.
+        timeout: u64,
+    },
+    /// The node is to take no new pods. Taken back, it takes them, unless it did not before.
+    Cordon {
+        /// Credentials.
+        kubeconfig: PathBuf,
+        /// The node's name.
+        node: String,
+    },
+    /// Its pods are to be elsewhere, evicted within their disruption budgets.
+    Drain {
+        /// Credentials.
+        kubeconfig: PathBuf,
+        /// The node's name.
+        node: String,
+        /// Seconds it may take.
+        timeout: u64,
+        /// Whether pods that nothing would make again are evicted too.
+        unmanaged: bool,
+        /// Whether pods with emptyDir volumes are evicted too.
+        delete_emptydir_data: bool,
+    },
+    /// The node is to take new pods again, if it did before `Cordon`.
+    Uncordon {
+        /// Credentials.
+        kubeconfig: PathBuf,
+        /// The node's name.
+        node: String,
+    },
+    /// The node's annotation `kubeadm.alpha.kubernetes.io/cri-socket` is to name a runtime. Taken back, it has the
+    /// value it had.
+    AnnotateNode {
+        /// Credentials.
+        kubeconfig: PathBuf,
+        /// The node's name.
+        node: String,
+        /// The runtime's endpoint, `unix://…`.
+        endpoint: String,
+    },
+    /// The API server is to see the node Ready.
+    VerifyNode {
+        /// Credentials.
+        kubeconfig: PathBuf,
+        /// The node's name.
+        node: String,
+        /// Seconds it may take.
+        timeout: u64,
+    },
+    /// What the pods left with Docker goes: their containers, dockershim's state, addresses of theirs that a CNI
+    /// plugin still holds. Nothing of it is needed to go back: the kubelet makes its containers anew.
+    RemoveOldPods {
+        /// Docker's API.
+        docker: PathBuf,
+        /// Whether Docker is to be stopped behind it; it is started for this if need be.
+        stop_docker: bool,
+        /// dockershim's folder.
+        dockershim: PathBuf,
+    },
 }
 
 /// A step of a plan.
@@ -82,6 +203,21 @@ pub enum Before {
     UnitFile {
         /// It was.
         enabled: bool,
+    },
+    /// The names of images, or the ids of pods, that were there already.
+    Present {
+        /// Names or ids.
+        names: Vec<String>,
+    },
+    /// Whether the node took no new pods.
+    Cordoned {
+        /// It did not take them.
+        cordoned: bool,
+    },
+    /// A node's annotation.
+    Annotation {
+        /// Its value, if it had one.
+        value: Option<String>,
     },
     /// There is nothing to keep.
     Nothing,
