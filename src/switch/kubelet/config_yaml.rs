@@ -322,7 +322,7 @@ mod tests {
                 "{\n  \"kind\": \"KubeletConfiguration\",\n  \"x\": {\"a\": 1}\n}\n",
                 "{\n  \"a\": \"b\",\n  \"kind\": \"KubeletConfiguration\",\n  \"x\": {\"a\": 1}\n}\n",
             ),
-            ("{kind: KubeletConfiguration, a: c}\n", "{kind: KubeletConfiguration, a: b}\n"),
+            ("---\n{kind: KubeletConfiguration, a: c}\n", "---\n{kind: KubeletConfiguration, a: b}\n"),
             (
                 "{\n\t\"kind\": \"KubeletConfiguration\", \"a\": \"\"}",
                 "{\n\t\"kind\": \"KubeletConfiguration\", \"a\": \"b\"}",
