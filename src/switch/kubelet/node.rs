@@ -140,8 +140,9 @@ impl<'a> Node<'a> {
         // An environment file of a package cannot be overruled by a unit's own variable.
         let usable =
             |variable: &&unit::Variable| !(variable.in_environment_file && is_packaged(&variable.path));
-        let set = VARIABLES.iter().filter(|name| taken(name)).filter_map(|name| unit.environment.get(*name));
-        if let Some(variable) = set.filter(usable).next() {
+        let mut set =
+            VARIABLES.iter().filter(|name| taken(name)).filter_map(|name| unit.environment.get(*name));
+        if let Some(variable) = set.find(usable) {
             return flags::append_to_variable(variable, name, value).map(Some);
         }
         // A variable that the command line takes and nothing sets: nothing is hidden by setting it.
