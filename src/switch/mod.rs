@@ -4,10 +4,13 @@
 //! Texts are edited as pure functions: what comes in and goes out are strings, and whoever calls them reads
 //! and writes the files.
 
+pub mod agent_unit;
+pub mod carry;
 pub mod containerd;
 pub mod facts;
 pub mod files;
 pub mod journal;
+pub mod kubelet;
 pub mod lines;
 pub mod request;
 pub mod steps;

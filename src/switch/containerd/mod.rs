@@ -66,10 +66,31 @@ pub struct Wishes {
     pub systemd_cgroup: Option<bool>,
     /// The folder with a `hosts.toml` for each registry.
     pub registry_config_path: Option<String>,
-    /// The folder of the CNI plugins' binaries.
+    /// The folders of the CNI plugins' binaries, with commas between. Where containerd takes but one (before 2.1),
+    /// it is the first.
     pub cni_bin_dir: Option<String>,
     /// The folder of the CNI configuration.
     pub cni_conf_dir: Option<String>,
+    /// Whether no process gets a lower `oom_score_adj` than containerd's own.
+    pub restrict_oom_score_adj: Option<bool>,
+    /// Runtimes that are to be there. One of the same name that is there already stays as it is.
+    pub runtimes: Vec<Runtime>,
+    /// The runtime of pods that ask for none.
+    pub default_runtime: Option<String>,
+    /// Whether files of versions 1 and 2 become files of version 3, which containerd 2 has as its own. Without it a
+    /// file keeps its version as long as containerd reads it.
+    pub upgrade: bool,
+}
+
+/// A runtime of containers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Runtime {
+    /// Its name, which a RuntimeClass's handler says.
+    pub name: String,
+    /// Its shim, as `io.containerd.runc.v2`.
+    pub kind: String,
+    /// The program that the runc shim calls in place of `runc`.
+    pub binary: Option<String>,
 }
 
 /// What became of the configuration.
@@ -82,6 +103,8 @@ pub struct Edited {
     pub registries: Vec<Registry>,
     /// The folder of those files, if the configuration names one.
     pub registry_config_path: Option<String>,
+    /// What containerd must make of it: keys of `containerd config dump` and their values, for [`check_dump`].
+    pub expected: Vec<(String, String)>,
     /// What is worth knowing and was left alone.
     pub notes: Vec<String>,
 }
@@ -168,6 +191,7 @@ pub fn edit(files: &[ConfigFile], wishes: &Wishes, release: Release) -> Result<E
     if edited.registry_config_path.is_some() {
         edited.registries = all.take_registries();
     }
+    edited.expected = Vec::new();
     edited.changed = all.changed();
     Ok(edited)
 }
