@@ -112,6 +112,22 @@ pub enum Action {
         /// Seconds it may take.
         timeout: u64,
     },
+    /// Nothing is done. Taken back, it is the last to be: the agent must be healthy again, and the static pods run in
+    /// the runtime that they ran in.
+    VerifyWhenUndone {
+        /// The agent's unit, which must stay active.
+        unit: String,
+        /// Its healthz, `HOST:PORT`; `None` if it has none.
+        healthz: Option<String>,
+        /// Docker's API, if the pods are Docker's.
+        docker: Option<PathBuf>,
+        /// The runtime's endpoint, `unix://…`, if they are a CRI runtime's.
+        endpoint: Option<String>,
+        /// Static pods, `NAMESPACE/NAME`.
+        static_pods: Vec<String>,
+        /// Seconds it may take.
+        timeout: u64,
+    },
     /// The node is to take no new pods. Taken back, it takes them, unless it did not before.
     Cordon {
         /// Credentials.
@@ -175,6 +191,9 @@ pub enum Action {
 pub struct Step {
     /// What it is for, in a sentence.
     pub why: String,
+    /// Whether a failure of it is told and the change goes on: what comes when the node serves already.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lenient: bool,
     /// What it does.
     #[serde(flatten)]
     pub action: Action,

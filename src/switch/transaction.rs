@@ -42,6 +42,9 @@ pub trait World {
 
     /// Is told what is being done.
     fn tell(&mut self, step: &Step, undone: bool);
+
+    /// Is told of a failure that the change goes on after.
+    fn warn(&mut self, step: &Step, cause: &str);
 }
 
 /// A change that did not come to its end.
@@ -63,8 +66,9 @@ pub enum TransactionError {
 /// Does all steps that are not done yet, in their order.
 ///
 /// # Errors
-/// At the first step that fails; those before it are done.
+/// At the first step that fails and may not; those before it are done.
 pub async fn run(journal: &mut Journal, world: &mut impl World) -> Result<(), TransactionError> {
+    settle(journal, world).await?;
     for number in 0..journal.steps().len() {
         let (Some(step), Some(progress)) =
             (journal.steps().get(number).cloned(), journal.progress().get(number))
@@ -80,10 +84,48 @@ pub async fn run(journal: &mut Journal, world: &mut impl World) -> Result<(), Tr
             }
         }
         world.tell(&step, false);
-        world.act(&step.action).await.map_err(|cause| failed(&step, cause))?;
+        match world.act(&step.action).await {
+            Err(cause) if step.lenient => world.warn(&step, &cause),
+            done => done.map_err(|cause| failed(&step, cause))?,
+        }
         journal.done(number)?;
     }
     Ok(())
+}
+
+/// What runs is as the steps left it that are done already: a boot since then starts services, and with them pods,
+/// that were stopped.
+async fn settle(journal: &Journal, world: &mut impl World) -> Result<(), TransactionError> {
+    let done: Vec<&Step> = journal
+        .steps()
+        .iter()
+        .zip(journal.progress())
+        .filter(|(_, progress)| matches!(progress, Progress::Done(_)))
+        .map(|(step, _)| step)
+        .collect();
+    for (number, step) in done.iter().enumerate() {
+        let later = done.get(number + 1..).unwrap_or_default();
+        let again = match &step.action {
+            Action::StopUnit { unit } | Action::RestartUnit { unit } => {
+                !later.iter().any(|later| is_of_unit(&later.action, unit))
+            }
+            // As long as nothing else may run pods.
+            Action::StopDockerPods { .. } => {
+                !later.iter().any(|later| matches!(later.action, Action::RestartUnit { .. }))
+            }
+            Action::ReloadUnits => true,
+            _ => false,
+        };
+        if again {
+            world.tell(step, false);
+            world.act(&step.action).await.map_err(|cause| failed(step, cause))?;
+        }
+    }
+    Ok(())
+}
+
+fn is_of_unit(action: &Action, name: &str) -> bool {
+    matches!(action, Action::StopUnit { unit } | Action::RestartUnit { unit } if unit == name)
 }
 
 /// Takes back all steps that were begun, the last first.

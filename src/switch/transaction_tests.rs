@@ -38,7 +38,7 @@ impl Node {
         let mut node = Self {
             root,
             active: ["docker", "kubelet"].map(str::to_owned).into(),
-            enabled: ["docker"].map(str::to_owned).into(),
+            enabled: ["docker", "kubelet"].map(str::to_owned).into(),
             read: BTreeMap::new(),
             left: Rc::new(Cell::new(usize::MAX)),
             fails: None,
@@ -68,6 +68,15 @@ impl Node {
         (self.files(), self.active.clone(), self.enabled.clone(), self.read.clone())
     }
 
+    /// The power comes back: what is enabled runs, but for the kubelet while a change is not finished.
+    fn boot(&mut self) {
+        self.active = self.enabled.clone();
+        if self.root.join("mark").exists() {
+            self.active.remove("kubelet");
+        }
+        self.read = self.files();
+    }
+
     fn spend(&self) -> Result<(), String> {
         let left = self.left.get();
         if left == 0 {
@@ -87,6 +96,8 @@ impl Node {
         [
             Action::StopUnit { unit: unit("kubelet") },
             Action::ReloadUnits,
+            write("mark"),
+            Action::StopUnit { unit: unit("containerd") },
             write("config.toml"),
             write("made/here/hosts.toml"),
             write("made/other"),
@@ -97,9 +108,10 @@ impl Node {
             Action::EnableUnit { unit: unit("containerd") },
             Action::ReloadUnits,
             Action::RestartUnit { unit: unit("containerd") },
+            Action::RemoveFile { path: self.root.join("mark") },
             Action::RestartUnit { unit: unit("kubelet") },
         ]
-        .map(|action| Step { why: format!("{action:?}"), action })
+        .map(|action| Step { why: format!("{action:?}"), lenient: false, action })
         .into()
     }
 }
@@ -126,6 +138,7 @@ impl World for Node {
                 Before::UnitFile { enabled: self.enabled.contains(unit) }
             }
             Action::ReloadUnits => Before::Nothing,
+            other => panic!("{other:?}"),
         })
     }
 
@@ -142,6 +155,7 @@ impl World for Node {
             Action::DisableUnit { unit } => drop(self.enabled.remove(unit)),
             Action::EnableUnit { unit } => drop(self.enabled.insert(unit.clone())),
             Action::ReloadUnits => self.read = self.files(),
+            other => panic!("{other:?}"),
         }
         // The power may go after it is done, too.
         self.spend()
@@ -182,6 +196,8 @@ impl World for Node {
     }
 
     fn tell(&mut self, _: &Step, _: bool) {}
+
+    fn warn(&mut self, _: &Step, _: &str) {}
 }
 
 struct Scene {
@@ -260,6 +276,7 @@ proptest! {
                 break;
             }
             tear(&world, *torn);
+            world.node.boot();
             world.node.left.set(*left);
             let Some(mut journal) = Journal::open(&world.journals.path().join("1")).unwrap() else { break };
             backward |= back;
@@ -270,6 +287,9 @@ proptest! {
             };
         }
         world.node.left.set(usize::MAX);
+        if !finished {
+            world.node.boot();
+        }
         if let Some(mut journal) = Journal::open(&world.journals.path().join("1")).unwrap() {
             if forward && !backward {
                 block_on(run(&mut journal, &mut world.node)).unwrap();
@@ -301,7 +321,7 @@ fn tear(world: &Scene, bytes: usize) {
 fn a_journal_that_is_not_one_is_told_with_its_line() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("1");
-    let step = Step { why: "x".to_owned(), action: Action::ReloadUnits };
+    let step = Step { why: "x".to_owned(), lenient: false, action: Action::ReloadUnits };
     let mut journal = Journal::begin(&path, vec![step]).unwrap();
     assert!(Journal::begin(&path, vec![]).is_err());
     journal.doing(0, Before::Nothing).unwrap();
