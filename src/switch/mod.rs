@@ -13,6 +13,9 @@ pub mod files;
 pub mod journal;
 pub mod lines;
 pub mod request;
+pub mod rooted;
+#[cfg(test)]
+mod rooted_tests;
 pub mod steps;
 pub mod systemd;
 mod toml;
