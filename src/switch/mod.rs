@@ -5,6 +5,7 @@
 //! and writes the files.
 
 pub mod containerd;
+pub mod detect;
 pub mod docker;
 #[cfg(test)]
 pub(crate) mod docker_tests;
