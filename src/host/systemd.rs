@@ -36,6 +36,9 @@ const RELOAD: Duration = Duration::from_secs(120);
 /// Ends of jobs that wait to be looked at: those of others come too, many at once while a node starts or stops.
 const QUEUE: usize = 4096;
 
+/// `symlink` or `unlink`, the link, and what it leads to.
+type Link = (String, String, String);
+
 /// systemd did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum SystemdError {
@@ -156,7 +159,7 @@ impl Systemd {
             let path: OwnedObjectPath = answer.body().deserialize()?;
             let answer = self.call(path.as_str(), PROPERTIES, "GetAll", &(UNIT,)).await?;
             let body = answer.body();
-            body.deserialize::<Properties>().map_err(zbus::Error::from)
+            body.deserialize::<Properties>()
         };
         Ok(within(ANSWER, what, name, ask).await?.into())
     }
@@ -210,7 +213,7 @@ impl Systemd {
         let (runtime, force) = (false, false);
         let ask = async {
             let answer = self.call(PATH, MANAGER, "EnableUnitFiles", &(&[name][..], runtime, force)).await?;
-            Ok(answer.body().deserialize::<(bool, Vec<(String, String, String)>)>()?.1)
+            Ok(answer.body().deserialize::<(bool, Vec<Link>)>()?.1)
         };
         self.linked(!within(ANSWER, "enable", name, ask).await?.is_empty()).await
     }
@@ -223,7 +226,7 @@ impl Systemd {
     pub async fn disable(&self, name: &str) -> Result<bool, SystemdError> {
         let ask = async {
             let answer = self.call(PATH, MANAGER, "DisableUnitFiles", &(&[name][..], false)).await?;
-            Ok(answer.body().deserialize::<Vec<(String, String, String)>>()?)
+            answer.body().deserialize::<Vec<Link>>()
         };
         self.linked(!within(ANSWER, "disable", name, ask).await?.is_empty()).await
     }

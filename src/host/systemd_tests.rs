@@ -14,6 +14,8 @@ use zbus::{
 
 use super::systemd::{Systemd, SystemdError, UnitState};
 
+type Link = (String, String, String);
+
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A unit of the fake.
@@ -196,7 +198,7 @@ impl FakeSystemd {
         names: Vec<String>,
         runtime: bool,
         force: bool,
-    ) -> Result<(bool, Vec<(String, String, String)>), FakeError> {
+    ) -> Result<(bool, Vec<Link>), FakeError> {
         assert!(!runtime && !force);
         let name = names.into_iter().next().unwrap();
         self.noted("EnableUnitFiles", &name, |state| match state.units.get_mut(&name) {
@@ -213,7 +215,7 @@ impl FakeSystemd {
         })
     }
 
-    fn disable_unit_files(&self, names: Vec<String>, runtime: bool) -> Vec<(String, String, String)> {
+    fn disable_unit_files(&self, names: Vec<String>, runtime: bool) -> Vec<Link> {
         assert!(!runtime);
         let name = names.into_iter().next().unwrap();
         self.noted("DisableUnitFiles", &name, |state| match state.units.get_mut(&name) {

@@ -5,6 +5,9 @@
 //! and writes the files.
 
 pub mod containerd;
+pub mod docker;
+#[cfg(test)]
+pub(crate) mod docker_tests;
 pub mod facts;
 pub mod files;
 pub mod journal;
