@@ -30,6 +30,7 @@ use super::{
 use crate::{
     cri::{CriClient, CriTimeouts, RuntimeEndpoint},
     host::systemd::Systemd,
+    kube::Cordon,
 };
 
 /// Who is told what is being done. Nothing of it is secret.
@@ -161,8 +162,12 @@ impl<R: Report> World for Node<R> {
             Action::StopPodsWhenUndone { endpoint } => {
                 Before::Present { names: new_pods::present(endpoint).await? }
             }
-            Action::Cordon { kubeconfig, node } | Action::Uncordon { kubeconfig, node } => {
-                Before::Cordoned { cordoned: cluster::is_cordoned(kubeconfig, node).await? }
+            // Our own cordon, of a run before this one, is to be taken back with this one's.
+            Action::Cordon { kubeconfig, node } => {
+                Before::Cordoned { cordoned: cluster::cordoned(kubeconfig, node).await? == Cordon::Others }
+            }
+            Action::Uncordon { kubeconfig, node } => {
+                Before::Cordoned { cordoned: cluster::cordoned(kubeconfig, node).await? != Cordon::No }
             }
             Action::AnnotateNode { kubeconfig, node, .. } => {
                 Before::Annotation { value: cluster::annotation(kubeconfig, node).await? }
@@ -259,10 +264,7 @@ impl<R: Report> World for Node<R> {
             (Action::StopPodsWhenUndone { endpoint }, Before::Present { names }) => {
                 self.stop_new_pods(endpoint, names).await
             }
-            (
-                Action::VerifyWhenUndone { unit, healthz, docker, endpoint, static_pods, timeout },
-                _,
-            ) => {
+            (Action::VerifyWhenUndone { unit, healthz, docker, endpoint, static_pods, timeout }, _) => {
                 let pods = agent::Pods {
                     docker: docker.as_deref(),
                     endpoint: endpoint.as_deref(),

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::host::regular::read_bounded;
+use crate::host::read::read_bounded;
 
 /// Bytes of a command line that is looked at.
 const MAX_LINE: usize = 64 << 10;
@@ -36,7 +36,8 @@ pub(super) fn alive(proc: &Path, namespace: &str, address: Option<&Path>) -> Vec
 
 /// The container of a command line, if it is a shim's of that namespace.
 fn shim_of(line: &[u8], namespace: &str, address: Option<&Path>) -> Option<String> {
-    let words: Vec<&str> = line.split(|byte| *byte == 0).map(|word| str::from_utf8(word).ok()).collect::<Option<_>>()?;
+    let words: Vec<&str> =
+        line.split(|byte| *byte == 0).map(|word| str::from_utf8(word).ok()).collect::<Option<_>>()?;
     let program = PathBuf::from(words.first()?);
     if !program.file_name()?.to_str()?.starts_with("containerd-shim") {
         return None;
