@@ -22,6 +22,7 @@ const NAME: &str = "org.freedesktop.systemd1";
 const PATH: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 const UNIT: &str = "org.freedesktop.systemd1.Unit";
+const SERVICE: &str = "org.freedesktop.systemd1.Service";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
 /// On a connection of its own there is nothing to subscribe to twice; on one that is shared there may be.
@@ -96,6 +97,19 @@ pub struct UnitState {
     pub needs_reload: bool,
 }
 
+/// How a service's process fares.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ServiceState {
+    /// How it ended last: `success`, `exit-code`, `signal`, `start-limit-hit`, …
+    pub result: String,
+    /// The last exit status of its main process.
+    pub exit_status: i32,
+    /// How often systemd has started it again by itself; systemd before 235 does not tell.
+    pub restarts: u32,
+    /// Its main process; 0 if there is none.
+    pub main_pid: u32,
+}
+
 /// A connection to systemd. Units' names are whole, as in `kubelet.service`.
 #[derive(Debug, Clone)]
 pub struct Systemd {
@@ -162,6 +176,21 @@ impl Systemd {
             body.deserialize::<Properties>()
         };
         Ok(within(ANSWER, what, name, ask).await?.into())
+    }
+
+    /// How a service's process fares. Blocks no longer than [`Systemd::unit`].
+    ///
+    /// # Errors
+    /// [`SystemdError`]; also for a unit that is no service.
+    pub async fn service(&self, name: &str) -> Result<ServiceState, SystemdError> {
+        let ask = async {
+            let answer = self.call(PATH, MANAGER, "LoadUnit", &(name,)).await?;
+            let path: OwnedObjectPath = answer.body().deserialize()?;
+            let answer = self.call(path.as_str(), PROPERTIES, "GetAll", &(SERVICE,)).await?;
+            let body = answer.body();
+            body.deserialize::<ServiceProperties>()
+        };
+        Ok(within(ANSWER, "tell of", name, ask).await?.into())
     }
 
     /// Starts a unit and waits for it: until a service of `Type=notify` says that it is ready.
@@ -336,6 +365,28 @@ impl From<Properties> for UnitState {
             fragment: told.fragment_path.filter(|path| !path.is_empty()).map(PathBuf::from),
             drop_ins: told.drop_in_paths.unwrap_or_default().into_iter().map(PathBuf::from).collect(),
             needs_reload: told.need_daemon_reload.unwrap_or_default(),
+        }
+    }
+}
+
+/// What is wanted of a service's properties.
+#[derive(Debug, zvariant::DeserializeDict, zvariant::Type)]
+#[zvariant(signature = "dict", rename_all = "PascalCase")]
+struct ServiceProperties {
+    result: Option<String>,
+    exec_main_status: Option<i32>,
+    n_restarts: Option<u32>,
+    #[zvariant(rename = "MainPID")]
+    main_pid: Option<u32>,
+}
+
+impl From<ServiceProperties> for ServiceState {
+    fn from(told: ServiceProperties) -> Self {
+        Self {
+            result: told.result.unwrap_or_default(),
+            exit_status: told.exec_main_status.unwrap_or_default(),
+            restarts: told.n_restarts.unwrap_or_default(),
+            main_pid: told.main_pid.unwrap_or_default(),
         }
     }
 }

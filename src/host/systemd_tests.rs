@@ -12,7 +12,7 @@ use zbus::{
     zvariant::{ObjectPath, OwnedObjectPath},
 };
 
-use super::systemd::{Systemd, SystemdError, UnitState};
+use super::systemd::{ServiceState, Systemd, SystemdError, UnitState};
 
 type Link = (String, String, String);
 
@@ -28,6 +28,8 @@ pub(crate) struct FakeUnit {
     pub(crate) drop_ins: Vec<String>,
     /// How its next jobs end, if not with `done`; `never` is one that does not.
     pub(crate) result: Option<String>,
+    /// How often it was started again by itself.
+    pub(crate) restarts: u32,
 }
 
 /// What the fake has and was asked.
@@ -150,6 +152,10 @@ impl FakeSystemd {
         let path = ObjectPath::try_from(format!("/org/freedesktop/systemd1/unit/{escaped}")).unwrap();
         let object = UnitObject { systemd: self.clone(), name: name.to_owned() };
         server.at(&path, object).await?;
+        if name.ends_with(".service") {
+            let object = ServiceObject(UnitObject { systemd: self.clone(), name: name.to_owned() });
+            server.at(&path, object).await?;
+        }
         Ok(path.into())
     }
 
@@ -255,6 +261,32 @@ impl UnitObject {
             active: "inactive".to_owned(),
             ..FakeUnit::default()
         })
+    }
+}
+
+struct ServiceObject(UnitObject);
+
+#[zbus::interface(name = "org.freedesktop.systemd1.Service")]
+impl ServiceObject {
+    #[zbus(property)]
+    fn result(&self) -> String {
+        let failed = self.0.unit().result.is_some();
+        if failed { "exit-code".to_owned() } else { "success".to_owned() }
+    }
+
+    #[zbus(property)]
+    fn exec_main_status(&self) -> i32 {
+        i32::from(self.0.unit().result.is_some())
+    }
+
+    #[zbus(property, name = "NRestarts")]
+    fn n_restarts(&self) -> u32 {
+        self.0.unit().restarts
+    }
+
+    #[zbus(property, name = "MainPID")]
+    fn main_pid(&self) -> u32 {
+        if self.0.unit().active == "active" { 42 } else { 0 }
     }
 }
 
@@ -396,4 +428,17 @@ async fn a_manager_that_goes_away_is_an_error_at_once() {
     server.close().await.unwrap();
     assert!(stop.await.unwrap().is_err());
     assert!(begun.elapsed() < 5 * SECOND);
+}
+
+#[tokio::test]
+async fn a_services_process_is_told() {
+    let fake = FakeSystemd::default().with(
+        "kubelet.service",
+        FakeUnit { active: "active".to_owned(), restarts: 3, ..FakeUnit::default() },
+    );
+    let (systemd, _server) = fake.serve().await;
+    let found = systemd.service("kubelet.service").await.unwrap();
+    let wanted = ServiceState { result: "success".to_owned(), exit_status: 0, restarts: 3, main_pid: 42 };
+    assert_eq!(found, wanted);
+    assert!(systemd.service("some.slice").await.is_err());
 }

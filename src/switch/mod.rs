@@ -26,3 +26,4 @@ mod toml;
 pub mod transaction;
 #[cfg(test)]
 mod transaction_tests;
+pub mod world;
