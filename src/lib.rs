@@ -12,6 +12,7 @@ pub mod config;
 pub mod cri;
 pub mod error;
 pub mod host;
+pub mod kube;
 pub mod policy;
 pub mod server;
 pub mod store;

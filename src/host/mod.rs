@@ -18,3 +18,6 @@ pub mod read;
 pub mod regular;
 pub mod remove;
 pub mod sd;
+pub mod systemd;
+#[cfg(test)]
+pub(crate) mod systemd_tests;

@@ -7,15 +7,23 @@
 pub mod agent_unit;
 pub mod carry;
 pub mod containerd;
+pub mod detect;
+pub mod docker;
+#[cfg(test)]
+pub(crate) mod docker_tests;
 pub mod facts;
 pub mod files;
 pub mod journal;
 pub mod kubelet;
 pub mod lines;
 pub mod request;
+pub mod rooted;
+#[cfg(test)]
+mod rooted_tests;
 pub mod steps;
 pub mod systemd;
 mod toml;
 pub mod transaction;
 #[cfg(test)]
 mod transaction_tests;
+pub mod world;

@@ -20,6 +20,7 @@ mod containerd;
 mod cri;
 pub(crate) mod cri_cli;
 pub(crate) mod fake_cri;
+pub(crate) mod fake_docker;
 mod inside;
 mod leaks;
 mod manifest;

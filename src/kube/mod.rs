@@ -1,0 +1,18 @@
+//! The edge to the cluster: a kubeconfig, and a small client of the API server with what is asked of it.
+//!
+//! The client speaks JSON over HTTP/1.1, one request and one answer, with a bound on time and size of each;
+//! whoever calls it decides what to do about a failure, for which [`KubeError`] says whether another try may
+//! help. It asks no proxy, and runs no credential plugin: a node's own kubeconfig has neither.
+
+mod client;
+mod drain;
+mod kubeconfig;
+mod node;
+#[cfg(test)]
+mod test_server;
+mod tls;
+
+pub use client::{ApiClient, KubeError, Method, Patch};
+pub use drain::{DrainError, DrainOptions, Drained, drain};
+pub use kubeconfig::{Kubeconfig, KubeconfigError};
+pub use node::{Cordon, annotation, cordon, cordoned, node, set_annotation, uncordon};

@@ -1,0 +1,84 @@
+//! Pods that the new runtime got: they end before the old one's come back, for both want the same ports and data.
+
+use std::{path::Path, time::Duration};
+
+use tokio::time::sleep;
+
+use super::{Node, Report, cri, shims, socket};
+use crate::{
+    api::{cri::ContainerFilter, cri::ContainerState, labels},
+    cri::{Cri as _, CriClient, CriTimeouts},
+};
+
+const ANSWER: Duration = Duration::from_secs(30);
+/// A runtime that does not answer is asked so often.
+const TRIES: u32 = 15;
+const PAUSE: Duration = Duration::from_secs(2);
+/// Containers end on their own within this time, or are killed.
+const GRACE: i64 = 30;
+
+/// The ids of the pods that are there; none where CRI is not served yet.
+pub(super) async fn present(endpoint: &str) -> Result<Vec<String>, String> {
+    let client = cri(endpoint, CriTimeouts::from_request_timeout(ANSWER))?;
+    match client.list_pod_sandboxes(None).await {
+        Ok(all) => Ok(all.into_iter().map(|sandbox| sandbox.id).collect()),
+        Err(error) if error.is_no_cri_v1() || error.is_unavailable() => Ok(Vec::new()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+impl<R: Report> Node<R> {
+    /// Stops and removes all pods but these.
+    pub(super) async fn stop_new_pods(&mut self, endpoint: &str, before: &[String]) -> Result<(), String> {
+        let client = cri(endpoint, CriTimeouts::from_request_timeout(ANSWER))?;
+        let mut cause = String::new();
+        for attempt in 0..TRIES {
+            if attempt > 0 {
+                sleep(PAUSE).await;
+            }
+            match stop_all_but(&client, before).await {
+                Ok(()) => return Ok(()),
+                // Who does not serve it has not made any.
+                Err(error) if error.is_no_cri_v1() => return Ok(()),
+                // A containerd that did not start at all has none, and need not be asked.
+                Err(error) if error.is_unavailable() && !lives(endpoint, before)? => return Ok(()),
+                Err(error) => cause = error.to_string(),
+            }
+        }
+        Err(format!(
+            "pods of the new runtime cannot be stopped: {cause}. By hand: `crictl --runtime-endpoint {endpoint} pods`, \
+             and `stopp` and `rmp` for each; or, with containerd stopped, end the processes \
+             containerd-shim-runc-v2 of the namespace k8s.io. Then go on with `nodectl switch-runtime --rollback`"
+        ))
+    }
+}
+
+/// Whether containers live that were not there before.
+fn lives(endpoint: &str, before: &[String]) -> Result<bool, String> {
+    let shims = shims::alive(Path::new("/proc"), "k8s.io", Some(&socket(endpoint)?));
+    Ok(shims.iter().any(|shim| !before.contains(&shim.id)))
+}
+
+async fn stop_all_but(client: &CriClient, before: &[String]) -> Result<(), crate::cri::CriError> {
+    for sandbox in client.list_pod_sandboxes(None).await? {
+        if before.contains(&sandbox.id) {
+            continue;
+        }
+        let filter = ContainerFilter { pod_sandbox_id: sandbox.id.clone(), ..ContainerFilter::default() };
+        let containers = client.list_containers(Some(filter)).await?;
+        let running = containers
+            .iter()
+            .filter(|container| container.state == i32::from(ContainerState::ContainerRunning));
+        let stops = running.map(|container| {
+            let told = container.annotations.get(labels::POD_TERMINATION_GRACE_PERIOD);
+            let grace = told.and_then(|seconds| seconds.parse().ok()).unwrap_or(GRACE);
+            client.stop_container(&container.id, grace.clamp(0, GRACE))
+        });
+        for stopped in futures_util::future::join_all(stops).await {
+            stopped?;
+        }
+        client.stop_pod_sandbox(&sandbox.id).await?;
+        client.remove_pod_sandbox(&sandbox.id).await?;
+    }
+    Ok(())
+}
