@@ -34,7 +34,7 @@ pub enum ConfigYamlError {
 }
 
 impl ConfigYamlError {
-    fn broken(why: impl ToString) -> Self {
+    fn broken(why: &impl ToString) -> Self {
         Self::Broken(why.to_string())
     }
 }
@@ -84,7 +84,7 @@ const LIMITS: Limits = Limits { bytes: MAX_FILE as usize, nodes: 100_000, expand
 
 /// The document, checked to be what it should be.
 fn document(text: &str) -> Result<Node, ConfigYamlError> {
-    let node = yaml::parse(text.as_bytes(), LIMITS).map_err(ConfigYamlError::broken)?;
+    let node = yaml::parse(text.as_bytes(), LIMITS).map_err(|error| ConfigYamlError::broken(&error))?;
     let kind = node.get("kind").and_then(|kind| kind.value.as_str()).unwrap_or_default();
     if kind != "KubeletConfiguration" {
         return Err(ConfigYamlError::Kind(kind.to_owned()));
@@ -124,7 +124,7 @@ pub(super) fn set(text: &str, key: &str, setting: &Setting) -> Result<String, Co
     let unusual =
         || ConfigYamlError::Unusual { key: key.to_owned(), what: "in a file whose layout is not understood" };
     // Read again: the key says what it should, and everything else what it did.
-    let after = document(&edited).map_err(|_| unusual())?;
+    let after = document(&edited).map_err(|_unread| unusual())?;
     let right = after.get(key).is_some_and(|entry| entry.value.value == setting.node());
     if !right || without(&after, key) != without(&before, key) {
         return Err(unusual());
@@ -171,7 +171,7 @@ impl Places {
         // Whether the next thing in the outermost map is a key, and the one before it.
         let (mut is_key, mut last_key) = (true, None);
         for next in Parser::new_from_str_with_options(text, Options::default()) {
-            let (event, span): (Event<'_>, Span) = next.map_err(ConfigYamlError::broken)?;
+            let (event, span): (Event<'_>, Span) = next.map_err(|error| ConfigYamlError::broken(&error))?;
             let range = span.byte_range().unwrap_or_default();
             let written = match &event {
                 Event::Scalar(_, _, _, Some(_)) => Some(Written::Unusual("a value with a tag")),
@@ -322,7 +322,7 @@ mod tests {
                 "{\n  \"kind\": \"KubeletConfiguration\",\n  \"x\": {\"a\": 1}\n}\n",
                 "{\n  \"a\": \"b\",\n  \"kind\": \"KubeletConfiguration\",\n  \"x\": {\"a\": 1}\n}\n",
             ),
-            ("{kind: KubeletConfiguration, a: c}\n", "{kind: KubeletConfiguration, a: b}\n"),
+            ("---\n{kind: KubeletConfiguration, a: c}\n", "---\n{kind: KubeletConfiguration, a: b}\n"),
             (
                 "{\n\t\"kind\": \"KubeletConfiguration\", \"a\": \"\"}",
                 "{\n\t\"kind\": \"KubeletConfiguration\", \"a\": \"b\"}",

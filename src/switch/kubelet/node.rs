@@ -22,8 +22,8 @@ const DROP_INS: &str = "/etc/systemd/system/kubelet.service.d";
 /// The name of ours, and one that counts behind nearly all others.
 const DROP_IN: [&str; 2] = ["20-nodectl.conf", "zz-nodectl.conf"];
 /// The variables that are given another argument, where the command line takes them and a file sets them: kubeadm's
-/// own, the administrator's, and the one of other installers.
-const VARIABLES: [&str; 3] = ["KUBELET_KUBEADM_ARGS", "KUBELET_EXTRA_ARGS", "KUBELET_ARGS"];
+/// own, the administrator's, and those of other installers.
+const VARIABLES: [&str; 4] = ["KUBELET_KUBEADM_ARGS", "KUBELET_EXTRA_ARGS", "KUBELET_ARGS", "KUBELET_OPTS"];
 /// The one that is left to the administrator, as the comment in kubeadm's drop-in has it.
 const EXTRA: &str = "KUBELET_EXTRA_ARGS";
 /// What packages, and programs at run time, write again.
@@ -140,8 +140,9 @@ impl<'a> Node<'a> {
         // An environment file of a package cannot be overruled by a unit's own variable.
         let usable =
             |variable: &&unit::Variable| !(variable.in_environment_file && is_packaged(&variable.path));
-        let set = VARIABLES.iter().filter(|name| taken(name)).filter_map(|name| unit.environment.get(*name));
-        if let Some(variable) = set.filter(usable).next() {
+        let mut set =
+            VARIABLES.iter().filter(|name| taken(name)).filter_map(|name| unit.environment.get(*name));
+        if let Some(variable) = set.find(usable) {
             return flags::append_to_variable(variable, name, value).map(Some);
         }
         // A variable that the command line takes and nothing sets: nothing is hidden by setting it.
@@ -202,9 +203,11 @@ impl<'a> Node<'a> {
         let above = above.filter(is_drop_in).and_then(|path| path.file_name()).and_then(|name| name.to_str());
         let own = DROP_IN.into_iter().find(|own| above.is_none_or(|above| above < *own));
         let path = Path::new(DROP_INS).join(own.unwrap_or(DROP_IN[1]));
-        let text = match self.text(&path).filter(|text| !text.is_empty()) {
-            Some(old) => format!("{}\n[Service]\n{lines}", old.trim_end_matches('\n').to_owned() + "\n"),
-            None => format!("# Written by nodectl switch-runtime.\n[Service]\n{lines}"),
+        const HEAD: &str = "# Written by nodectl switch-runtime.\n[Service]\n";
+        let text = match self.text(&path) {
+            Some(old) if old.starts_with(HEAD) => format!("{}\n{lines}", old.trim_end_matches('\n')),
+            Some(old) if !old.is_empty() => format!("{}\n\n[Service]\n{lines}", old.trim_end_matches('\n')),
+            _ => format!("{HEAD}{lines}"),
         };
         self.put(path, text);
     }

@@ -96,6 +96,8 @@ pub(super) fn edit(facts: &Facts, wishes: &KubeletWishes) -> Result<KubeletEdit,
         keys: Vec::new(),
         notes: Vec::new(),
     };
+    // First: a unit that is copied for this can be changed then.
+    edit.dependencies();
     edit.runtime(&wishes.endpoint)?;
     edit.dockershim()?;
     edit.pause_image(wishes.pause_image.as_deref())?;
@@ -103,7 +105,6 @@ pub(super) fn edit(facts: &Facts, wishes: &KubeletWishes) -> Result<KubeletEdit,
         edit.cgroup_driver(driver)?;
     }
     edit.logs(wishes)?;
-    edit.dependencies();
     edit.verify(&before)?;
     Ok(KubeletEdit { files: edit.node.changed, notes: edit.notes })
 }
@@ -242,10 +243,14 @@ impl Edit<'_> {
         } else if !told.is_empty() && self.minor.is_some() {
             let told: Vec<String> = told.iter().map(|name| format!("--{name}")).collect();
             self.notes.push(format!(
-                "{} {} dockershim alone and stay: with another runtime this kubelet does not look at them, and \
+                "{} {}: with another runtime this kubelet does not look at them, and \
                  kubelet 1.{WITHOUT_DOCKERSHIM} does not start with them",
                 told.join(", "),
-                if told.len() == 1 { "is for" } else { "are for" },
+                if told.len() == 1 {
+                    "is for dockershim alone and stays"
+                } else {
+                    "are for dockershim alone and stay"
+                },
             ));
         }
         Ok(())
