@@ -5,6 +5,7 @@
 //! and writes the files.
 
 pub mod containerd;
+pub mod detect;
 pub mod docker;
 #[cfg(test)]
 pub(crate) mod docker_tests;
@@ -13,6 +14,9 @@ pub mod files;
 pub mod journal;
 pub mod lines;
 pub mod request;
+pub mod rooted;
+#[cfg(test)]
+mod rooted_tests;
 pub mod steps;
 pub mod systemd;
 mod toml;

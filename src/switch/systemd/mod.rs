@@ -4,4 +4,4 @@ pub mod flags;
 #[cfg(test)]
 mod tests;
 pub mod unit;
-mod words;
+pub(in crate::switch) mod words;

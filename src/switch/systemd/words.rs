@@ -71,9 +71,9 @@ pub(super) enum Escapes {
 
 /// A setting of a unit file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Setting {
-    pub(super) section: String,
-    pub(super) key: String,
+pub(in crate::switch) struct Setting {
+    pub(in crate::switch) section: String,
+    pub(in crate::switch) key: String,
     /// Lines that go on in the next are one here.
     value: Vec<(char, Range<usize>)>,
     /// Where it ends, the blanks behind it not counted.
@@ -81,7 +81,7 @@ pub(super) struct Setting {
 }
 
 impl Setting {
-    pub(super) fn value(&self) -> String {
+    pub(in crate::switch) fn value(&self) -> String {
         self.value.iter().map(|(char, _)| char).collect()
     }
 
@@ -95,7 +95,7 @@ fn places(text: &str, from: usize) -> impl Iterator<Item = (char, Range<usize>)>
 }
 
 /// The settings of a unit file, in their order.
-pub(super) fn settings(text: &str) -> Vec<Setting> {
+pub(in crate::switch) fn settings(text: &str) -> Vec<Setting> {
     let mut found = Vec::new();
     let mut section = String::new();
     let mut whole: Vec<(char, Range<usize>)> = Vec::new();

@@ -1,0 +1,249 @@
+//! containerd: its version, its files in the order in which it reads them, and whether it answers CRI.
+
+use std::{
+    collections::BTreeSet,
+    path::{Component, Path, PathBuf},
+    time::Duration,
+};
+
+use toml_edit::DocumentMut;
+
+use super::{
+    Look, Notes, option_values, packages,
+    program::{self, plain_version},
+};
+use crate::{
+    cri::{RuntimeEndpoint, probe},
+    switch::{
+        containerd::{CONFIG, ConfigFile, Release, imports},
+        facts::ContainerdFacts,
+        toml::get_str,
+    },
+};
+
+const SOCKET: &str = "/run/containerd/containerd.sock";
+const DATA_ROOT: &str = "/var/lib/containerd";
+/// Where `hosts.toml` files are by custom.
+const HOSTS: &str = "/etc/containerd/certs.d";
+/// For one answer of CRI.
+const ANSWER: Duration = Duration::from_secs(5);
+/// Of Docker's, of Debian's and of Ubuntu's packages.
+const PACKAGES: [&str; 3] = ["containerd.io", "containerd", "containerd-app"];
+/// Files of a configuration; more than a few are a pattern that matches what it should not.
+const MAX_FILES: usize = 256;
+
+pub(super) async fn detect(look: &Look<'_>, notes: &mut Notes) -> Option<ContainerdFacts> {
+    let unit = notes.unit(look, "containerd.service");
+    let program = look.program_of(&unit, "containerd");
+    if unit.fragment.is_none() && program.is_none() && look.place.containerd_version.is_none() {
+        return None;
+    }
+    let arguments: Vec<String> = unit.arguments.into_iter().skip(1).map(|argument| argument.text).collect();
+    let flag = |names: &[&str]| option_values(&arguments, names).pop();
+    let config = PathBuf::from(flag(&["config", "c"]).unwrap_or_else(|| CONFIG.to_owned()));
+
+    let (version, default_config) = versions(look, program.as_deref(), notes).await;
+    let release = version.as_deref().and_then(program::release);
+    let release = release.map(|(major, minor)| Release { major, minor });
+    // Without a version, as newer ones read.
+    let read_as = release.unwrap_or(Release { major: 2, minor: 0 });
+    let files = configuration(look, &config, None, read_as, notes);
+    if let Some(text) = &default_config {
+        // A configuration that begins anew imports what this one does.
+        configuration(look, &config, Some(text), read_as, notes);
+    }
+    let documents: Vec<DocumentMut> = files.iter().filter_map(|file| file.text.parse().ok()).collect();
+    let said = |path: &[&str]| {
+        let told =
+            documents.iter().rev().find_map(|root| get_str(root.as_item(), path).filter(|t| !t.is_empty()));
+        told.map(str::to_owned)
+    };
+    let socket = flag(&["address", "a"])
+        .or_else(|| said(&["plugins", "io.containerd.server.v1.grpc", "address"]))
+        .or_else(|| said(&["grpc", "address"]))
+        .unwrap_or_else(|| SOCKET.to_owned());
+    let data_root = flag(&["root"]).or_else(|| said(&["root"])).unwrap_or_else(|| DATA_ROOT.to_owned());
+    for folder in hosts_folders(&documents) {
+        for registry in notes.list(look, &folder) {
+            notes.read(look, &folder.join(registry).join("hosts.toml"));
+        }
+    }
+    Some(ContainerdFacts {
+        version,
+        release,
+        program,
+        cri_answers: look.live && answers(&socket).await,
+        socket: PathBuf::from(socket),
+        config,
+        config_files: files.into_iter().map(|file| file.path).collect(),
+        default_config,
+        data_root: PathBuf::from(data_root),
+    })
+}
+
+/// Its version and its defaults.
+async fn versions(
+    look: &Look<'_>,
+    program: Option<&Path>,
+    notes: &mut Notes,
+) -> (Option<String>, Option<String>) {
+    let given =
+        look.place.containerd_version.as_deref().map(|text| plain_version(text).unwrap_or(text.to_owned()));
+    if !look.live {
+        return (given.or_else(|| packages::version(look, &PACKAGES, "--containerd-version", notes)), None);
+    }
+    let Some(program) = program else { return (given, None) };
+    let (version, default) = tokio::join!(
+        program::output(program, &["--version"]),
+        program::output(program, &["config", "default"]),
+    );
+    let mut known = |said: Result<String, String>| said.map_err(|why| notes.problem(why)).ok();
+    let (version, default) = (known(version), known(default));
+    // `containerd containerd.io 1.6.9 1c90a44`, `containerd github.com/containerd/containerd/v2 v2.1.4 75cb2b7`.
+    let version = version.and_then(|said| {
+        let found = said.split_whitespace().skip(2).find_map(plain_version);
+        if found.is_none() {
+            notes.problem(format!("`{} --version` tells no version: {}", program.display(), said.trim()));
+        }
+        found
+    });
+    (given.or(version), default)
+}
+
+/// The files of a configuration in the order in which containerd reads them (`LoadConfig`): the main one, those that
+/// it imports, and then theirs, each once. With `instead`, the main one has that text, and is not told.
+fn configuration(
+    look: &Look<'_>,
+    main: &Path,
+    instead: Option<&str>,
+    release: Release,
+    notes: &mut Notes,
+) -> Vec<ConfigFile> {
+    let mut files: Vec<ConfigFile> = Vec::new();
+    let mut seen: BTreeSet<PathBuf> = BTreeSet::new();
+    let mut pending: Vec<(PathBuf, Option<String>)> = vec![(main.to_owned(), instead.map(str::to_owned))];
+    let mut at = 0;
+    while let Some((path, given)) = pending.get(at).cloned() {
+        at += 1;
+        if !seen.insert(path.clone()) {
+            continue;
+        }
+        if seen.len() > MAX_FILES {
+            notes.problem(format!("{} imports more than {MAX_FILES} files", main.display()));
+            break;
+        }
+        let is_main = at == 1;
+        let Some(text) = given.clone().or_else(|| notes.read(look, &path)) else {
+            if !is_main && !look.rooted.exists(&path) {
+                notes.problem(format!(
+                    "{} is imported and not there: containerd does not start so",
+                    path.display()
+                ));
+            }
+            continue;
+        };
+        let file = ConfigFile { path, text };
+        if let Err(error) = file.text.parse::<DocumentMut>() {
+            let why = error.message().replace('\n', ", ");
+            notes.problem(format!("{} is not valid TOML: {why}", file.path.display()));
+        }
+        for import in imports(&file, release) {
+            let import = plain(&Path::new("/").join(import));
+            let found = match import.to_str() {
+                Some(pattern) if pattern.contains('*') => matching(look, pattern, notes),
+                _ => vec![import],
+            };
+            pending.extend(found.into_iter().map(|path| (path, None)));
+        }
+        if given.is_none() {
+            files.push(file);
+        }
+    }
+    files
+}
+
+/// A path without dots (Go's `filepath.Clean`).
+fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::ParentDir => drop(plain.pop()),
+            Component::CurDir => {}
+            other => plain.push(other),
+        }
+    }
+    plain
+}
+
+/// The paths that a pattern stands for, in their order (Go's `filepath.Glob`).
+fn matching(look: &Look<'_>, pattern: &str, notes: &mut Notes) -> Vec<PathBuf> {
+    let mut found = vec![PathBuf::from("/")];
+    for part in pattern.split('/').filter(|part| !part.is_empty()) {
+        if !part.contains(['*', '?', '[']) {
+            found = found.iter().map(|folder| folder.join(part)).collect();
+            continue;
+        }
+        let Some(expression) = expression(part) else {
+            notes.problem(format!("{pattern} is no pattern that containerd understands"));
+            return Vec::new();
+        };
+        let mut next = Vec::new();
+        for folder in &found {
+            let names = notes.list(look, folder);
+            next.extend(names.iter().filter(|name| expression.is_match(name)).map(|name| folder.join(name)));
+            next.truncate(MAX_FILES + 1);
+        }
+        found = next;
+    }
+    found.retain(|path| look.rooted.exists(path));
+    found
+}
+
+/// A piece of a pattern as an expression: `*`, `?`, classes, and what a backslash quotes (Go's `filepath.Match`).
+fn expression(part: &str) -> Option<regex::Regex> {
+    let mut text = String::from("^");
+    let mut chars = part.chars();
+    while let Some(char) = chars.next() {
+        match char {
+            '*' => text.push_str("[^/]*"),
+            '?' => text.push_str("[^/]"),
+            '[' => {
+                let class: String = chars.by_ref().take_while(|char| *char != ']').collect();
+                let (not, class) = match class.strip_prefix('^') {
+                    Some(class) => ("^", class.to_owned()),
+                    None => ("", class),
+                };
+                let class =
+                    class.replace('\\', "\\\\").replace('[', "\\[").replace('&', "\\&").replace('~', "\\~");
+                text.extend(["[", not, &class, "]"]);
+            }
+            '\\' => text.push_str(&regex::escape(&chars.next()?.to_string())),
+            other => text.push_str(&regex::escape(&other.to_string())),
+        }
+    }
+    text.push('$');
+    regex::RegexBuilder::new(&text).dot_matches_new_line(true).build().ok()
+}
+
+/// The folders with a `hosts.toml` for each registry.
+fn hosts_folders(documents: &[DocumentMut]) -> BTreeSet<PathBuf> {
+    let places: [&[&str]; 3] = [
+        &["plugins", "cri", "registry", "config_path"],
+        &["plugins", "io.containerd.grpc.v1.cri", "registry", "config_path"],
+        &["plugins", "io.containerd.cri.v1.images", "registry", "config_path"],
+    ];
+    let mut folders = BTreeSet::from([PathBuf::from(HOSTS)]);
+    for root in documents {
+        for place in places {
+            // Several folders have colons between.
+            let told = get_str(root.as_item(), place).into_iter().flat_map(|text| text.split(':'));
+            folders.extend(told.filter(|path| path.starts_with('/')).map(PathBuf::from));
+        }
+    }
+    folders
+}
+
+async fn answers(socket: &str) -> bool {
+    let Ok(endpoint) = socket.parse::<RuntimeEndpoint>() else { return false };
+    probe(&[endpoint], ANSWER).await.into_iter().any(|(_, answer)| matches!(answer, Some(Ok(_))))
+}

@@ -1,0 +1,234 @@
+//! What is on the node, found out without changing anything: no program is asked for more than its version or its
+//! defaults, and no socket is connected to behind which systemd would start a service.
+//!
+//! Of a folder (`--root`) files alone are read, and nothing in it is run. What cannot be found out is told in
+//! [`Facts::problems`]; it never ends the search for the rest.
+
+mod containerd;
+mod docker;
+mod kubelet;
+mod machine;
+mod packages;
+mod program;
+#[cfg(test)]
+mod tests;
+mod units;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    facts::{Facts, RuntimeKind},
+    rooted::Rooted,
+    systemd::unit::{self, Files as _, Unit},
+};
+use crate::host::systemd::Systemd;
+
+/// Where programs are besides `$PATH`, which sudo and cron cut short.
+const PROGRAMS: [&str; 7] =
+    ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin", "/opt/bin"];
+
+/// Which node it is, and what is known of it beforehand.
+#[derive(Debug, Clone, Default)]
+pub struct Where {
+    /// A folder that holds the node; `None` is the running one.
+    pub root: Option<PathBuf>,
+    /// containerd's version, for a folder without a package database.
+    pub containerd_version: Option<String>,
+    /// The kubelet's version, likewise.
+    pub kubelet_version: Option<String>,
+    /// Docker's socket, if it is not the one that dockerd is told.
+    pub docker_socket: Option<PathBuf>,
+}
+
+/// A node that cannot be looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum DetectError {
+    /// The folder cannot be used as a root.
+    #[error("cannot look into the folder {}: {source}", root.display())]
+    Root {
+        /// The folder.
+        root: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+}
+
+/// Finds out what is on a node. It takes seconds at most, whatever hangs there.
+///
+/// # Errors
+/// [`DetectError`]. What is missing on the node is no error.
+pub async fn detect(place: &Where) -> Result<Facts, DetectError> {
+    let rooted = match &place.root {
+        None => Rooted::node(),
+        Some(root) => {
+            Rooted::folder(root).map_err(|source| DetectError::Root { root: root.clone(), source })?
+        }
+    };
+    let look = Look { place, live: rooted.is_node(), rooted };
+    let mut notes = Notes::default();
+    let systemd = if look.live { units::connect(&mut notes).await } else { None };
+    Ok(look.all(systemd.as_ref(), notes).await)
+}
+
+/// What is looked at, and how.
+struct Look<'a> {
+    place: &'a Where,
+    rooted: Rooted,
+    /// Whether programs are run, and sockets asked.
+    live: bool,
+}
+
+/// What was read on the way, and what could not be found out.
+#[derive(Debug, Default)]
+struct Notes {
+    problems: Vec<String>,
+    files: BTreeMap<PathBuf, String>,
+}
+
+impl Notes {
+    fn problem(&mut self, text: impl Into<String>) {
+        let text = text.into();
+        if !self.problems.contains(&text) {
+            self.problems.push(text);
+        }
+    }
+
+    fn merge(&mut self, other: Self) {
+        other.problems.into_iter().for_each(|problem| self.problem(problem));
+        self.files.extend(other.files);
+    }
+
+    /// A file's text, which is kept if it is there.
+    fn read(&mut self, look: &Look<'_>, path: &Path) -> Option<String> {
+        match look.rooted.read(path) {
+            Ok(Some(text)) => {
+                self.files.insert(path.to_owned(), text.clone());
+                Some(text)
+            }
+            Ok(None) => None,
+            Err(error) => {
+                self.problem(error.to_string());
+                None
+            }
+        }
+    }
+
+    /// The names in a folder, in their order.
+    fn list(&mut self, look: &Look<'_>, folder: &Path) -> Vec<String> {
+        let mut names = look.rooted.list(folder).unwrap_or_else(|error| {
+            self.problem(error.to_string());
+            Vec::new()
+        });
+        names.sort_unstable();
+        names
+    }
+
+    /// A unit as its files have it; all of them are kept.
+    fn unit(&mut self, look: &Look<'_>, name: &str) -> Unit {
+        let unit = unit::load(&look.rooted, name).unwrap_or_else(|error| {
+            self.problem(format!("{name} cannot be put together: {error}"));
+            Unit::default()
+        });
+        for path in unit.fragment.iter().chain(&unit.drop_ins).chain(&unit.environment_files) {
+            self.read(look, path);
+        }
+        unit
+    }
+}
+
+impl Look<'_> {
+    async fn all(&self, systemd: Option<&Systemd>, mut notes: Notes) -> Facts {
+        let mut facts = Facts {
+            root: self.place.root.clone(),
+            units: units::detect(self, systemd, &mut notes).await,
+            ..Facts::default()
+        };
+        let mut parts = [Notes::default(), Notes::default(), Notes::default()];
+        let [of_docker, of_containerd, of_kubelet] = &mut parts;
+        (facts.docker, facts.containerd, facts.kubelet) = tokio::join!(
+            docker::detect(self, &facts.units, of_docker),
+            containerd::detect(self, of_containerd),
+            kubelet::detect(self, of_kubelet),
+        );
+        parts.into_iter().for_each(|part| notes.merge(part));
+        if let (Some(kubelet), Some(containerd)) = (&mut facts.kubelet, &facts.containerd)
+            && kubelet.runtime == RuntimeKind::Other
+            && kubelet.endpoint.as_deref().is_some_and(|told| kubelet::leads_to(told, &containerd.socket))
+        {
+            kubelet.runtime = RuntimeKind::Containerd;
+        }
+        facts.node_name = machine::node_name(self, &mut notes);
+        machine::detect(self, systemd, &mut facts, &mut notes);
+        kubelet::static_pods(self, &mut facts, &mut notes);
+        for path in ["/etc/crictl.yaml", "/etc/default/kubelet", "/etc/sysconfig/kubelet"] {
+            notes.read(self, Path::new(path));
+        }
+        facts.problems = notes.problems;
+        facts.files = notes.files;
+        facts
+    }
+
+    /// A program, where it is.
+    fn program(&self, name: &str) -> Option<PathBuf> {
+        if !self.rooted.is_node() {
+            let candidates = PROGRAMS.iter().map(|folder| Path::new(folder).join(name));
+            return candidates.into_iter().find(|path| self.rooted.is_program(path));
+        }
+        let known = std::env::var_os("PATH").unwrap_or_default();
+        let folders = std::env::split_paths(&known).chain(PROGRAMS.iter().map(PathBuf::from));
+        which::which_in(name, Some(std::env::join_paths(folders).ok()?), "/").ok()
+    }
+
+    /// The program that a unit starts, else the one that is found by its name.
+    fn program_of(&self, unit: &Unit, name: &str) -> Option<PathBuf> {
+        let started = unit.arguments.first().map(|argument| PathBuf::from(&argument.text));
+        let absolute = started.filter(|path| path.is_absolute() && self.rooted.is_program(path));
+        absolute.or_else(|| self.program(name))
+    }
+}
+
+/// The values of an option on a command line: `--name value`, `--name=value`, `-n value`, `-n=value`, and of a
+/// single letter `-nvalue`.
+fn option_values(arguments: &[String], names: &[&str]) -> Vec<String> {
+    let mut values = Vec::new();
+    let mut at = arguments.iter();
+    while let Some(argument) = at.next() {
+        let Some(bare) = argument.strip_prefix("--").or_else(|| argument.strip_prefix('-')) else { continue };
+        let (name, value) = match bare.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (bare, None),
+        };
+        if names.contains(&name) {
+            values.extend(value.map(str::to_owned).or_else(|| at.next().cloned()));
+        } else if !argument.starts_with("--")
+            && let Some(short) = names.iter().find(|short| short.len() == 1 && bare.starts_with(**short))
+        {
+            values.extend(bare.strip_prefix(short).map(str::to_owned));
+        }
+    }
+    values
+}
+
+/// A text without the passwords of URLs in it.
+fn without_passwords(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let (before, after) = rest.split_at(at + 3);
+        shown.push_str(before);
+        let end = after.find(['/', '?', '#', ',', ' ', '"', '\'']).unwrap_or(after.len());
+        let (authority, behind) = after.split_at(end);
+        match authority.rsplit_once('@') {
+            Some((_, host)) => {
+                shown.push_str("***@");
+                shown.push_str(host);
+            }
+            None => shown.push_str(authority),
+        }
+        rest = behind;
+    }
+    shown + rest
+}
