@@ -241,7 +241,10 @@ fn images_come_over(release: Release) {
     scene.act(&mut told, &action).unwrap();
     assert!(scene.names().contains(&"docker.io/library/carried:1".to_owned()), "{:?}", scene.names());
     assert_eq!(told.carried.first().unwrap(), &("carried:1".to_owned(), 0, false));
-    assert_eq!(told.carried.last().unwrap(), &("carried:1".to_owned(), size, true));
+    let (image, bytes, done) = told.carried.last().unwrap();
+    assert!(image == "carried:1" && *done, "{told:?}");
+    // What follows tar's end mark nobody has to read.
+    assert!(*bytes <= size && *bytes > size - 20 * 512, "{told:?}, {size}");
     assert!(told.carried.len() >= 3, "{told:?}");
     // Once is enough.
     docker.asked();
@@ -310,8 +313,17 @@ fn the_runtime_is_looked_at(release: Release) {
     };
     let error = scene.act(&mut told, &test).unwrap_err();
     assert!(error.starts_with("a sandbox does not start: "), "{error}");
+    // containerd 1.x keeps what is left of it until it has a network again.
+    let undo = Action::StopPodsWhenUndone { endpoint: scene.endpoint() };
+    scene.undo(&mut told, &undo, &Before::Present { names: Vec::new() }).unwrap();
+    let left = scene.sandboxes().len();
+    assert_eq!(left, usize::from(release == Release::Machine));
+    assert_eq!(std::mem::take(&mut told.warnings).len(), left);
+    // containerd waits for a file to be written, not for one to be there.
+    fs::write(cni.join("10-nodectl.conflist"), fs::read(&aside).unwrap()).unwrap();
+    support::wait_until(support::SOON, "a sandbox", || scene.act(&mut told, &test).is_ok());
     assert_eq!(scene.sandboxes(), Vec::<String>::new());
-    fs::rename(&aside, cni.join("10-nodectl.conflist")).unwrap();
+    told.warnings.clear();
 
     // A plugin that does not like its configuration, and none at all: told at once, in containerd's words.
     let config = scene.containerd.dir().join("config.toml");
