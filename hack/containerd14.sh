@@ -13,22 +13,13 @@ containerd=1.4.13~ds1-1~deb11u4
 runc=1.0.0~rc93+ds1-5+deb11u5
 home=$(cache_dir)/containerd14
 bin=$home/root/usr/bin
-whole() {
-    local program
-    for program in "$bin/containerd" "$bin/containerd-shim-runc-v2" "$bin/ctr" "$home/root/usr/sbin/runc"; do
-        [ -x "$program" ] || return 1
-    done
-    printf '%s\n' "$bin"
-}
-if whole; then exit 0; fi
+if has_containerd "$home/root"; then exit 0; fi
 for tool in apt-get dpkg; do
     command -v "$tool" >/dev/null || die "$tool is missing: a containerd 1.4 is fetched from Debian's archive. Put containerd, containerd-shim-runc-v2 and ctr of 1.4 into $bin and a runc into $home/root/usr/sbin instead"
 done
-mkdir -p "$home"
-exec 9>"$home/lock"
-flock 9
+lock_folder "$home"
 # Another run may have been faster.
-if whole; then exit 0; fi
+if has_containerd "$home/root"; then exit 0; fi
 say "containerd14: fetching Debian bullseye's containerd into $home"
 debian_packages "$home" bullseye "containerd=$containerd" "runc=$runc"
 version=$("$home/new/usr/bin/containerd" --version) || die "Debian bullseye's containerd does not run on this machine"

@@ -17,22 +17,13 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 home=$(cache_dir)/containerd2
 bin=$home/root/usr/bin
 sbin=$home/root/usr/sbin
-whole() {
-    local program
-    for program in "$bin/containerd" "$bin/containerd-shim-runc-v2" "$bin/ctr" "$sbin/runc"; do
-        [ -x "$program" ] || return 1
-    done
-    printf '%s\n' "$bin"
-}
-if whole; then exit 0; fi
+if has_containerd "$home/root"; then exit 0; fi
 for tool in apt-get dpkg patchelf; do
     command -v "$tool" >/dev/null || die "$tool is missing: a containerd 2.x is fetched from Debian's archive. Put containerd, containerd-shim-runc-v2 and ctr of 2.x into $bin and runc into $sbin instead"
 done
-mkdir -p "$home"
-exec 9>"$home/lock"
-flock 9
+lock_folder "$home"
 # Another run may have been faster.
-if whole; then exit 0; fi
+if has_containerd "$home/root"; then exit 0; fi
 say "containerd2: fetching Debian sid's containerd into $home"
 debian_packages "$home" sid containerd runc libc6 libseccomp2
 [ -x "$home/new/usr/bin/containerd" ] || die "Debian sid's package of containerd has no usr/bin/containerd"

@@ -15,9 +15,7 @@ if whole; then exit 0; fi
 for tool in apt-get dpkg; do
     command -v "$tool" >/dev/null || die "$tool is missing: docker-registry is fetched from Debian's archive. Put it into ${program%/*} instead"
 done
-mkdir -p "$home"
-exec 9>"$home/lock"
-flock 9
+lock_folder "$home"
 # Another run may have been faster.
 if whole; then exit 0; fi
 say "registry: fetching Debian bookworm's docker-registry into $home"
