@@ -105,7 +105,14 @@ disabled_plugins = ["cri"]
 #  gid = 0
 #  level = "info"
 TOML
-        ! "$restrict" || printf '\n# This machine may not lower an oom_score_adj.\n[plugins.cri]\n  restrict_oom_score_adj = true\n' >>"$root/etc/containerd/config.toml"
+        "$restrict" || return 0
+        # A file without a version is of version 1, which containerd 1.x reads so; 2.x takes its own key as well.
+        if [ "$release" = 2 ]; then
+            printf '\n[plugins."io.containerd.cri.v1.runtime"]\n'
+        else
+            printf '\n[plugins.cri]\n'
+        fi >>"$root/etc/containerd/config.toml"
+        printf '  # This machine may not lower an oom_score_adj.\n  restrict_oom_score_adj = true\n' >>"$root/etc/containerd/config.toml"
         ;;
     # As Debian's package has it.
     debian)

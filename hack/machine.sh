@@ -141,7 +141,7 @@ booted() {
 }
 
 boot() {
-    local try program binds=()
+    local program end=$((SECONDS + patience)) binds=()
     if leader >/dev/null; then return 0; fi
     if [ "$(sed -n 's/^PROGRAM=//p' "$dir/env")" != '' ]; then
         program=$(sed -n 's/^PROGRAM=//p' "$dir/env")
@@ -161,7 +161,7 @@ boot() {
             --bind-ro="$here/machine-init.sh:/run/nodectl-machine/init" --bind-ro="$disk/images:/run/nodectl-machine/images" \
             ${binds[0]+"${binds[@]}"} /bin/sh /run/nodectl-machine/init
     ) </dev/null >>"$dir/console.log" 2>&1 &
-    for ((try = 0; try < patience * 10; try++)); do
+    while [ "$SECONDS" -lt "$end" ]; do
         if booted; then return 0; fi
         if ! kill -0 $! 2>/dev/null; then break; fi
         sleep 0.1
@@ -170,7 +170,7 @@ boot() {
 }
 
 # serves: its pod answers. The address is the node's own: a port that a pod has there.
-serves() { [ "$(inside busybox timeout 2 busybox wget -q -O - http://192.168.77.10:8080/ || true)" = web-node1 ]; }
+serves() { [ "$(inside busybox timeout 2 busybox wget -q -O - http://192.168.77.10:8080/ 2>/dev/null || true)" = web-node1 ]; }
 
 complain() {
     {
@@ -182,7 +182,16 @@ complain() {
     return 1
 }
 
-wait_pod() { wait_for "$patience" serves || complain "its pod did not serve within $patience s"; }
+wait_pod() {
+    local end=$((SECONDS + patience))
+    until serves; do
+        if [ "$SECONDS" -ge "$end" ]; then
+            complain "its pod did not serve within $patience s"
+            return 1
+        fi
+        sleep 0.1
+    done
+}
 
 # ---- the whole machine ----------------------------------------------------------------------------
 
@@ -232,7 +241,7 @@ ENV
 # The first process goes first: with it the kernel ends all others of the machine.
 crash() {
     local pid try lock
-    lock=/run/systemd/nspawn/locks/inode-$(stat -c %d:%i "$root")
+    lock=/run/systemd/nspawn/locks/inode-$(stat -c %d:%i "$root" 2>/dev/null || true)
     if pid=$(leader); then kill -KILL "$pid" 2>/dev/null || true; fi
     for ((try = 0; try < 100; try++)); do
         if [ -z "$(pids)" ]; then break; fi
