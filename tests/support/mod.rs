@@ -22,6 +22,7 @@ pub(crate) mod cri_cli;
 pub(crate) mod fake_cri;
 mod inside;
 mod leaks;
+pub(crate) mod machine;
 mod manifest;
 mod registry;
 mod status;
