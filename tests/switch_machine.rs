@@ -13,7 +13,8 @@ mod support;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use support::machine::{Config, Kind, Machine, differences, traces};
+use support::machine::{Config, Machine, traces};
+use support::machine_files::{Kind, differences};
 use support::{Release, script};
 
 /// The container of the pod `web` that Docker runs.

@@ -23,6 +23,7 @@ pub(crate) mod fake_cri;
 mod inside;
 mod leaks;
 pub(crate) mod machine;
+pub(crate) mod machine_files;
 mod manifest;
 mod registry;
 mod status;
