@@ -25,6 +25,7 @@ use super::{
 };
 
 pub use expect::check_dump;
+pub(crate) use registry::authority;
 pub use registry::{Registry, Tls, hosts_toml};
 
 /// Where the main file is unless containerd is told otherwise.

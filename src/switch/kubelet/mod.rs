@@ -15,7 +15,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use thiserror::Error;
 
-use super::facts::Facts;
+use super::{facts::Facts, systemd::unit::Unit};
 pub use config_yaml::ConfigYamlError;
 
 /// What the kubelet is to be told. What is `None` stays as it is.
@@ -89,4 +89,11 @@ pub enum KubeletEditError {
 /// When a file cannot be changed so that the kubelet is told; nothing is to be changed then.
 pub fn edit(facts: &Facts, wishes: &KubeletWishes) -> Result<KubeletEdit, KubeletEditError> {
     rules::edit(facts, wishes)
+}
+
+/// Whether the configuration that a kubelet's unit names says a key.
+pub(super) fn says(facts: &Facts, unit: &Unit, key: &str) -> bool {
+    let known = facts.kubelet.as_ref().and_then(|kubelet| kubelet.config_file.as_deref());
+    let texts = rules::configs(facts, unit, known).into_iter().filter_map(|path| facts.text(path));
+    texts.into_iter().any(|text| config_yaml::get(text, key).is_ok_and(|value| value.is_some()))
 }

@@ -110,7 +110,7 @@ pub(super) fn edit(facts: &Facts, wishes: &KubeletWishes) -> Result<KubeletEdit,
 }
 
 /// The files of `--config` and `--config-dir` that are there (`*.conf` below the folder, by their paths).
-fn configs(facts: &Facts, unit: &Unit, known: Option<&Path>) -> Vec<PathBuf> {
+pub(super) fn configs(facts: &Facts, unit: &Unit, known: Option<&Path>) -> Vec<PathBuf> {
     let config = flags::value(unit, "config").map(PathBuf::from).or_else(|| known.map(Path::to_path_buf));
     let folder = flags::value(unit, "config-dir").map(PathBuf::from);
     let is_drop_in = |path: &&PathBuf| {

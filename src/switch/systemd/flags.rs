@@ -47,8 +47,8 @@ impl Flag {
     }
 }
 
-/// All places of a flag, in their order; the last counts, but for flags that add up.
-pub fn find(unit: &Unit, name: &str) -> Vec<Flag> {
+/// All flags of the command line by their names, in their order. What is no flag, or behind `--`, is left out.
+pub fn all(unit: &Unit) -> Vec<(String, Flag)> {
     let mut found = Vec::new();
     let mut at = 1;
     while let Some(argument) = unit.arguments.get(at) {
@@ -74,13 +74,16 @@ pub fn find(unit: &Unit, name: &str) -> Vec<Flag> {
         });
         let next = takes_next.then_some(at);
         at += usize::from(next.is_some());
-        if this == name {
-            let apart = || next.and_then(|next| Some(unit.arguments.get(next)?.text.clone()));
-            let value = value.or_else(apart).unwrap_or_else(|| "true".to_owned());
-            found.push(Flag { value, at: (own, next) });
-        }
+        let apart = || next.and_then(|next| Some(unit.arguments.get(next)?.text.clone()));
+        let value = value.or_else(apart).unwrap_or_else(|| "true".to_owned());
+        found.push((this, Flag { value, at: (own, next) }));
     }
     found
+}
+
+/// All places of a flag, in their order; the last counts, but for flags that add up.
+pub fn find(unit: &Unit, name: &str) -> Vec<Flag> {
+    all(unit).into_iter().filter(|(own, _)| own == name).map(|(_, flag)| flag).collect()
 }
 
 /// The value of a flag that counts.
