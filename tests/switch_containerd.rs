@@ -14,7 +14,10 @@ use std::{
     process::Command,
 };
 
-use nodectl::switch::containerd::{ConfigFile, Release, Wishes, edit};
+use nodectl::switch::{
+    containerd::{ConfigFile, Release, Runtime, Wishes, check_dump, edit},
+    lines::unified_diff,
+};
 use toml_edit::{DocumentMut, Item};
 
 const IMAGE: &str = "registry.example/pause:9";
@@ -47,8 +50,8 @@ impl Containerd {
     }
 
     /// The whole configuration that follows from a file.
-    fn dump(&self, path: &Path) -> DocumentMut {
-        self.run(&["-c", path.to_str().unwrap(), "config", "dump"]).parse().unwrap()
+    fn dump(&self, path: &Path) -> String {
+        self.run(&["-c", path.to_str().unwrap(), "config", "dump"])
     }
 
     fn settings(&self, dump: &DocumentMut) -> Settings {
@@ -97,9 +100,9 @@ fn wishes() -> Wishes {
     Wishes { pause_image: Some(IMAGE.to_owned()), systemd_cgroup: Some(true), ..Wishes::default() }
 }
 
-/// The files are edited in a folder of their own, and looked at.
+/// The files are edited in a folder of their own; what containerd makes of them.
 #[track_caller]
-fn edited(containerd: &Containerd, name: &str, texts: &[(&str, String)]) -> Settings {
+fn dumped(containerd: &Containerd, name: &str, texts: &[(&str, String)], wishes: &Wishes) -> String {
     let folder = tempfile::tempdir().unwrap();
     let files: Vec<ConfigFile> = texts
         .iter()
@@ -109,12 +112,27 @@ fn edited(containerd: &Containerd, name: &str, texts: &[(&str, String)]) -> Sett
             ConfigFile { path, text: text.clone() }
         })
         .collect();
-    let told = edit(&files, &wishes(), containerd.release).unwrap();
+    let told = edit(&files, wishes, containerd.release).unwrap();
     assert!(!told.changed.is_empty(), "{name}");
     for file in &told.changed {
         fs::write(&file.path, &file.text).unwrap();
     }
-    let settings = containerd.settings(&containerd.dump(&files[0].path));
+    let dump = containerd.dump(&files[0].path);
+    let checked = check_dump(&dump, &told.expected);
+    assert_eq!(checked, Ok(()), "{name} with {:?}: {:#?}", containerd.release, told.changed);
+    assert!(told.expected.len() >= 2, "{:?}", told.expected);
+    // A wish that is not met is told.
+    let wrong: Vec<(String, String)> =
+        told.expected.iter().map(|(key, _)| (key.clone(), "\"another\"".to_owned())).collect();
+    assert_eq!(check_dump(&dump, &wrong).unwrap_err().len(), wrong.len());
+    dump
+}
+
+/// The files are edited, and looked at.
+#[track_caller]
+fn edited(containerd: &Containerd, name: &str, texts: &[(&str, String)]) -> Settings {
+    let dump = dumped(containerd, name, texts, &wishes());
+    let settings = containerd.settings(&dump.parse().unwrap());
     let told = format!("{name} with {:?}: {settings:?}", containerd.release);
     assert_eq!(settings.pause, IMAGE, "{told}");
     assert!(!settings.disabled.contains("cri"), "{told}");
@@ -126,20 +144,27 @@ fn edited(containerd: &Containerd, name: &str, texts: &[(&str, String)]) -> Sett
     settings
 }
 
-#[test]
-fn containerd_reads_what_was_edited() {
+/// The corpus, and what each containerd says by itself.
+fn corpus(containerd: &Containerd) -> Vec<(String, String)> {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/switch/containerd");
     let mut names: Vec<PathBuf> = fs::read_dir(corpus).unwrap().map(|entry| entry.unwrap().path()).collect();
     names.sort();
-    assert!(names.len() >= 8);
+    assert!(names.len() >= 9);
+    let text = |path: &PathBuf| {
+        (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read_to_string(path).unwrap())
+    };
+    let mut all: Vec<(String, String)> = names.iter().map(text).collect();
+    // Older releases do not take the newer version.
+    all.retain(|(name, _)| name != "version3.toml" || containerd.release.major >= 2);
+    all.push(("the default".to_owned(), containerd.run(&["config", "default"])));
+    all
+}
+
+#[test]
+fn containerd_reads_what_was_edited() {
     for containerd in both() {
-        for path in &names {
-            let name = path.file_name().unwrap().to_str().unwrap();
-            // Older releases do not take the newer version.
-            if name == "version3.toml" && containerd.release.major < 2 {
-                continue;
-            }
-            let settings = edited(&containerd, name, &[("config.toml", fs::read_to_string(path).unwrap())]);
+        for (name, text) in corpus(&containerd) {
+            let settings = edited(&containerd, &name, &[("config.toml", text)]);
             if name == "mirrors.toml" {
                 assert_eq!(settings.mirrors, 0);
             }
@@ -147,7 +172,74 @@ fn containerd_reads_what_was_edited() {
                 assert!(settings.runtimes.iter().any(|(name, ..)| name == "nvidia"));
             }
         }
-        edited(&containerd, "the default", &[("config.toml", containerd.run(&["config", "default"]))]);
+    }
+}
+
+#[test]
+fn containerd_reads_every_wish() {
+    let all = Wishes {
+        registry_config_path: Some("/etc/containerd/certs.d".to_owned()),
+        cni_bin_dir: Some("/opt/a/bin,/opt/b/bin".to_owned()),
+        cni_conf_dir: Some("/etc/a".to_owned()),
+        restrict_oom_score_adj: Some(true),
+        runtimes: vec![
+            Runtime {
+                name: "nvidia".to_owned(),
+                kind: "io.containerd.runc.v2".to_owned(),
+                binary: Some("/usr/bin/nvidia-container-runtime".to_owned()),
+            },
+            Runtime { name: "kata".to_owned(), kind: "io.containerd.kata.v2".to_owned(), binary: None },
+        ],
+        default_runtime: Some("nvidia".to_owned()),
+        ..wishes()
+    };
+    for containerd in both() {
+        for upgrade in [false, true] {
+            for (name, text) in corpus(&containerd) {
+                let wishes = Wishes { upgrade, ..all.clone() };
+                let dump: DocumentMut =
+                    dumped(&containerd, &name, &[("config.toml", text)], &wishes).parse().unwrap();
+                let settings = containerd.settings(&dump);
+                let of = |name: &str| {
+                    settings.runtimes.iter().find(|(own, ..)| own == name).map(|(_, _, systemd)| *systemd)
+                };
+                // Those that take it, whoever brought them, and containerd's own beside them.
+                assert_eq!(
+                    (of("runc"), of("nvidia"), of("kata")),
+                    (Some(Some(true)), Some(Some(true)), Some(None)),
+                    "{name}"
+                );
+            }
+        }
+    }
+}
+
+/// What a file of an older version says is what it says as one of version 3.
+#[test]
+fn containerd_makes_the_same_of_an_upgraded_file() {
+    let [old, new] = both();
+    let mut all = corpus(&new);
+    all.push(("the default of 1.6".to_owned(), old.run(&["config", "default"])));
+    all.push((
+        "everything that moves".to_owned(),
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/switch/containerd/moves.toml"))
+            .unwrap(),
+    ));
+    for (name, text) in all {
+        let files = [("config.toml", text)];
+        let made_of = |upgrade: bool| {
+            let dump = dumped(&new, &name, &files, &Wishes { upgrade, ..wishes() });
+            let mut dump: DocumentMut = dump.parse().unwrap();
+            // What containerd 2 does not know any more it passes on here, and calls by the old name.
+            dump.remove("disabled_plugins");
+            let plugins = dump["plugins"].as_table_mut().unwrap();
+            plugins.remove("io.containerd.runtime.v1.linux");
+            plugins.remove("io.containerd.snapshotter.v1.aufs");
+            plugins.remove("io.containerd.monitor.container.v1.restart");
+            dump.to_string()
+        };
+        let diff = unified_diff(&name, Some(&made_of(false)), Some(&made_of(true)));
+        assert!(diff.is_empty(), "{diff}");
     }
 }
 

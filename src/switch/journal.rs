@@ -265,7 +265,11 @@ impl Journal {
     fn take_in(&mut self, line: Line) -> bool {
         match line {
             Line::Begin { .. } => return false,
-            Line::RollingBack { why } => self.rolling_back = Some(why),
+            Line::RollingBack { why } => {
+                self.rolling_back = Some(why);
+                // One that was done is not any more.
+                self.outcome = None;
+            }
             Line::Ended { outcome } => self.outcome = Some(outcome),
             Line::Doing { step, before } => {
                 return self.advance(step, |old| match old {

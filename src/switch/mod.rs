@@ -4,6 +4,8 @@
 //! Texts are edited as pure functions: what comes in and goes out are strings, and whoever calls them reads
 //! and writes the files.
 
+pub mod agent_unit;
+pub mod carry;
 pub mod containerd;
 pub mod detect;
 pub mod docker;
@@ -12,6 +14,7 @@ pub(crate) mod docker_tests;
 pub mod facts;
 pub mod files;
 pub mod journal;
+pub mod kubelet;
 pub mod lines;
 pub mod request;
 pub mod rooted;

@@ -57,6 +57,71 @@ pub(super) fn rename(root: &mut Item, path: &[&str], old: &str, new: &str) -> bo
     true
 }
 
+/// Moves what is at a path, with the comments before it, to another, where nothing is yet. A table that is left empty
+/// goes, unless a comment stands before it.
+///
+/// # Errors
+/// When something on the way to the new place is no table.
+pub(super) fn move_to(root: &mut Item, from: &[&str], to: &[&str]) -> Result<(), NoTable> {
+    let (Some((old, above)), Some((new, below))) = (from.split_last(), to.split_last()) else {
+        return Ok(());
+    };
+    // Made first, so that nothing is lost when it cannot be.
+    let mut place = &mut *root;
+    for (depth, key) in below.iter().enumerate() {
+        let found = place.type_name();
+        let no_table = || NoTable { path: shown(below.get(..depth).unwrap_or_default()), found };
+        place = step(place, key, depth + 1 == below.len()).ok_or_else(no_table)?;
+    }
+    let found = place.type_name();
+    if !place.is_table_like() {
+        return Err(NoTable { path: shown(below), found });
+    }
+    let parent = above.iter().try_fold(&mut *root, |item, key| item.get_mut(key));
+    let taken = match parent {
+        Some(Item::Table(table)) => table.remove_entry(old),
+        Some(Item::Value(Value::InlineTable(table))) => {
+            table.remove_entry(old).map(|(key, value)| (key, Item::Value(value)))
+        }
+        _ => None,
+    };
+    let Some((key, mut item)) = taken else { return Ok(()) };
+    let place = below.iter().try_fold(&mut *root, |item, key| item.get_mut(key));
+    let mut named = Key::new(*new);
+    *named.leaf_decor_mut() = key.leaf_decor().clone();
+    // As far in as those that it comes to.
+    let there = place.as_deref().and_then(Item::as_table).map(indent).unwrap_or_default();
+    let prefix = key.leaf_decor().prefix().and_then(|prefix| prefix.as_str()).unwrap_or_default();
+    let own = last_line(prefix);
+    if item.is_value() && !there.is_empty() && !own.is_empty() {
+        let lines = prefix.split_inclusive('\n');
+        let moved: String = lines
+            .map(|line| {
+                line.strip_prefix(&own).map_or_else(|| line.to_owned(), |line| format!("{there}{line}"))
+            })
+            .collect();
+        named.leaf_decor_mut().set_prefix(moved);
+    }
+    *named.dotted_decor_mut() = key.dotted_decor().clone();
+    match place {
+        Some(Item::Table(table)) => {
+            if table.is_dotted()
+                && let Item::Table(inner) = &mut item
+            {
+                inner.set_dotted(true);
+            }
+            table.insert_formatted(&named, item);
+        }
+        Some(Item::Value(Value::InlineTable(table))) => {
+            if let Ok(value) = item.into_value() {
+                table.insert_formatted(&named, value);
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
 /// Puts a value at a path, in the way its surroundings are written, and answers whether that changed anything.
 ///
 /// # Errors
@@ -98,6 +163,9 @@ fn same(old: &Value, new: &Value) -> bool {
         (Value::String(old), Value::String(new)) => old.value() == new.value(),
         (Value::Boolean(old), Value::Boolean(new)) => old.value() == new.value(),
         (Value::Integer(old), Value::Integer(new)) => old.value() == new.value(),
+        (Value::Array(old), Value::Array(new)) => {
+            old.len() == new.len() && old.iter().zip(new.iter()).all(|(old, new)| same(old, new))
+        }
         _ => false,
     }
 }

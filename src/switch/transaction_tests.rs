@@ -237,8 +237,13 @@ fn a_plan_is_done_and_a_step_that_fails_is_taken_back_with_those_before() {
     assert!(world.node.active.contains("containerd") && !world.node.active.contains("docker"));
     let new = world.node.state();
     assert_ne!(old, new);
-    // What is finished can be taken back too.
+    // What is finished can be taken back too, and when that is cut short it is not finished any more.
     let mut journal = again(&world);
+    world.node.left.set(9);
+    block_on(roll_back(&mut journal, &mut world.node, "wished")).unwrap_err();
+    world.node.left.set(usize::MAX);
+    let mut journal = again(&world);
+    assert_eq!(journal.outcome(), None);
     block_on(roll_back(&mut journal, &mut world.node, "wished")).unwrap();
     assert_eq!(world.node.state(), old);
     assert!(journal.progress().iter().all(|progress| *progress == Progress::Undone));

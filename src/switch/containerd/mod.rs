@@ -5,35 +5,36 @@
 //! (`mergeConfig` in its `config.go`). A key that several files have is set in all of them here, so that the
 //! outcome depends on neither. Lists such as `disabled_plugins` add up in both.
 
+mod expect;
 mod registry;
+mod runtimes;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
-use toml_edit::{DocumentMut, Item, Value};
+use toml_edit::{Array, DocumentMut, Item, Value};
 
 use self::schema::{CRI_PLUGINS, Schema, upgrade_v1};
 use super::{
     lines::Lines,
-    toml::{NoTable, get, get_str, names, rename, set, shown, take_out},
+    toml::{NoTable, get, get_str, names, remove, set, shown, take_out},
 };
 
-pub use registry::{Registry, Tls};
+pub use expect::check_dump;
+pub use registry::{Registry, Tls, hosts_toml};
 
 /// Where the main file is unless containerd is told otherwise.
 pub const CONFIG: &str = "/etc/containerd/config.toml";
 
-/// The shims that take `SystemdCgroup`. (The first went with containerd 2.)
-const RUNC_TYPES: [&str; 2] = ["io.containerd.runc.v1", "io.containerd.runc.v2"];
-/// The option that those take.
-const OPTION: &str = "SystemdCgroup";
-/// The shim before those, which had the setting beside the runtimes.
-const LINUX_TYPE: &str = "io.containerd.runtime.v1.linux";
-/// The handler that is used where none is asked for, unless the configuration says another.
-const DEFAULT_HANDLER: &str = "runc";
+/// Where CNI's configuration and plugins are unless containerd is told otherwise.
+const CNI_CONF_DIR: &str = "/etc/cni/net.d";
+const CNI_BIN_DIR: &str = "/opt/cni/bin";
+/// The first release with several folders of plugins (`bin_dirs`).
+const BIN_DIRS: Release = Release { major: 2, minor: 1 };
 
 /// Put behind each file while it is edited: what follows its last value, commented-out settings of the top
 /// level in the file that Docker's packages bring, stays before tables that are added.
@@ -66,10 +67,31 @@ pub struct Wishes {
     pub systemd_cgroup: Option<bool>,
     /// The folder with a `hosts.toml` for each registry.
     pub registry_config_path: Option<String>,
-    /// The folder of the CNI plugins' binaries.
+    /// The folders of the CNI plugins' binaries, with commas between. Where containerd takes but one (before 2.1),
+    /// it is the first.
     pub cni_bin_dir: Option<String>,
     /// The folder of the CNI configuration.
     pub cni_conf_dir: Option<String>,
+    /// Whether no process gets a lower `oom_score_adj` than containerd's own.
+    pub restrict_oom_score_adj: Option<bool>,
+    /// Runtimes that are to be there. One of the same name that is there already stays as it is.
+    pub runtimes: Vec<Runtime>,
+    /// The runtime of pods that ask for none.
+    pub default_runtime: Option<String>,
+    /// Whether files of versions 1 and 2 become files of version 3, which containerd 2 has as its own. Without it a
+    /// file keeps its version as long as containerd reads it.
+    pub upgrade: bool,
+}
+
+/// A runtime of containers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Runtime {
+    /// Its name, which a RuntimeClass's handler says.
+    pub name: String,
+    /// Its shim, as `io.containerd.runc.v2`.
+    pub kind: String,
+    /// The program that the runc shim calls in place of `runc`.
+    pub binary: Option<String>,
 }
 
 /// What became of the configuration.
@@ -82,6 +104,8 @@ pub struct Edited {
     pub registries: Vec<Registry>,
     /// The folder of those files, if the configuration names one.
     pub registry_config_path: Option<String>,
+    /// What containerd must make of it: keys of `containerd config dump` and their values, for [`check_dump`].
+    pub expected: Vec<(String, String)>,
     /// What is worth knowing and was left alone.
     pub notes: Vec<String>,
 }
@@ -148,26 +172,30 @@ pub fn edit(files: &[ConfigFile], wishes: &Wishes, release: Release) -> Result<E
     let mut edited = Edited::default();
     let mut all = Files::read(files, release)?;
     all.upgrade(&mut edited.notes);
+    if wishes.upgrade {
+        all.upgrade_to_3(&mut edited.notes);
+    }
     all.enable_cri();
     if let Some(image) = &wishes.pause_image {
         all.set(Schema::sandbox_image, image.as_str())?;
     }
+    all.replace_old_shims(&mut edited.notes);
+    all.add_runtimes(wishes, &mut edited.notes)?;
     if let Some(systemd) = wishes.systemd_cgroup {
         all.set_systemd_cgroup(systemd, &mut edited.notes)?;
     }
-    for (wish, path) in [
-        (&wishes.registry_config_path, Schema::config_path as fn(Schema) -> Vec<&'static str>),
-        (&wishes.cni_bin_dir, Schema::cni_bin_dir),
-        (&wishes.cni_conf_dir, Schema::cni_conf_dir),
-    ] {
-        if let Some(value) = wish {
-            all.set(path, value.as_str())?;
-        }
+    if let Some(path) = &wishes.registry_config_path {
+        all.set(Schema::config_path, path.as_str())?;
+    }
+    all.set_cni(wishes, &mut edited.notes)?;
+    if let Some(restrict) = wishes.restrict_oom_score_adj {
+        all.set(Schema::restrict_oom_score_adj, restrict)?;
     }
     edited.registry_config_path = all.registry_config_path();
     if edited.registry_config_path.is_some() {
         edited.registries = all.take_registries();
     }
+    edited.expected = all.expected(wishes, edited.registry_config_path.as_deref());
     edited.changed = all.changed();
     Ok(edited)
 }
@@ -269,124 +297,51 @@ impl<'a> Files<'a> {
         self.documents.get(at).is_some_and(|document| document.has(&path(document.schema)))
     }
 
-    /// The tables of runtimes in a file, as paths.
-    fn runtimes(&self, at: usize) -> Vec<Vec<String>> {
-        let Some(document) = self.documents.get(at) else { return Vec::new() };
-        let containerd = document.schema.containerd();
-        let owned = |more: &[&str]| -> Vec<String> {
-            containerd.iter().chain(more).map(|key| (*key).to_owned()).collect()
-        };
-        let listed = names(document.item(), &[containerd.as_slice(), &["runtimes"]].concat());
-        let mut found: Vec<Vec<String>> = listed.iter().map(|name| owned(&["runtimes", name])).collect();
-        // Older spellings of two of them.
-        for name in ["default_runtime", "untrusted_workload_runtime"] {
-            let path = owned(&[name]);
-            if get_str(document.item(), &joined(&path, &["runtime_type"]))
-                .is_some_and(|kind| !kind.is_empty())
-            {
-                found.push(path);
-            }
-        }
-        found
-    }
-
-    /// The type of a runtime, in whichever file it stands; the last counts.
-    fn runtime_type(&self, path: &[String]) -> Option<&str> {
-        let path = joined(path, &["runtime_type"]);
-        let found = self.documents.iter().rev().filter_map(|document| get_str(document.item(), &path));
-        found.into_iter().find(|kind| !kind.is_empty())
-    }
-
-    /// Spells the option as containerd does: 1.x takes it in any case, and some installers write it in another.
-    /// Beside the default of containerd 2 it would be a second one.
-    fn spell_option(&mut self, at: usize, runtime: &[String]) {
-        let Some(document) = self.documents.get_mut(at) else { return };
-        let options = joined(runtime, &["options"]);
-        let found =
-            names(document.item(), &options).into_iter().find(|name| name.eq_ignore_ascii_case(OPTION));
-        if let Some(name) = found.filter(|name| name != OPTION) {
-            document.changed |= rename(document.root.as_item_mut(), &options, &name, OPTION);
-        }
-    }
-
-    fn set_systemd_cgroup(&mut self, systemd: bool, notes: &mut Vec<String>) -> Result<(), ConfigError> {
-        let mut linux = false;
-        for at in 0..self.documents.len() {
-            for path in self.runtimes(at) {
-                let name = path.last().cloned().unwrap_or_default();
-                self.spell_option(at, &path);
-                let option = joined(&path, &["options", OPTION]);
-                match self.runtime_type(&path) {
-                    Some(kind) if RUNC_TYPES.contains(&kind) => {}
-                    Some(LINUX_TYPE) => {
-                        linux = true;
-                        continue;
-                    }
-                    // Without its type containerd 1.x does not take the runtime.
-                    None if name == DEFAULT_HANDLER => {
-                        let kind = joined(&path, &["runtime_type"]);
-                        if self.release.major < 2 {
-                            self.put(at, &kind, RUNC_TYPES[1])?;
-                        }
-                    }
-                    None => continue,
-                    Some(kind) => {
-                        notes.push(format!(
-                            "the runtime {name:?} of type {kind} has a way of its own to choose the cgroup driver"
-                        ));
-                        continue;
-                    }
-                }
-                // Of several files that say something of the runtime, those that say this, or its type.
-                let elsewhere = self.documents.iter().any(|document| document.has(&option));
-                let here = self.documents.get(at).is_some_and(|document| {
-                    document.has(&option) || document.has(&joined(&path, &["runtime_type"]))
-                });
-                if self.release.major < 2 || here || !elsewhere {
-                    self.put(at, &option, systemd)?;
-                }
-            }
-        }
-        if linux {
-            self.set(Schema::linux_systemd_cgroup, systemd)?;
-        }
-        self.add_default_runtime(systemd)
-    }
-
-    /// What no file says of the default runtime is containerd's to know, but for what is set here.
-    fn add_default_runtime(&mut self, systemd: bool) -> Result<(), ConfigError> {
-        let at = self.effective(Schema::runtime);
-        let Some(document) = self.documents.get(at) else { return Ok(()) };
-        let containerd = document.schema.containerd();
-        let named = get_str(document.item(), &[containerd.as_slice(), &["default_runtime_name"]].concat());
-        let deprecated =
-            get_str(document.item(), &[containerd.as_slice(), &["default_runtime", "runtime_type"]].concat());
-        if named.is_some_and(|name| name != DEFAULT_HANDLER)
-            || deprecated.is_some_and(|kind| !kind.is_empty())
-        {
-            return Ok(());
-        }
-        let runtime = [containerd.as_slice(), &["runtimes", DEFAULT_HANDLER]].concat();
-        let known = if self.release.major < 2 {
-            document.has(&runtime)
-        } else {
-            self.documents.iter().any(|other| {
-                other.has(&[other.schema.containerd().as_slice(), &["runtimes", DEFAULT_HANDLER]].concat())
-            })
-        };
-        if known {
-            return Ok(());
-        }
-        self.put(at, &[runtime.as_slice(), &["runtime_type"]].concat(), RUNC_TYPES[1])?;
-        self.put(at, &[runtime.as_slice(), &["options", OPTION]].concat(), systemd)
-    }
-
     /// The folder of `hosts.toml` files, where one is set; the last file counts.
     fn registry_config_path(&self) -> Option<String> {
         let found = self.documents.iter().rev().find_map(|document| {
             get_str(document.item(), &document.schema.config_path()).filter(|path| !path.is_empty())
         });
         found.map(str::to_owned)
+    }
+
+    /// The folders of CNI. containerd 2.1 has a list of those with plugins, and the single one of before, which it is
+    /// to lose, wins over it. What containerd does by itself needs no word.
+    fn set_cni(&mut self, wishes: &Wishes, notes: &mut Vec<String>) -> Result<(), ConfigError> {
+        if let Some(folder) = &wishes.cni_conf_dir
+            && (folder != CNI_CONF_DIR || self.anywhere(Schema::cni_conf_dir))
+        {
+            self.set(Schema::cni_conf_dir, folder.as_str())?;
+        }
+        let Some(folders) = &wishes.cni_bin_dir else { return Ok(()) };
+        let folders: Vec<&str> =
+            folders.split(',').map(str::trim).filter(|folder| !folder.is_empty()).collect();
+        let said = self.anywhere(Schema::cni_bin_dir) || self.anywhere(Schema::cni_bin_dirs);
+        let Some(first) = folders.first().filter(|_| said || folders != [CNI_BIN_DIR]) else {
+            return Ok(());
+        };
+        if self.has_bin_dirs() {
+            for document in self.documents.iter_mut().filter(|document| document.schema == Schema::V3) {
+                document.changed |= remove(document.root.as_item_mut(), &Schema::V3.cni_bin_dir());
+            }
+            return self.set(Schema::cni_bin_dirs, Array::from_iter(folders));
+        }
+        if folders.len() > 1 {
+            notes.push(format!(
+                "this containerd looks for CNI plugins in one folder, {first}; those in {} have to be put there",
+                folders.get(1..).unwrap_or_default().join(", ")
+            ));
+        }
+        self.set(Schema::cni_bin_dir, *first)
+    }
+
+    /// Whether CNI plugins may be in several folders: containerd 2.1, in its own version of the file.
+    fn has_bin_dirs(&self) -> bool {
+        self.release >= BIN_DIRS && self.documents.iter().any(|document| document.schema == Schema::V3)
+    }
+
+    fn anywhere(&self, path: impl Fn(Schema) -> Vec<&'static str>) -> bool {
+        self.documents.iter().any(|document| document.has(&path(document.schema)))
     }
 
     fn take_registries(&mut self) -> Vec<Registry> {

@@ -2,17 +2,23 @@
 
 use toml_edit::{Array, DocumentMut, Item, Table, Value};
 
-use crate::switch::toml::{get, names, remove};
+use super::END;
+use crate::switch::{
+    lines::Lines,
+    toml::{get, names, remove},
+};
 
 /// How a registry is spoken to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tls {
-    /// A file with certificates to trust.
-    pub ca: Option<String>,
-    /// Files of a certificate to show, and its key.
-    pub client: Option<(String, String)>,
+    /// Files with certificates to trust.
+    pub ca: Vec<String>,
+    /// Files of certificates to show, and their keys.
+    pub client: Vec<(String, String)>,
     /// Whether any certificate is taken.
     pub skip_verify: bool,
+    /// Whether it is asked without TLS where it does not answer with it.
+    pub plain_http: bool,
 }
 
 /// A registry and where its images are had from.
@@ -32,49 +38,102 @@ impl Registry {
         if self.host == "*" { "_default" } else { &self.host }
     }
 
-    /// Its `hosts.toml`.
-    pub fn hosts_toml(&self) -> String {
-        let mut root = DocumentMut::new();
-        // Without a mirror the registry itself is asked, and what is said of it stands below its own URL.
-        let own = match self.host.as_str() {
+    /// The registry's own URL; none of the one that stands for all.
+    fn own(&self) -> Option<String> {
+        match self.host.as_str() {
             "*" => None,
             "docker.io" => Some("https://registry-1.docker.io".to_owned()),
             host => Some(format!("https://{host}")),
-        };
-        if let Some(own) = &own {
-            root.insert("server", toml_edit::value(own.as_str()));
         }
-        let mut hosts = Table::new();
-        hosts.set_implicit(true);
-        let mut urls: Vec<&str> = self.endpoints.iter().map(String::as_str).collect();
-        if let Some(own) = own.as_deref().filter(|own| self.tls.is_some() && !urls.contains(own)) {
-            urls.push(own);
+    }
+
+    /// Its `hosts.toml`, by what this alone says.
+    pub fn hosts_toml(&self) -> String {
+        let tls = |host: &str| self.tls.clone().filter(|_| host == self.host || self.host == "*");
+        hosts_toml(self, None, tls).unwrap_or_default()
+    }
+}
+
+/// A registry's `hosts.toml`: what is there (`old`), with what is missing put behind it; `None` if that cannot be
+/// read as TOML. `tls` says how a host is spoken to, by `HOST` or `HOST:PORT`. Without a mirror the registry itself
+/// is asked, and what is said of it stands below its own URL. Hosts that are there already stay as they are.
+pub fn hosts_toml(
+    registry: &Registry,
+    old: Option<&str>,
+    tls: impl Fn(&str) -> Option<Tls>,
+) -> Option<String> {
+    let lines = Lines::new(old.unwrap_or_default());
+    let mut root: DocumentMut = format!("{}{END}", lines.plain()).parse().ok()?;
+    let own = registry.own();
+    if let Some(own) = own.as_deref().filter(|_| old.is_none()) {
+        root.insert("server", toml_edit::value(own));
+    }
+    // Behind what stands at the end.
+    let end = root.iter().filter_map(|(_, item)| item.as_table()?.position()).max().unwrap_or_default();
+    let mut urls: Vec<String> = registry.endpoints.clone();
+    // The one that Docker's hub is called by, and the one that it has.
+    let of_own = tls(&registry.host).or_else(|| tls(authority(own.as_deref().unwrap_or_default())));
+    if let (Some(own), Some(said)) = (&own, &of_own) {
+        if !urls.contains(own) {
+            urls.push(own.clone());
         }
-        for url in urls {
-            let mut host = Table::new();
-            host.insert("capabilities", toml_edit::value(Array::from_iter(["pull", "resolve"])));
-            // What is said of a registry is said of it alone, not of its mirrors.
-            if let Some(tls) = self.tls.as_ref().filter(|_| authority(url) == self.host || self.host == "*") {
-                if let Some(ca) = &tls.ca {
-                    host.insert("ca", toml_edit::value(ca.as_str()));
-                }
-                if let Some((certificate, key)) = &tls.client {
-                    let pair = Array::from_iter([certificate.as_str(), key.as_str()]);
-                    host.insert("client", toml_edit::value(Array::from_iter([Value::Array(pair)])));
-                }
-                if tls.skip_verify {
-                    host.insert("skip_verify", toml_edit::value(true));
-                }
+        if said.plain_http {
+            urls.push(own.replacen("https://", "http://", 1));
+        }
+    }
+    for url in urls {
+        let url = url.trim_end_matches('/');
+        let there = names(root.as_item(), &["host"]).iter().any(|host| host.trim_end_matches('/') == url);
+        if there {
+            continue;
+        }
+        let hosts = root.entry("host").or_insert_with(|| {
+            let mut hosts = Table::new();
+            hosts.set_implicit(true);
+            Item::Table(hosts)
+        });
+        let mut host = Table::new();
+        host.decor_mut().set_prefix("\n");
+        host.set_position(end + 1);
+        host.insert("capabilities", toml_edit::value(Array::from_iter(["pull", "resolve"])));
+        let said = if Some(url) == own.as_deref() { of_own.clone() } else { tls(authority(url)) };
+        if let Some(tls) = said.filter(|_| url.starts_with("https://")) {
+            tls.write(&mut host);
+        }
+        hosts.as_table_like_mut()?.insert(url, Item::Table(host));
+    }
+    let text = root.to_string().replacen(END, "", 1);
+    Some(match old {
+        Some(_) => lines.restore(&text),
+        None => text.trim_start().to_owned(),
+    })
+}
+
+impl Tls {
+    fn write(&self, host: &mut Table) {
+        match self.ca.as_slice() {
+            [] => {}
+            [one] => {
+                host.insert("ca", toml_edit::value(one.as_str()));
             }
-            hosts.insert(url, Item::Table(host));
+            several => {
+                host.insert("ca", toml_edit::value(several.iter().collect::<Array>()));
+            }
         }
-        root.insert("host", Item::Table(hosts));
-        root.to_string()
+        if !self.client.is_empty() {
+            let pairs = self.client.iter().map(|(certificate, key)| {
+                Value::Array(Array::from_iter([certificate.as_str(), key.as_str()]))
+            });
+            host.insert("client", toml_edit::value(pairs.collect::<Array>()));
+        }
+        if self.skip_verify {
+            host.insert("skip_verify", toml_edit::value(true));
+        }
     }
 }
 
 /// `HOST` or `HOST:PORT` of a URL.
-fn authority(url: &str) -> &str {
+pub(crate) fn authority(url: &str) -> &str {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     rest.split('/').next().unwrap_or_default()
 }
@@ -101,9 +160,10 @@ pub(super) fn take(root: &mut Item, section: &[&str], taken: &mut Vec<Registry>)
             table.get(name).and_then(Item::as_str).filter(|text| !text.is_empty()).map(str::to_owned)
         };
         let said = Tls {
-            ca: text("ca_file"),
-            client: text("cert_file").zip(text("key_file")),
+            ca: text("ca_file").into_iter().collect(),
+            client: text("cert_file").zip(text("key_file")).into_iter().collect(),
             skip_verify: table.get("insecure_skip_verify").and_then(Item::as_bool).unwrap_or(false),
+            plain_http: false,
         };
         entry(taken, &host, |registry| registry.tls = Some(said));
         remove(root, &tls);

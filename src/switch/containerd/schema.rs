@@ -93,6 +93,19 @@ impl Schema {
         [self.runtime().as_slice(), &["cni", "bin_dir"]].concat()
     }
 
+    /// The folders of plugins, of which containerd 2.1 takes several.
+    pub(super) fn cni_bin_dirs(self) -> Vec<&'static str> {
+        [self.runtime().as_slice(), &["cni", "bin_dirs"]].concat()
+    }
+
+    pub(super) fn restrict_oom_score_adj(self) -> Vec<&'static str> {
+        [self.runtime().as_slice(), &["restrict_oom_score_adj"]].concat()
+    }
+
+    pub(super) fn default_runtime_name(self) -> Vec<&'static str> {
+        [self.containerd().as_slice(), &["default_runtime_name"]].concat()
+    }
+
     pub(super) fn cni_conf_dir(self) -> Vec<&'static str> {
         [self.runtime().as_slice(), &["cni", "conf_dir"]].concat()
     }

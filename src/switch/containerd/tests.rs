@@ -207,6 +207,157 @@ fn mirrors_beside_a_config_path_become_files() {
 }
 
 #[test]
+fn an_upgraded_file_keeps_its_comments() {
+    let text = include_str!("../../../tests/switch/containerd/moves.toml");
+    let wishes = Wishes { upgrade: true, ..wishes() };
+    let (texts, told) = edited(&[text], &wishes, NEW);
+    assert_eq!(texts[0], include_str!("../../../tests/switch/moves-upgraded.toml"));
+    assert_eq!(
+        told.notes,
+        [
+            "/etc/containerd/config.toml: containerd 2 has no plugin_dir: it is gone",
+            "/etc/containerd/config.toml: containerd 2 has no plugins.\"io.containerd.runtime.v1.linux\": it is gone",
+        ]
+    );
+    // A file of version 1 goes all the way, an older containerd keeps what it reads.
+    let (texts, _) = edited(&["[plugins.cri]\nsandbox_image = 'a' # b\n"], &wishes, NEW);
+    assert!(texts[0].starts_with("version = 3\n"), "{}", texts[0]);
+    assert!(texts[0].contains("pinned_images]\nsandbox = \"example.com/pause:3.9\" # b\n"), "{}", texts[0]);
+    let (texts, told) = edited(&["version = 2\n"], &wishes, OLD);
+    assert!(texts[0].starts_with("version = 2\n") && told.notes.len() == 1);
+}
+
+#[test]
+fn runtimes_of_before_have_names_after_an_upgrade() {
+    let text = "version = 2\n[plugins.'io.containerd.grpc.v1.cri'.containerd.default_runtime]\n# ours\n\
+                runtime_type = 'io.containerd.runc.v1'\nruntime_engine = '/usr/bin/x'\n\
+                [plugins.'io.containerd.grpc.v1.cri'.containerd.untrusted_workload_runtime]\nruntime_type = ''\n";
+    let (texts, told) = edited(&[text], &Wishes { upgrade: true, ..wishes() }, NEW);
+    let root: DocumentMut = texts[0].parse().unwrap();
+    let containerd = &root["plugins"]["io.containerd.cri.v1.runtime"]["containerd"];
+    assert_eq!(containerd["default_runtime_name"].as_str(), Some("default"));
+    assert_eq!(containerd["runtimes"]["default"]["runtime_type"].as_str(), Some("io.containerd.runc.v2"));
+    assert_eq!(containerd["runtimes"]["default"]["options"]["SystemdCgroup"].as_bool(), Some(true));
+    assert!(containerd.get("untrusted_workload_runtime").is_none());
+    assert!(texts[0].contains("# ours\n"));
+    assert!(told.notes.iter().any(|note| note.contains("runtime_engine")), "{:?}", told.notes);
+    assert!(
+        told.notes.iter().any(|note| note.contains("had the shim io.containerd.runc.v1")),
+        "{:?}",
+        told.notes
+    );
+}
+
+#[test]
+fn runtimes_are_added_and_those_that_are_there_stay() {
+    let nvidia = Runtime {
+        name: "nvidia".to_owned(),
+        kind: "io.containerd.runc.v2".to_owned(),
+        binary: Some("/new".to_owned()),
+    };
+    let wishes = Wishes { runtimes: vec![nvidia], default_runtime: Some("nvidia".to_owned()), ..wishes() };
+    for release in [OLD, NEW] {
+        let (texts, told) = edited(&["version = 2\n"], &wishes, release);
+        for part in [
+            "runtimes.nvidia.options]\nBinaryName = \"/new\"\nSystemdCgroup = true",
+            "default_runtime_name = \"nvidia\"",
+            "runtimes.runc",
+        ] {
+            assert!(texts[0].contains(part), "{part} in {}", texts[0]);
+        }
+        assert_eq!(told.notes, Vec::<String>::new());
+    }
+    let text = include_str!("../../../tests/switch/containerd/nvidia.toml");
+    let (texts, _) = edited(&[text], &wishes, OLD);
+    assert!(texts[0].contains("/usr/bin/nvidia-container-runtime") && !texts[0].contains("/new"));
+    let unknown = Wishes { runtimes: Vec::new(), ..wishes };
+    let (texts, told) = edited(&["version = 2\n"], &unknown, NEW);
+    assert!(!texts[0].contains("default_runtime_name"));
+    assert!(told.notes[0].starts_with("no runtime \"nvidia\" is known"), "{:?}", told.notes);
+}
+
+#[test]
+fn cni_folders_as_each_release_has_them() {
+    let wish = |bin: &str| Wishes {
+        cni_bin_dir: Some(bin.to_owned()),
+        cni_conf_dir: Some("/etc/cni/net.d".to_owned()),
+        ..Wishes::default()
+    };
+    // What containerd does by itself is not said.
+    assert_eq!(edit(&files(&["version = 2\n"]), &wish("/opt/cni/bin"), OLD).unwrap().changed, []);
+    let (texts, told) = edited(&["version = 2\n"], &wish("/a, /b"), OLD);
+    assert!(texts[0].contains("bin_dir = \"/a\"\n") && told.notes[0].contains("/b"), "{told:?}");
+    let (texts, told) = edited(
+        &["version = 3\n[plugins.'io.containerd.cri.v1.runtime'.cni]\nbin_dir = '/x'\n"],
+        &wish("/a, /b"),
+        NEW,
+    );
+    assert!(
+        texts[0].contains("bin_dirs = [\"/a\", \"/b\"]") && !texts[0].contains("bin_dir ="),
+        "{}",
+        texts[0]
+    );
+    assert_eq!(told.expected[0].1, "[\"/a\", \"/b\"]");
+    let (texts, _) = edited(
+        &["version = 2\n[plugins.'io.containerd.grpc.v1.cri'.cni]\nbin_dir = '/usr/lib/cni'\n"],
+        &wish("/opt/cni/bin"),
+        OLD,
+    );
+    assert!(texts[0].ends_with("bin_dir = \"/opt/cni/bin\"\n"), "{}", texts[0]);
+}
+
+#[test]
+fn a_dump_that_is_not_as_wished_is_told() {
+    let expected =
+        [("plugins.\"a.b\".c".to_owned(), "true".to_owned()), ("d".to_owned(), "[\"x\"]".to_owned())];
+    assert_eq!(check_dump("d = ['x']\n[plugins.'a.b']\nc = true\n", &expected), Ok(()));
+    let told = check_dump("disabled_plugins = ['cri']\nd = ['y']\n", &expected).unwrap_err();
+    assert_eq!(told[0], "containerd has no plugins.\"a.b\".c, which should be true");
+    assert_eq!(told[1], "containerd makes d ['y'], and not [\"x\"]");
+    assert!(told[2].starts_with("disabled_plugins has \"cri\""));
+    let mirrors = "[plugins.'io.containerd.cri.v1.images'.registry]\nconfig_path = '/x'\n[plugins.'io.containerd.cri.v1.images'.registry.mirrors.a]\n";
+    assert!(check_dump(mirrors, &[]).unwrap_err()[0].contains("switches CRI off"));
+    assert!(check_dump("x = = 1", &[]).is_err());
+}
+
+#[test]
+fn a_hosts_file_that_is_there_gets_what_it_lacks() {
+    let registry = Registry {
+        host: "docker.io".to_owned(),
+        endpoints: vec!["https://a/".to_owned(), "https://b".to_owned()],
+        tls: None,
+    };
+    let tls = |host: &str| {
+        (host == "b").then(|| Tls {
+            ca: vec!["/b.crt".to_owned(), "/c.crt".to_owned()],
+            client: vec![("/x".to_owned(), "/y".to_owned())],
+            ..Tls::default()
+        })
+    };
+    let old =
+        "# mine\nserver = \"https://z\"\r\n[host.'https://a'] # first\n  capabilities = ['pull']\n# end\n";
+    let new = hosts_toml(&registry, Some(old), tls).unwrap();
+    assert_eq!(
+        new,
+        format!(
+            "{old}\n[host.\"https://b\"]\ncapabilities = [\"pull\", \"resolve\"]\nca = [\"/b.crt\", \"/c.crt\"]\nclient = [[\"/x\", \"/y\"]]\n"
+        )
+    );
+    assert_eq!(hosts_toml(&registry, Some(&new), tls).unwrap(), new);
+    assert_eq!(hosts_toml(&registry, Some("x = = 1"), tls), None);
+    let plain = Registry {
+        host: "r:5000".to_owned(),
+        tls: Some(Tls { skip_verify: true, plain_http: true, ..Tls::default() }),
+        ..Registry::default()
+    };
+    assert_eq!(
+        plain.hosts_toml(),
+        "server = \"https://r:5000\"\n\n[host.\"https://r:5000\"]\ncapabilities = [\"pull\", \"resolve\"]\nskip_verify = true\n\n\
+         [host.\"http://r:5000\"]\ncapabilities = [\"pull\", \"resolve\"]\n"
+    );
+}
+
+#[test]
 fn line_ends_and_marks_stay() {
     let text =
         "\u{feff}version = 2\r\n# mine\r\n[plugins.'io.containerd.grpc.v1.cri']\r\nsandbox_image = 'a'\r\n";

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use thiserror::Error;
 
-use super::unit::{Place, Unit};
+use super::unit::{Place, Unit, Variable};
 use crate::config::{Syntax, find_flag};
 
 /// A replacement of a piece of a file.
@@ -38,6 +38,13 @@ pub struct Flag {
     pub value: String,
     /// Its argument, and that of its value if it is one of its own.
     at: (usize, Option<usize>),
+}
+
+impl Flag {
+    /// The file that it stands in; `None` if it is put together from several places.
+    pub fn place(&self, unit: &Unit) -> Option<PathBuf> {
+        Some(unit.arguments.get(self.at.0)?.place.as_ref()?.path.clone())
+    }
 }
 
 /// All places of a flag, in their order; the last counts, but for flags that add up.
@@ -110,22 +117,73 @@ pub fn set(unit: &Unit, name: &str, value: &str, variables: &[&str]) -> Result<V
         }
         let (at, text) = match flag.at {
             (_, Some(apart)) => (apart, value.to_owned()),
-            (own, None) => (own, format!("--{name}={value}")),
+            (own, None) => (own, argument(name, value)),
         };
         return Ok(vec![Change { place: place(unit, name, at)?, text }]);
     }
     let taken = variables.iter().filter(|name| unit.split_variables.iter().any(|taken| taken == *name));
-    let variable = taken.filter_map(|name| Some((name, unit.environment.get(*name)?))).next();
-    let Some((variable_name, variable)) = variable else { return Err(FlagError::NoPlace) };
-    let old = variable.value();
-    let text = format!("{}--{name}={value}", if old.trim().is_empty() { "" } else { " " });
-    if let Some(place) = variable.bare_assignment() {
-        let quoted = format!("{old}{text}").replace('\\', "\\\\").replace('"', "\\\"");
-        return Ok(vec![Change { place, text: format!("\"{variable_name}={quoted}\"") }]);
+    let variable = taken.filter_map(|name| unit.environment.get(*name)).next().ok_or(FlagError::NoPlace)?;
+    Ok(append(variable, &argument(name, value)))
+}
+
+/// An argument in one piece.
+fn argument(name: &str, value: &str) -> String {
+    format!("--{name}={value}")
+}
+
+/// Puts an argument behind those that a variable has.
+fn append(variable: &Variable, argument: &str) -> Vec<Change> {
+    let gap = if variable.value().trim().is_empty() { "" } else { " " };
+    let behind = |mut place: Place| {
+        place.range.start = place.range.end;
+        place
+    };
+    match variable.bare_assignment() {
+        // Within double quotes a backslash means what it means without them.
+        Some(place) => {
+            let mut before = place.clone();
+            before.range.end = before.range.start;
+            let end = Change { place: behind(place), text: format!("{gap}{argument}\"") };
+            vec![Change { place: before, text: "\"".to_owned() }, end]
+        }
+        None => vec![Change { place: behind(variable.place()), text: format!("{gap}{argument}") }],
     }
-    let mut place = variable.place();
+}
+
+/// Gives a flag that stands nowhere a value, at the end of a variable.
+///
+/// # Errors
+/// [`FlagError::Unsafe`].
+pub fn append_to_variable(variable: &Variable, name: &str, value: &str) -> Result<Vec<Change>, FlagError> {
+    if !is_safe(value) {
+        return Err(FlagError::Unsafe(value.to_owned()));
+    }
+    Ok(append(variable, &argument(name, value)))
+}
+
+/// Gives a flag a value at the end of the command line itself, where it counts most.
+///
+/// # Errors
+/// [`FlagError::Unsafe`], and [`FlagError::NoPlace`] if there is no command line.
+pub fn append_to_command(unit: &Unit, name: &str, value: &str) -> Result<Vec<Change>, FlagError> {
+    if !is_safe(value) {
+        return Err(FlagError::Unsafe(value.to_owned()));
+    }
+    let mut place = unit.command.clone().ok_or(FlagError::NoPlace)?;
     place.range.start = place.range.end;
-    Ok(vec![Change { place, text }])
+    Ok(vec![Change { place, text: format!(" {}", argument(name, value)) }])
+}
+
+/// The arguments, without the program, that are neither one of these flags nor a value of one.
+pub fn others(unit: &Unit, names: &[&str]) -> Vec<String> {
+    let ours: Vec<usize> = names
+        .iter()
+        .flat_map(|name| find(unit, name))
+        .flat_map(|flag| [Some(flag.at.0), flag.at.1])
+        .flatten()
+        .collect();
+    let all = unit.arguments.iter().enumerate().skip(1);
+    all.filter(|(at, _)| !ours.contains(at)).map(|(_, argument)| argument.text.clone()).collect()
 }
 
 /// Whether a text means itself in a unit file, an environment file and on a command line.

@@ -1,5 +1,6 @@
 //! What systemd makes of a service's files, and how its command line is changed in them.
 
+pub mod dependencies;
 pub mod flags;
 #[cfg(test)]
 mod tests;

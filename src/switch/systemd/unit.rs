@@ -79,6 +79,11 @@ impl Variable {
         Place { path: self.path.clone(), range: self.value.place() }
     }
 
+    /// Where its whole assignment stands: in a unit file with the quotes around it, in an environment file its value.
+    pub fn assignment(&self) -> Place {
+        Place { path: self.path.clone(), range: self.assignment.clone() }
+    }
+
     /// Where its whole assignment stands, if a value with blanks has to be put in quotes together with it.
     pub fn bare_assignment(&self) -> Option<Place> {
         self.bare.then(|| Place { path: self.path.clone(), range: self.assignment.clone() })
@@ -102,6 +107,8 @@ pub struct Unit {
     pub split_variables: Vec<String>,
     /// The file with the `ExecStart=` that counts.
     pub exec_start: Option<PathBuf>,
+    /// Where that command line stands, up to where another argument would.
+    pub command: Option<Place>,
 }
 
 /// Puts a service together. A unit that is nowhere has no fragment.
@@ -136,6 +143,7 @@ pub fn load(files: &impl Files, name: &str) -> io::Result<Unit> {
     // An empty one takes back those before it.
     if let Some((path, setting)) = exec.next_back().filter(|(_, setting)| !setting.value().is_empty()) {
         unit.exec_start = Some(path.to_path_buf());
+        unit.command = Some(Place { path: path.to_path_buf(), range: setting.value_place() });
         unit.read_command(path, setting);
     }
     Ok(unit)
@@ -166,7 +174,9 @@ impl Unit {
                 "Environment" if setting.value().is_empty() => self.environment.clear(),
                 "Environment" => {
                     for word in setting.words() {
-                        let Some((name, value)) = word.text.assignment() else { continue };
+                        let Some((name, value)) = word.text.without_specifiers().assignment() else {
+                            continue;
+                        };
                         let variable = Variable {
                             path: path.to_path_buf(),
                             in_environment_file: false,
@@ -206,7 +216,7 @@ impl Unit {
         let place = |word: &Word| Some(Place { path: path.to_path_buf(), range: word.place.clone() });
         let mut plain = false;
         for (number, word) in setting.words().iter().enumerate() {
-            let mut text = word.text.value();
+            let mut text = word.text.without_specifiers().value();
             if number == 0 {
                 // What is before the program's path is how to run it; a colon switches variables off.
                 let bare = text.trim_start_matches(['@', '-', ':', '+', '!']).to_owned();

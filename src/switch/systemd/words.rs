@@ -45,6 +45,20 @@ impl Text {
         Some((name.iter().map(|(char, _)| char).collect(), Self { chars: value, at }))
     }
 
+    /// With `%%` as the one percent sign that it stands for in a unit file. Other specifiers stay as they are.
+    pub(super) fn without_specifiers(&self) -> Self {
+        let mut chars: Vec<(char, Range<usize>)> = Vec::with_capacity(self.chars.len());
+        let mut rest = self.chars.iter().peekable();
+        while let Some((char, place)) = rest.next() {
+            let mut place = place.clone();
+            if let Some((_, second)) = rest.next_if(|(next, _)| *char == '%' && *next == '%') {
+                place.end = second.end;
+            }
+            chars.push((*char, place));
+        }
+        Self { chars, at: self.at }
+    }
+
     /// Its words, as systemd splits a variable: at blanks, with quotes taken off.
     pub(super) fn words(&self) -> Vec<Word> {
         words(&self.chars, Escapes::Plain)
@@ -76,6 +90,8 @@ pub(in crate::switch) struct Setting {
     pub(in crate::switch) key: String,
     /// Lines that go on in the next are one here.
     value: Vec<(char, Range<usize>)>,
+    /// Where its key begins.
+    pub(super) begin: usize,
     /// Where it ends, the blanks behind it not counted.
     pub(super) end: usize,
 }
@@ -87,6 +103,11 @@ impl Setting {
 
     pub(super) fn words(&self) -> Vec<Word> {
         words(&self.value, Escapes::C)
+    }
+
+    /// Where its value stands, from the first character to the last.
+    pub(super) fn value_place(&self) -> Range<usize> {
+        self.value.first().map_or(self.end, |(_, place)| place.start)..self.end
     }
 }
 
@@ -136,11 +157,12 @@ fn take_line(line: &[(char, Range<usize>)], section: &mut String, found: &mut Ve
     let Some(equals) = line.iter().position(|(char, _)| *char == '=') else { return };
     let (key, rest) = line.split_at(equals);
     let value = rest.get(1..).unwrap_or_default();
-    let begin = value.iter().position(|c| !blank(c)).unwrap_or(value.len());
-    let value = value.get(begin..).unwrap_or_default().to_vec();
+    let first = value.iter().position(|c| !blank(c)).unwrap_or(value.len());
+    let value = value.get(first..).unwrap_or_default().to_vec();
+    let begin = key.first().map_or(0, |(_, place)| place.start);
     let end = value.last().or(rest.first()).map_or(0, |(_, place)| place.end);
     let key: String = key.iter().map(|(char, _)| char).collect();
-    found.push(Setting { section: section.clone(), key: key.trim_end().to_owned(), value, end });
+    found.push(Setting { section: section.clone(), key: key.trim_end().to_owned(), value, begin, end });
 }
 
 /// Splits at blanks. Quotes anywhere in a word are taken off; what stands between them is one word.

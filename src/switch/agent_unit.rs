@@ -1,0 +1,1 @@
+//! The unit that runs `nodectl run` in kubelet's place.

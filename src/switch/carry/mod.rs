@@ -1,0 +1,1 @@
+//! What Docker was told that its successor has to be told.
