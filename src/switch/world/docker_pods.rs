@@ -37,7 +37,7 @@ const MAX_GRACE: u32 = 120;
 /// A sandbox has nothing to save.
 const SANDBOX_GRACE: u32 = 2;
 /// So many containers end at once, and so many networks.
-const AT_ONCE: usize = 16;
+const AT_ONCE: usize = 64;
 const NETWORKS_AT_ONCE: usize = 4;
 /// Docker that was started takes up its containers first.
 const STARTS: Duration = Duration::from_secs(120);
@@ -117,7 +117,7 @@ impl<R: Report> Node<R> {
             Ok(all) => self.end(&docker, all, cri, cni_bin_dirs).await,
             // Whatever is wrong with it: what matters is whether anything lives.
             Err(error) => {
-                if shims::alive(Path::new("/proc"), "moby", None).is_empty() {
+                if shims::alive(&self.paths.proc, "moby", None).is_empty() {
                     return Ok(());
                 }
                 self.report

@@ -17,17 +17,21 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// Containers end on their own within this time, or are killed.
 const GRACE: i64 = 30;
 
-/// The ids of the pods that are there; none where CRI is not served yet.
-pub(super) async fn present(endpoint: &str) -> Result<Vec<String>, String> {
-    let client = cri(endpoint, CriTimeouts::from_request_timeout(ANSWER))?;
-    match client.list_pod_sandboxes(None).await {
-        Ok(all) => Ok(all.into_iter().map(|sandbox| sandbox.id).collect()),
-        Err(error) if error.is_no_cri_v1() || error.is_unavailable() => Ok(Vec::new()),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
 impl<R: Report> Node<R> {
+    /// The ids of the pods that are there; none where CRI is not served yet.
+    pub(super) async fn pods_before(&self, endpoint: &str) -> Result<Vec<String>, String> {
+        let client = cri(endpoint, CriTimeouts::from_request_timeout(ANSWER))?;
+        match client.list_pod_sandboxes(None).await {
+            Ok(all) => Ok(all.into_iter().map(|sandbox| sandbox.id).collect()),
+            Err(error) if error.is_no_cri_v1() => Ok(Vec::new()),
+            // Down, it has none unless some live without it: those must not be taken for new ones.
+            Err(error) if error.is_unavailable() && !lives(&self.paths.proc, endpoint, &[])? => {
+                Ok(Vec::new())
+            }
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
     /// Stops and removes all pods but these.
     pub(super) async fn stop_new_pods(&mut self, endpoint: &str, before: &[String]) -> Result<(), String> {
         let client = cri(endpoint, CriTimeouts::from_request_timeout(ANSWER))?;
@@ -42,7 +46,7 @@ impl<R: Report> Node<R> {
                 Err(error) if error.is_no_cri_v1() => return Ok(()),
                 // What counts is that none lives: a containerd that did not start at all has none, and one without
                 // its network's configuration keeps sandboxes that are dead.
-                Err(error) if !lives(endpoint, before)? => {
+                Err(error) if !lives(&self.paths.proc, endpoint, before)? => {
                     if !error.is_unavailable() {
                         self.report
                             .warn(&format!("a pod of the new runtime has ended and is not removed: {error}"));
@@ -61,8 +65,8 @@ impl<R: Report> Node<R> {
 }
 
 /// Whether containers live that were not there before.
-fn lives(endpoint: &str, before: &[String]) -> Result<bool, String> {
-    let shims = shims::alive(Path::new("/proc"), "k8s.io", Some(&socket(endpoint)?));
+fn lives(proc: &Path, endpoint: &str, before: &[String]) -> Result<bool, String> {
+    let shims = shims::alive(proc, "k8s.io", Some(&socket(endpoint)?));
     Ok(shims.iter().any(|shim| !before.contains(&shim.id)))
 }
 
