@@ -397,7 +397,7 @@ async fn containerd_is_asked_what_it_makes_of_its_files() {
     };
     scene.node.act(&check("\"a:1\"", &config)).await.unwrap();
     let error = scene.node.act(&check("\"b:1\"", &config)).await.unwrap_err();
-    assert!(error.ends_with("sandbox_image is \"a:1\" and not \"b:1\""), "{error}");
+    assert!(error.ends_with("sandbox_image \"a:1\", and not \"b:1\""), "{error}");
     fs::write(&config, "version = ").unwrap();
     let error = scene.node.act(&check("\"a:1\"", &config)).await.unwrap_err();
     assert!(error.starts_with(&format!("containerd --config {} config dump: ", config.display())), "{error}");
