@@ -14,13 +14,6 @@ pick_snapshotter() {
     printf '%s\n' "$answer"
 }
 
-# Without CAP_SYS_RESOURCE (bit 24) nobody may lower an oom_score_adj, as a sandbox's -998 does.
-lacks_sys_resource() {
-    local effective
-    effective=$(sed -n 's/^CapEff:[[:space:]]*//p' /proc/self/status)
-    [ $((16#$effective >> 24 & 1)) -eq 0 ]
-}
-
 # crun_handler PLUGIN: the handler "crun": the shim of runc with another program.
 crun_handler() {
     cat <<CRUN

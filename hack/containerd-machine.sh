@@ -82,8 +82,6 @@ release_ports() {
 
 # ---- cgroups and mounts ---------------------------------------------------------------------------
 
-cgroup_mounts() { awk '{ for (i = 7; i < NF; i++) if ($i == "-") { if ($(i + 1) ~ /^cgroup2?$/) print $5; break } }' /proc/self/mountinfo; }
-
 # The cgroup that an agent is given as its root must be there before it. cpuset of v1 starts empty, and
 # an empty one takes no process.
 make_cgroups() {

@@ -85,10 +85,6 @@ alive() {
     [ -n "$pid" ] && [ -r "/proc/$pid/cmdline" ] && tr '\0' '\n' <"/proc/$pid/cmdline" 2>/dev/null | grep -qxF -- "$dir/config.toml"
 }
 
-born() { # born PID: when it started, in clock ticks since boot; tells a reused number from the old process
-    sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20
-}
-
 ready() {
     alive && ctr --address "$socket" --connect-timeout 1s version
 }

@@ -68,6 +68,10 @@ look() {
         need patchelf patchelf
         [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || [ -e /usr/share/keyrings/debian-archive-keyring.pgp ] ||
             missing+=(debian-archive-keyring)
+        # For hack/machine.sh and what it fetches and builds.
+        need systemd-nspawn systemd-container
+        need nsenter util-linux
+        need jq jq
         # For hack/vm.sh.
         need qemu-system-x86_64 qemu-system-x86
         need cpio cpio

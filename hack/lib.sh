@@ -71,6 +71,19 @@ lock_folder() {
     flock 9
 }
 
+# born PID: when it started, in clock ticks since boot; tells a reused number from the old process.
+born() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20; }
+
+# cgroup_mounts: where cgroup hierarchies are mounted: one on v2, many on v1.
+cgroup_mounts() { awk '{ for (i = 7; i < NF; i++) if ($i == "-") { if ($(i + 1) ~ /^cgroup2?$/) print $5; break } }' /proc/self/mountinfo; }
+
+# Without CAP_SYS_RESOURCE (bit 24) nobody may lower an oom_score_adj, as a sandbox's -998 does.
+lacks_sys_resource() {
+    local effective
+    effective=$(sed -n 's/^CapEff:[[:space:]]*//p' /proc/self/status)
+    [ $((16#$effective >> 24 & 1)) -eq 0 ]
+}
+
 # has_containerd ROOT: whether a containerd with all that belongs to it is unpacked there; prints its folder.
 has_containerd() {
     local root=$1 program
@@ -80,24 +93,24 @@ has_containerd() {
     printf '%s\n' "$root/usr/bin"
 }
 
-# debian_packages FOLDER SUITE PACKAGE[=VERSION]...: unpacks packages of a Debian suite into FOLDER/new, which
-# is made anew. They are found and checked by apt with a private configuration (sources, lists and cache of
-# its own, Debian's archive keys) and never installed: the machine's own packages and apt sources stay as
-# they are.
-debian_packages() {
-    local home=$1 suite=$2 keyring='' candidate apt deb
-    shift 2
+# debian_archive FOLDER SUITE: lets apt look at a Debian suite, programs and sources, with a configuration of its
+# own below FOLDER/apt (sources, lists, cache, Debian's archive keys): the machine's own packages and apt sources
+# stay as they are. `apt_private` and the words after it is apt then, which checks what it fetches.
+debian_archive() {
+    local home=$1 suite=$2 keyring='' candidate apt kind
     for candidate in /usr/share/keyrings/debian-archive-keyring.gpg /usr/share/keyrings/debian-archive-keyring.pgp; do
         [ ! -r "$candidate" ] || keyring=$candidate
     done
     [ -n "$keyring" ] || die "Debian's archive keys are missing (package debian-archive-keyring); run hack/deps.sh"
     apt=$home/apt
-    rm -rf "$apt" "$home/new"
-    mkdir -p "$apt/lists/partial" "$apt/archives/partial" "$apt/parts" "$home/new"
+    rm -rf "$apt"
+    mkdir -p "$apt/lists/partial" "$apt/archives/partial" "$apt/parts"
     : >"$apt/status"
-    printf 'deb [signed-by=%s] %s %s main\n' "$keyring" "${NODECTL_DEBIAN_MIRROR:-http://deb.debian.org/debian}" "$suite" >"$apt/sources.list"
+    for kind in deb deb-src; do
+        printf '%s [signed-by=%s] %s %s main\n' "$kind" "$keyring" "${NODECTL_DEBIAN_MIRROR:-http://deb.debian.org/debian}" "$suite"
+    done >"$apt/sources.list"
     # The machine's apt.conf.d stays in force: a proxy that the machine needs is set there.
-    local options=(
+    apt_options=(
         -o "Dir::Etc::sourcelist=$apt/sources.list" -o "Dir::Etc::sourceparts=$apt/parts"
         -o "Dir::Etc::preferencesparts=$apt/parts" -o "Dir::Etc::preferences=$apt/none"
         -o "Dir::State::lists=$apt/lists" -o "Dir::State::status=$apt/status"
@@ -106,9 +119,20 @@ debian_packages() {
         -o "Acquire::Languages=none" -o "Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled=false"
         -o "APT::Sandbox::User=$(id -un)" -o "APT::Update::Post-Invoke::=" -o "APT::Get::List-Cleanup=0"
     )
-    apt-get -qq "${options[@]}" update >&2 || die "the package lists of Debian $suite cannot be fetched: the first run needs the network"
-    (cd "$apt/archives" && apt-get -qq "${options[@]}" download "$@" >&2) ||
+    apt_private update || die "the package lists of Debian $suite cannot be fetched: the first run needs the network"
+}
+apt_private() { apt-get -qq "${apt_options[@]}" "$@" >&2; }
+
+# debian_packages FOLDER SUITE PACKAGE[=VERSION]...: unpacks packages of a Debian suite into FOLDER/new, which
+# is made anew. They are never installed.
+debian_packages() {
+    local home=$1 suite=$2 deb
+    shift 2
+    debian_archive "$home" "$suite"
+    rm -rf "$home/new"
+    mkdir -p "$home/new"
+    (cd "$home/apt/archives" && apt_private download "$@") ||
         die "the packages $* of Debian $suite cannot be fetched (NODECTL_DEBIAN_MIRROR names another archive)"
-    for deb in "$apt"/archives/*.deb; do dpkg -x "$deb" "$home/new"; done
-    rm -rf "$apt"
+    for deb in "$home"/apt/archives/*.deb; do dpkg -x "$deb" "$home/new"; done
+    rm -rf "$home/apt"
 }

@@ -23,8 +23,11 @@ hack/images.sh
 NODECTL_CONTAINERD2=$(hack/containerd2.sh)
 export NODECTL_CONTAINERD2
 hack/containerd14.sh >/dev/null
+hack/docker.sh >/dev/null
+hack/kubelet120.sh >/dev/null
 # What an earlier run that was killed has left.
 hack/containerd.sh gc
+hack/machine.sh gc
 
 if [ "$threads" = bench ]; then
     exec cargo bench --locked "$@"

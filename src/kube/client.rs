@@ -1,6 +1,6 @@
 //! The API server over HTTP: one request, one answer.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{fmt::Write as _, path::Path, sync::Arc, time::Duration};
 
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 pub use hyper::Method;
@@ -302,6 +302,21 @@ impl ApiClient {
 
 fn what(method: &Method, path: &str) -> String {
     format!("{method} {}", path.split('?').next().unwrap_or_default())
+}
+
+/// A name as a piece of a path, or a value of a query.
+#[must_use]
+pub fn escaped(text: &str) -> String {
+    let mut escaped = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            escaped.push(char::from(byte));
+        } else {
+            // Writing to a String cannot fail.
+            let _infallible = write!(escaped, "%{byte:02X}");
+        }
+    }
+    escaped
 }
 
 /// The API's `Status`, as far as it matters here.

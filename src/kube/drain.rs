@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::{ApiClient, KubeError};
+use super::{ApiClient, KubeError, client::escaped};
 
 /// Between two looks at the pods, and between two tries of an eviction; kubectl's is 5 s for the latter.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -89,7 +89,8 @@ impl Leaving {
     }
 
     fn path(&self) -> String {
-        format!("/api/v1/namespaces/{}/pods/{}/eviction", self.namespace, self.name)
+        let (namespace, name) = (escaped(&self.namespace), escaped(&self.name));
+        format!("/api/v1/namespaces/{namespace}/pods/{name}/eviction")
     }
 }
 
@@ -213,7 +214,7 @@ async fn pods_of(client: &ApiClient, node: &str) -> Result<Vec<Pod>, KubeError> 
     let mut pods = Vec::new();
     let mut next = String::new();
     loop {
-        let mut path = format!("/api/v1/pods?fieldSelector=spec.nodeName%3D{node}&limit={PAGE}");
+        let mut path = format!("/api/v1/pods?fieldSelector=spec.nodeName%3D{}&limit={PAGE}", escaped(node));
         if !next.is_empty() {
             path.push_str("&continue=");
             path.push_str(&escaped(&next));
@@ -225,20 +226,6 @@ async fn pods_of(client: &ApiClient, node: &str) -> Result<Vec<Pod>, KubeError> 
         }
         next = page.metadata.next;
     }
-}
-
-/// A value of a query.
-fn escaped(text: &str) -> String {
-    let mut escaped = String::new();
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            escaped.push(char::from(byte));
-        } else {
-            // Writing to a String cannot fail.
-            let _infallible = write!(escaped, "%{byte:02X}");
-        }
-    }
-    escaped
 }
 
 /// The version of the group `policy` that evictions are in: v1beta1 before Kubernetes 1.22, gone since 1.25.
@@ -271,7 +258,9 @@ async fn evict(client: &ApiClient, pod: &Leaving, version: &str) -> Result<Evict
     });
     match client.post::<Value>(&pod.path(), &body).await {
         Ok(_) => Ok(Eviction::Done),
-        Err(error) if matches!(error.code(), Some(404 | 409)) => Ok(Eviction::Gone),
+        Err(error) if error.is_not_found() => Ok(Eviction::Gone),
+        // Another pod has its name: then the list does not have it any more.
+        Err(KubeError::Refused { code: 409, message, .. }) => Ok(Eviction::Later(message)),
         // 429 is a disruption budget's "not now"; a namespace that is being deleted takes its pods along.
         Err(KubeError::Refused { code: 429, message, .. }) => Ok(Eviction::Later(message)),
         Err(KubeError::Refused { code: 403, message, .. }) if message.contains("being terminated") => {

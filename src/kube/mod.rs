@@ -9,10 +9,10 @@ mod drain;
 mod kubeconfig;
 mod node;
 #[cfg(test)]
-mod test_server;
+pub(crate) mod test_server;
 mod tls;
 
-pub use client::{ApiClient, KubeError, Method, Patch};
+pub use client::{ApiClient, KubeError, Method, Patch, escaped};
 pub use drain::{DrainError, DrainOptions, Drained, drain};
 pub use kubeconfig::{Kubeconfig, KubeconfigError};
 pub use node::{Cordon, annotation, cordon, cordoned, node, set_annotation, uncordon};

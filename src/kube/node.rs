@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::Node;
 use serde_json::{Value, json};
 
-use super::{ApiClient, KubeError, Patch};
+use super::{ApiClient, KubeError, Patch, client::escaped};
 
 /// Says who made a node take no new pods, so that nobody else's wish is undone by us: kubectl leaves no such mark.
 const CORDONED_BY: &str = "nodectl.dev/cordoned-by";
@@ -98,7 +98,7 @@ async fn patch(client: &ApiClient, name: &str, change: &Value) -> Result<(), Kub
 }
 
 fn path(name: &str) -> String {
-    format!("/api/v1/nodes/{name}")
+    format!("/api/v1/nodes/{}", escaped(name))
 }
 
 #[cfg(test)]

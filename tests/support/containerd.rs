@@ -38,7 +38,8 @@ fn succeed(name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Stri
     String::from_utf8(output.stdout).expect("the script prints text")
 }
 
-fn parse(text: &str) -> BTreeMap<String, String> {
+/// The `KEY=VALUE` lines of a text.
+pub(super) fn parse(text: &str) -> BTreeMap<String, String> {
     text.lines().filter_map(|l| l.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
 }
 

@@ -23,6 +23,8 @@ pub(crate) mod fake_cri;
 pub(crate) mod fake_docker;
 mod inside;
 mod leaks;
+pub(crate) mod machine;
+pub(crate) mod machine_files;
 mod manifest;
 mod registry;
 mod status;

@@ -162,7 +162,8 @@ fn readiness(node: &ClusterNode, since: Timestamp) -> Readiness {
 
 /// Whether the agent has renewed its lease.
 async fn is_renewed(client: &ApiClient, node: &str, since: Timestamp) -> bool {
-    let path = format!("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{node}");
+    let path =
+        format!("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{}", kube::escaped(node));
     let lease = client.get::<Lease>(&path).await.ok().and_then(|lease| lease.spec);
     lease.and_then(|spec| spec.renew_time).is_some_and(|time| time.0 > since)
 }

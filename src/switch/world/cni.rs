@@ -263,14 +263,17 @@ mod tests {
 
     /// A plugin that notes what it is asked, and fails if it is to.
     fn plugin(folder: &Path, name: &str, end: &str) {
-        let path = folder.join(name);
+        let (path, text) = (folder.join(name), folder.join("text"));
         let script = format!(
             "#!/bin/sh\necho \"{name} $CNI_COMMAND $CNI_CONTAINERID $CNI_NETNS $CNI_IFNAME $CNI_ARGS\" >>{0}/asked\n\
              cat >>{0}/asked\necho >>{0}/asked\n{end}\n",
             folder.display()
         );
-        fs::write(&path, script).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(&text, script).unwrap();
+        fs::set_permissions(&text, fs::Permissions::from_mode(0o755)).unwrap();
+        // By a process of its own: what another test forks keeps what is open here for writing, and so busy.
+        let copied = std::process::Command::new("cp").args([&text, &path]).status().unwrap();
+        assert!(copied.success());
     }
 
     fn cache(folder: &Path, version: &str) -> PathBuf {

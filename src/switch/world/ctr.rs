@@ -146,7 +146,6 @@ impl Ctr {
 /// An import on its way. Dropped, it is given up, and containerd forgets what came.
 #[derive(Debug)]
 pub(super) struct Import {
-    #[expect(dead_code, reason = "kills what is left, when it is dropped")]
     group: Group,
     child: Child,
     stdin: Option<ChildStdin>,
@@ -177,6 +176,7 @@ impl Import {
             Ok(status) => status.map_err(|error| format!("{what}: {error}"))?,
             Err(_elapsed) => return Err(format!("{what} has not ended within {} s", IDLE.as_secs())),
         };
+        self.group.ended();
         let errors = self.errors.await.unwrap_or_default();
         if status.success() { Ok(()) } else { Err(program::failure(what, status, &errors)) }
     }

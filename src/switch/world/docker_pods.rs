@@ -37,7 +37,7 @@ const MAX_GRACE: u32 = 120;
 /// A sandbox has nothing to save.
 const SANDBOX_GRACE: u32 = 2;
 /// So many containers end at once, and so many networks.
-const AT_ONCE: usize = 16;
+const AT_ONCE: usize = 64;
 const NETWORKS_AT_ONCE: usize = 4;
 /// Docker that was started takes up its containers first.
 const STARTS: Duration = Duration::from_secs(120);
@@ -117,7 +117,7 @@ impl<R: Report> Node<R> {
             Ok(all) => self.end(&docker, all, cri, cni_bin_dirs).await,
             // Whatever is wrong with it: what matters is whether anything lives.
             Err(error) => {
-                if shims::alive(Path::new("/proc"), "moby", None).is_empty() {
+                if shims::alive(&self.paths.proc, "moby", None).is_empty() {
                     return Ok(());
                 }
                 self.report
@@ -209,24 +209,30 @@ impl<R: Report> Node<R> {
     /// What cannot be taken down is told and left: the pods go all the same.
     async fn take_networks_down(&mut self, docker: &Docker, sandboxes: &[Container], folders: &[PathBuf]) {
         let attachments = cni::attachments(&self.paths.cni_caches);
-        let deletes: Vec<_> = attachments
+        let attachments = &attachments;
+        let deletes: Vec<_> = sandboxes
             .iter()
-            .filter(|attachment| sandboxes.iter().any(|sandbox| sandbox.id == attachment.container))
-            .map(|attachment| async {
-                let path = format!("/containers/{}/json", attachment.container);
+            .map(|sandbox| async move {
+                let of_pod: Vec<_> =
+                    attachments.iter().filter(|found| found.container == sandbox.id).collect();
+                // A pod of the host's network has none.
+                if of_pod.is_empty() {
+                    return Vec::new();
+                }
+                let path = format!("/containers/{}/json", sandbox.id);
                 let pid = docker.get_json::<Inspected>(&path).await.map_or(0, |found| found.state.pid);
                 let namespace = (pid > 0).then(|| PathBuf::from(format!("/proc/{pid}/ns/net")));
-                let deleted = attachment.delete(namespace.as_deref(), folders).await;
-                deleted.map_err(|problem| (attachment.container.clone(), problem))
+                let mut problems = Vec::new();
+                for attachment in of_pod {
+                    problems.extend(attachment.delete(namespace.as_deref(), folders).await.err());
+                }
+                problems.iter().map(|problem| format!("pod {}: {problem}", sandbox.pod())).collect()
             })
             .collect();
-        let deleted: Vec<_> = stream::iter(deletes).buffer_unordered(NETWORKS_AT_ONCE).collect().await;
-        for (id, problem) in deleted.into_iter().filter_map(Result::err) {
-            let pod = sandboxes.iter().find(|sandbox| sandbox.id == id).map(Container::pod);
-            self.report.warn(&format!(
-                "the network of pod {} is not taken down: {problem}",
-                pod.unwrap_or_default()
-            ));
+        let problems: Vec<Vec<String>> =
+            stream::iter(deletes).buffer_unordered(NETWORKS_AT_ONCE).collect().await;
+        for problem in problems.into_iter().flatten() {
+            self.report.warn(&format!("the network is not taken down of {problem}"));
         }
     }
 }

@@ -5,6 +5,8 @@
 
 mod agent;
 mod cluster;
+#[cfg(test)]
+mod cluster_tests;
 mod cni;
 mod ctr;
 mod docker_pods;
@@ -76,6 +78,8 @@ pub struct Paths {
     pub cni_networks: PathBuf,
     /// The cgroup of the sandbox that is tested with, a plain name.
     pub cgroup: String,
+    /// Where processes are seen.
+    pub proc: PathBuf,
 }
 
 impl Default for Paths {
@@ -88,6 +92,7 @@ impl Default for Paths {
             cni_caches: ["/var/lib/cni/cache", "/var/lib/cni"].map(PathBuf::from).into(),
             cni_networks: "/var/lib/cni/networks".into(),
             cgroup: "nodectlswitch".to_owned(),
+            proc: "/proc".into(),
         }
     }
 }
@@ -98,26 +103,25 @@ pub struct Node<R> {
     paths: Paths,
     /// When a unit was last started here: what the API server hears of the agent after that is new.
     restarted: Option<jiff::Timestamp>,
-    /// systemd, if it is not the node's own.
-    #[cfg(test)]
+    /// systemd, if it is not to be connected to for each action.
     systemd: Option<Systemd>,
 }
 
 impl<R: Report> Node<R> {
     /// The node that this program runs on.
     pub fn new(report: R, paths: Paths) -> Self {
-        Self {
-            report,
-            paths,
-            restarted: None,
-            #[cfg(test)]
-            systemd: None,
-        }
+        Self { report, paths, restarted: None, systemd: None }
+    }
+
+    /// With this connection to systemd for all that is done.
+    #[must_use]
+    pub fn with_systemd(mut self, systemd: Systemd) -> Self {
+        self.systemd = Some(systemd);
+        self
     }
 
     /// A connection for each action: in between, the bus or systemd may have been restarted.
     async fn systemd(&self) -> Result<Systemd, String> {
-        #[cfg(test)]
         if let Some(systemd) = &self.systemd {
             return Ok(systemd.clone());
         }
@@ -160,7 +164,7 @@ impl<R: Report> World for Node<R> {
                 Before::Present { names: self.images_before(containerd).await? }
             }
             Action::StopPodsWhenUndone { endpoint } => {
-                Before::Present { names: new_pods::present(endpoint).await? }
+                Before::Present { names: self.pods_before(endpoint).await? }
             }
             // Our own cordon, of a run before this one, is to be taken back with this one's.
             Action::Cordon { kubeconfig, node } => {

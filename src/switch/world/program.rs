@@ -89,7 +89,7 @@ pub(super) async fn run(
         command.stdin(Stdio::piped());
     }
     let mut child = command.spawn().map_err(|error| format!("{what} does not start: {error}"))?;
-    let _group = Group::of(&child);
+    let mut group = Group::of(&child);
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let work = async {
         let write = async {
@@ -104,6 +104,7 @@ pub(super) async fn run(
     };
     match timeout(limit, work).await {
         Ok(Ok((status, stdout, stderr))) => {
+            group.ended();
             Ok(Output { status, stdout: String::from_utf8_lossy(&stdout).into_owned(), stderr })
         }
         Ok(Err(error)) => Err(format!("{what}: {error}")),
@@ -119,11 +120,15 @@ impl Group {
     pub(super) fn of(child: &Child) -> Self {
         Self(child.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw))
     }
+
+    /// It has ended: its number may be another's from now on.
+    pub(super) fn ended(&mut self) {
+        self.0 = None;
+    }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // While any process of it lives the group's number is not given anew.
         if let Some(group) = self.0 {
             killpg(group, Signal::SIGKILL).ok();
         }

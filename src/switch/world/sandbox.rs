@@ -57,6 +57,7 @@ impl<R: Report> Node<R> {
     }
 }
 
+/// What the sandbox is to be like.
 fn config(parent: &str, network: bool) -> PodSandboxConfig {
     let mode = if network { NamespaceMode::Pod } else { NamespaceMode::Node };
     let namespaces = NamespaceOption { network: mode.into(), ..NamespaceOption::default() };
