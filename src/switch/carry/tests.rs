@@ -337,8 +337,8 @@ fn what_is_left_behind_is_named() {
 #[test]
 fn what_the_kubelet_knew_of_cni_and_the_pause_image() {
     let of = |runtime: RuntimeKind, kubelet: &str, shim: &str| {
-        let kubelet = Some(KubeletFacts { runtime, ..KubeletFacts::default() });
-        let mut facts = Facts { kubelet, ..Facts::default() };
+        let found = Some(KubeletFacts { runtime, ..KubeletFacts::default() });
+        let mut facts = Facts { kubelet: found, ..Facts::default() };
         for (name, arguments) in [("kubelet.service", kubelet), ("cri-docker.service", shim)] {
             let text = format!("[Service]\nExecStart=/x {arguments}\n");
             facts.files.insert(Path::new("/lib/systemd/system").join(name), text);
