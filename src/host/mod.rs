@@ -19,5 +19,6 @@ pub mod regular;
 pub mod remove;
 pub mod sd;
 pub mod systemd;
+mod systemd_private;
 #[cfg(test)]
 pub(crate) mod systemd_tests;

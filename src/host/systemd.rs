@@ -3,7 +3,10 @@
 //! A job's end is told by the signal `JobRemoved`, which is listened for before the job is asked for, so that it
 //! cannot be missed; and every wait is bounded. (org.freedesktop.systemd1(5))
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use futures_util::StreamExt as _;
 use serde::Serialize;
@@ -14,9 +17,10 @@ use zbus::{
     zvariant::{self, DynamicType, OwnedObjectPath, OwnedValue},
 };
 
-/// The bus, and where there is none systemd's own socket, which root may use.
+use super::systemd_private::{self, SOCKET};
+
+/// The bus; where there is none, systemd has a socket of its own, which root may use.
 const BUS: &str = "unix:path=/run/dbus/system_bus_socket";
-const PRIVATE: &str = "unix:path=/run/systemd/private";
 
 const NAME: &str = "org.freedesktop.systemd1";
 const PATH: &str = "/org/freedesktop/systemd1";
@@ -44,7 +48,7 @@ type Link = (String, String, String);
 #[derive(Debug, thiserror::Error)]
 pub enum SystemdError {
     /// It cannot be reached.
-    #[error("cannot reach systemd over D-Bus at {BUS} or {PRIVATE}: {0}")]
+    #[error("cannot reach systemd over D-Bus at {BUS} or {SOCKET}: {0}")]
     Unreachable(String),
     /// It refused, or the connection broke.
     #[error("systemd does not {what} {unit}: {source}")]
@@ -141,7 +145,7 @@ impl Systemd {
     }
 
     async fn over_private() -> zbus::Result<Self> {
-        Self::over(zbus::connection::Builder::address(PRIVATE)?.p2p().build().await?).await
+        Self::over(systemd_private::connect(Path::new(SOCKET)).await?).await
     }
 
     /// Over a connection that is there already.
@@ -242,9 +246,9 @@ impl Systemd {
         let (runtime, force) = (false, false);
         let ask = async {
             let answer = self.call(PATH, MANAGER, "EnableUnitFiles", &(&[name][..], runtime, force)).await?;
-            Ok(answer.body().deserialize::<(bool, Vec<Link>)>()?.1)
+            Ok(is_change(&answer.body().deserialize::<(bool, Vec<Link>)>()?.1))
         };
-        self.linked(!within(ANSWER, "enable", name, ask).await?.is_empty()).await
+        self.linked(within(ANSWER, "enable", name, ask).await?).await
     }
 
     /// Has a unit not started with the node any more, and answers whether that changed anything. One that is not
@@ -255,9 +259,12 @@ impl Systemd {
     pub async fn disable(&self, name: &str) -> Result<bool, SystemdError> {
         let ask = async {
             let answer = self.call(PATH, MANAGER, "DisableUnitFiles", &(&[name][..], false)).await?;
-            answer.body().deserialize::<Vec<Link>>()
+            Ok(is_change(&answer.body().deserialize::<Vec<Link>>()?))
         };
-        self.linked(!within(ANSWER, "disable", name, ask).await?.is_empty()).await
+        match within(ANSWER, "disable", name, ask).await {
+            Err(SystemdError::Refused { source, .. }) if is_named(&source, NO_SUCH_UNIT) => Ok(false),
+            changed => self.linked(changed?).await,
+        }
     }
 
     /// Links are there for systemd when it has read them.
@@ -404,6 +411,11 @@ async fn within<T>(
         }
         Err(_) => Err(SystemdError::Late { what, unit: unit.to_owned(), within: limit }),
     }
+}
+
+/// Others of these tell what was left as it is, and why: that a unit is masked, or nowhere.
+fn is_change(links: &[Link]) -> bool {
+    links.iter().any(|(kind, ..)| matches!(kind.as_str(), "symlink" | "unlink"))
 }
 
 fn is_named(error: &zbus::Error, name: &str) -> bool {

@@ -221,16 +221,21 @@ impl FakeSystemd {
         })
     }
 
-    fn disable_unit_files(&self, names: Vec<String>, runtime: bool) -> Vec<Link> {
+    fn disable_unit_files(&self, names: Vec<String>, runtime: bool) -> Result<Vec<Link>, FakeError> {
         assert!(!runtime);
         let name = names.into_iter().next().unwrap();
         self.noted("DisableUnitFiles", &name, |state| match state.units.get_mut(&name) {
             Some(unit) if unit.enabled == "enabled" => {
                 unit.enabled = "disabled".to_owned();
                 let link = format!("/etc/systemd/system/multi-user.target.wants/{name}");
-                vec![("unlink".to_owned(), link, String::new())]
+                Ok(vec![("unlink".to_owned(), link, String::new())])
             }
-            _ => Vec::new(),
+            Some(unit) if unit.load == "masked" => {
+                Ok(vec![("masked".to_owned(), format!("/etc/systemd/system/{name}"), String::new())])
+            }
+            Some(_) => Ok(Vec::new()),
+            // So it is since 252 at the latest; older ones do nothing.
+            None => Err(FakeError::NoSuchUnit(format!("Unit file {name} does not exist."))),
         })
     }
 
@@ -405,6 +410,7 @@ async fn enabling_reads_the_links_and_says_whether_there_is_a_change() {
     assert!(systemd.disable("docker.service").await.unwrap());
     assert!(!systemd.disable("docker.service").await.unwrap());
     assert!(!systemd.disable("none.service").await.unwrap());
+    assert!(!systemd.disable("masked.service").await.unwrap());
     assert!(systemd.enable("docker.service").await.unwrap());
     assert!(!systemd.enable("docker.service").await.unwrap());
     assert_eq!(fake.calls().iter().filter(|call| *call == "Reload").count(), 2);

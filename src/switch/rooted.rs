@@ -225,7 +225,8 @@ impl Rooted {
     /// The path below the root of what is at a path of this machine.
     fn inside(&self, place: &Path) -> io::Result<PathBuf> {
         let Some(root) = &self.root else { return Ok(place.to_owned()) };
-        let inside = place.strip_prefix(&root.path).map_err(|_| io::Error::other("was moved meanwhile"))?;
+        let inside =
+            place.strip_prefix(&root.path).map_err(|_prefix| io::Error::other("was moved meanwhile"))?;
         Ok(Path::new("/").join(inside))
     }
 
@@ -330,7 +331,7 @@ impl Files for Rooted {
     fn read(&self, path: &Path) -> io::Result<Option<String>> {
         let Some(bytes) = self.bytes(path, MAX_FILE)? else { return Ok(None) };
         let text = String::from_utf8(bytes);
-        text.map(Some).map_err(|_| named(path, &io::Error::other("is not UTF-8")))
+        text.map(Some).map_err(|_utf8| named(path, &io::Error::other("is not UTF-8")))
     }
 
     fn list(&self, folder: &Path) -> io::Result<Vec<String>> {

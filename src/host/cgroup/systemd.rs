@@ -3,7 +3,7 @@
 //! systemd owns the cgroups on such a node: a group that it does not know of it may take away, and values
 //! that it did not set it may set back. So it is told first, and the files are looked at after it.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use tokio::sync::Mutex;
 use zbus::{
@@ -12,6 +12,7 @@ use zbus::{
 };
 
 use crate::api::cgroup::{CgroupValues, Limit, cpu_weight};
+use crate::host::systemd_private::{self, SOCKET};
 
 /// How long systemd may take for all calls about one slice.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -19,7 +20,6 @@ const DEADLINE: Duration = Duration::from_secs(30);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// The bus, and where there is none systemd's own socket, which root may use.
 const BUS: &str = "unix:path=/run/dbus/system_bus_socket";
-const PRIVATE: &str = "unix:path=/run/systemd/private";
 
 const NAME: &str = "org.freedesktop.systemd1";
 const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
@@ -34,7 +34,7 @@ const UNIT_EXISTS: &str = "org.freedesktop.systemd1.UnitExists";
 #[derive(Debug, thiserror::Error)]
 pub enum SystemdError {
     /// It cannot be reached.
-    #[error("cannot reach systemd over D-Bus at {BUS} or {PRIVATE}: {0}")]
+    #[error("cannot reach systemd over D-Bus at {BUS} or {SOCKET}: {0}")]
     Unreachable(#[source] Box<zbus::Error>),
     /// It refused, or the connection broke.
     #[error("systemd does not {what} {unit}: {source}")]
@@ -167,7 +167,7 @@ impl Systemd {
         }
         let made = match zbus::connection::Builder::address(BUS)?.build().await {
             Ok(connection) => connection,
-            Err(error) => match zbus::connection::Builder::address(PRIVATE)?.p2p().build().await {
+            Err(error) => match systemd_private::connect(Path::new(SOCKET)).await {
                 Ok(connection) => connection,
                 Err(_) => return Err(error),
             },

@@ -12,6 +12,7 @@ use super::{Look, Notes, option_values, packages, program::plain_version, units,
 use crate::switch::{
     docker::{Docker, DockerError},
     facts::{ContainerFacts, DockerFacts, ImageFacts, PodFacts, UnitFacts},
+    systemd::unit::Variable,
 };
 
 const SOCKET: &str = "/var/run/docker.sock";
@@ -58,7 +59,7 @@ pub(super) async fn detect(
     let mut proxies: BTreeMap<String, String> = BTreeMap::new();
     for (name, flag_name) in PROXIES.into_iter().zip(PROXY_FLAGS) {
         for name in [name.to_owned(), name.to_lowercase()] {
-            let value = unit.environment.get(&name).map(|variable| variable.value());
+            let value = unit.environment.get(&name).map(Variable::value);
             proxies.extend(value.filter(|value| !value.is_empty()).map(|value| (name, value)));
         }
         proxies.extend(flag(flag_name).map(|value| (name.to_owned(), value)));
@@ -81,7 +82,7 @@ pub(super) async fn detect(
         ask(&mut facts, units, notes).await;
     }
     if facts.version.is_none() && !look.live {
-        facts.version = packages::version(look, &PACKAGES, "the package's own tools", notes);
+        facts.version = packages::version(look, &PACKAGES, None, notes);
     }
     Some(facts)
 }
@@ -122,7 +123,7 @@ fn told_driver(arguments: &[String], daemon: &Map<String, Value>) -> Option<Stri
     let listed = daemon.get("exec-opts").and_then(Value::as_array);
     let listed = listed.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned);
     let all = listed.chain(option_values(arguments, &["exec-opt"]));
-    all.filter_map(|option| option.strip_prefix("native.cgroupdriver=").map(str::to_owned)).last()
+    all.filter_map(|option| option.strip_prefix("native.cgroupdriver=").map(str::to_owned)).next_back()
 }
 
 fn certificates(look: &Look<'_>, notes: &mut Notes) -> BTreeMap<String, Vec<String>> {

@@ -102,7 +102,7 @@ async fn version(look: &Look<'_>, program: Option<&Path>, notes: &mut Notes) -> 
     let found = if let Some(given) = &look.place.kubelet_version {
         plain_version(given)
     } else if !look.live {
-        packages::version(look, &["kubelet"], "--kubelet-version", notes)
+        packages::version(look, &["kubelet"], Some("--kubelet-version"), notes)
     } else {
         let program = program?;
         match program::output(program, &["--version"]).await {

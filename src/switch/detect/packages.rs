@@ -17,8 +17,14 @@ const RPM: [&str; 6] = [
     "/usr/lib/sysimage/rpm/rpmdb.sqlite",
 ];
 
-/// The version of the first of some packages that is installed, as its program would say it.
-pub(super) fn version(look: &Look<'_>, names: &[&str], option: &str, notes: &mut Notes) -> Option<String> {
+/// The version of the first of some packages that is installed, as its program would say it. With an `option` that
+/// says it instead, one that is not found is told.
+pub(super) fn version(
+    look: &Look<'_>,
+    names: &[&str],
+    option: Option<&str>,
+    notes: &mut Notes,
+) -> Option<String> {
     let status = match look.rooted.bytes(Path::new(DPKG), MAX_STATUS) {
         Ok(status) => status,
         Err(error) => {
@@ -33,6 +39,7 @@ pub(super) fn version(look: &Look<'_>, names: &[&str], option: &str, notes: &mut
             return found;
         }
     }
+    let option = option?;
     let name = names.first().copied().unwrap_or_default();
     let why = match RPM.iter().find(|path| look.rooted.exists(Path::new(path))) {
         Some(path) => format!("{path} is RPM's to read"),

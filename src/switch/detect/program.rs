@@ -51,7 +51,7 @@ pub(super) async fn output(program: &Path, arguments: &[&str]) -> Result<String,
             let last = complaint.trim().lines().last().unwrap_or_default();
             return Err(format!("{status} {last}").trim().to_owned());
         }
-        String::from_utf8(said).map_err(|_| "it does not print UTF-8".to_owned())
+        String::from_utf8(said).map_err(|_utf8| "it does not print UTF-8".to_owned())
     };
     match timeout(LIMIT, run).await {
         Ok(Ok(said)) => Ok(said),
