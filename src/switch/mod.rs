@@ -13,13 +13,17 @@ pub mod docker;
 pub(crate) mod docker_tests;
 pub mod facts;
 pub mod files;
+pub mod folder;
 pub mod journal;
 pub mod kubelet;
 pub mod lines;
+pub mod plan;
 pub mod request;
 pub mod rooted;
 #[cfg(test)]
 mod rooted_tests;
+pub mod secrets;
+pub mod state;
 pub mod steps;
 pub mod systemd;
 mod toml;

@@ -65,6 +65,8 @@ pub struct Request {
     pub from: Option<From>,
     /// What runs the pods afterwards.
     pub agent: Agent,
+    /// Where this program is on the node, for a unit that runs it.
+    pub program: PathBuf,
     /// The image of sandboxes; `None` is the one that the kubelet is told, else containerd's.
     pub pause_image: Option<String>,
     /// The cgroup driver of both sides.

@@ -29,6 +29,12 @@ pub trait World {
     /// What is wrong, in a sentence.
     fn act(&mut self, action: &Action) -> impl Future<Output = Result<(), String>>;
 
+    /// Sees that it still is as the action, which is done, has left it: a unit that was restarted runs.
+    ///
+    /// # Errors
+    /// What is wrong, in a sentence.
+    fn keep(&mut self, action: &Action) -> impl Future<Output = Result<(), String>>;
+
     /// Takes it back, done or not.
     ///
     /// # Errors
@@ -118,7 +124,7 @@ async fn settle(journal: &Journal, world: &mut impl World) -> Result<(), Transac
         };
         if again {
             world.tell(step, false);
-            world.act(&step.action).await.map_err(|cause| failed(step, cause))?;
+            world.keep(&step.action).await.map_err(|cause| failed(step, cause))?;
         }
     }
     Ok(())

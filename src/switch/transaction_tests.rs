@@ -161,6 +161,10 @@ impl World for Node {
         self.spend()
     }
 
+    async fn keep(&mut self, action: &Action) -> Result<(), String> {
+        self.act(action).await
+    }
+
     async fn undo(
         &mut self,
         action: &Action,

@@ -163,7 +163,8 @@ impl Look<'_> {
         facts.node_name = machine::node_name(self, &mut notes);
         machine::detect(self, systemd, &mut facts, &mut notes);
         kubelet::static_pods(self, &mut facts, &mut notes);
-        for path in ["/etc/crictl.yaml", "/etc/default/kubelet", "/etc/sysconfig/kubelet"] {
+        let ours = crate::switch::agent_unit::PATH;
+        for path in ["/etc/crictl.yaml", "/etc/default/kubelet", "/etc/sysconfig/kubelet", ours] {
             notes.read(self, Path::new(path));
         }
         facts.problems = notes.problems;

@@ -82,12 +82,15 @@ impl Setting {
 #[expect(clippy::cast_possible_truncation, reason = "a constant of a few million")]
 const LIMITS: Limits = Limits { bytes: MAX_FILE as usize, nodes: 100_000, expanded_bytes: MAX_FILE as usize };
 
-/// The document, checked to be what it should be.
-fn document(text: &str) -> Result<Node, ConfigYamlError> {
+/// The kind of the kubelet's configuration.
+const KIND: Option<&str> = Some("KubeletConfiguration");
+
+/// The document, checked to be of a kind if one is given.
+fn document(text: &str, kind: Option<&str>) -> Result<Node, ConfigYamlError> {
     let node = yaml::parse(text.as_bytes(), LIMITS).map_err(|error| ConfigYamlError::broken(&error))?;
-    let kind = node.get("kind").and_then(|kind| kind.value.as_str()).unwrap_or_default();
-    if kind != "KubeletConfiguration" {
-        return Err(ConfigYamlError::Kind(kind.to_owned()));
+    let found = node.get("kind").and_then(|kind| kind.value.as_str()).unwrap_or_default();
+    if kind.is_some_and(|kind| kind != found) {
+        return Err(ConfigYamlError::Kind(found.to_owned()));
     }
     Ok(node)
 }
@@ -97,7 +100,7 @@ fn document(text: &str) -> Result<Node, ConfigYamlError> {
 /// # Errors
 /// When the text is no KubeletConfiguration.
 pub(super) fn get(text: &str, key: &str) -> Result<Option<String>, ConfigYamlError> {
-    let node = document(Lines::new(text).plain())?;
+    let node = document(Lines::new(text).plain(), KIND)?;
     Ok(node.get(key).and_then(|entry| match &entry.value.value {
         Value::Str(text) => Some(text.clone()),
         Value::Int(number) => Some(number.to_string()),
@@ -111,9 +114,27 @@ pub(super) fn get(text: &str, key: &str) -> Result<Option<String>, ConfigYamlErr
 /// # Errors
 /// [`ConfigYamlError`].
 pub(super) fn set(text: &str, key: &str, setting: &Setting) -> Result<String, ConfigYamlError> {
+    set_in(text, key, setting, KIND)
+}
+
+/// The text of another YAML file with a key of the top level set to a text.
+///
+/// # Errors
+/// [`ConfigYamlError`].
+pub(in crate::switch) fn set_text(text: &str, key: &str, value: &str) -> Result<String, ConfigYamlError> {
+    let setting = Setting::Text(value.to_owned());
+    // One with nothing in it has no map to set a key of.
+    if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
+        let gap = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+        return Ok(format!("{text}{gap}{key}: {}\n", setting.written(ScalarStyle::Plain, false)));
+    }
+    set_in(text, key, &setting, None)
+}
+
+fn set_in(text: &str, key: &str, setting: &Setting, kind: Option<&str>) -> Result<String, ConfigYamlError> {
     let lines = Lines::new(text);
     let plain = lines.plain();
-    let before = document(plain)?;
+    let before = document(plain, kind)?;
     if before.get(key).is_some_and(|entry| entry.value.value == setting.node()) {
         return Ok(text.to_owned());
     }
@@ -124,7 +145,7 @@ pub(super) fn set(text: &str, key: &str, setting: &Setting) -> Result<String, Co
     let unusual =
         || ConfigYamlError::Unusual { key: key.to_owned(), what: "in a file whose layout is not understood" };
     // Read again: the key says what it should, and everything else what it did.
-    let after = document(&edited).map_err(|_unread| unusual())?;
+    let after = document(&edited, kind).map_err(|_unread| unusual())?;
     let right = after.get(key).is_some_and(|entry| entry.value.value == setting.node());
     if !right || without(&after, key) != without(&before, key) {
         return Err(unusual());
@@ -283,6 +304,18 @@ mod tests {
     }
 
     #[test]
+    fn other_files_have_no_kind() {
+        let set = |text: &str| set_text(text, "image-endpoint", "unix:///run/x.sock").unwrap();
+        assert_eq!(set(""), "image-endpoint: unix:///run/x.sock\n");
+        assert_eq!(set("# crictl\n"), "# crictl\nimage-endpoint: unix:///run/x.sock\n");
+        assert_eq!(
+            set("timeout: 2 # s\nimage-endpoint: \"\"\n"),
+            "timeout: 2 # s\nimage-endpoint: \"unix:///run/x.sock\"\n"
+        );
+        assert!(set_text("- a\n", "k", "v").is_err() && set_text("{", "k", "v").is_err());
+    }
+
+    #[test]
     fn a_value_is_replaced_where_it_stands() {
         for (before, after) in [
             ("cgroupDriver: cgroupfs # why\nx: 1\n", "cgroupDriver: systemd # why\nx: 1\n"),
@@ -378,7 +411,7 @@ mod tests {
             if carriage {
                 before = before.replace('\n', "\r\n");
             }
-            prop_assume!(document(Lines::new(&before).plain()).is_ok());
+            prop_assume!(document(Lines::new(&before).plain(), KIND).is_ok());
             let after = set(&before, "a", &text("new")).unwrap();
             prop_assert_eq!(&set(&after, "a", &text("new")).unwrap(), &after);
             if there {

@@ -5,7 +5,7 @@
 //! with 1.27, which took the endpoint into the configuration too, and `--pod-infra-container-image` with 1.35. A flag
 //! wins over the configuration in all of them.
 
-mod config_yaml;
+pub(super) mod config_yaml;
 mod node;
 mod rules;
 #[cfg(test)]

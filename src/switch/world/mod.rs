@@ -240,6 +240,13 @@ impl<R: Report> World for Node<R> {
         }
     }
 
+    async fn keep(&mut self, action: &Action) -> Result<(), String> {
+        match action {
+            Action::RestartUnit { unit } => units::start(&self.systemd().await?, unit).await,
+            other => self.act(other).await,
+        }
+    }
+
     async fn undo(&mut self, action: &Action, before: &Before, copies: &Path) -> Result<(), String> {
         match (action, before) {
             (Action::WriteFile { path, .. } | Action::RemoveFile { path }, Before::File { saved }) => {
