@@ -14,3 +14,4 @@ pub mod pod_summary;
 pub mod pods;
 pub mod root;
 pub mod run;
+pub mod switch;

@@ -5,7 +5,7 @@ use std::{ffi::OsString, io::Write, process::ExitCode};
 use clap::{ArgMatches, Args, Command, CommandFactory as _, FromArgMatches as _, Parser};
 use clap_complete::Shell;
 
-use super::{complete, config, cri, explain, kubelet_flags, output, pods, run};
+use super::{complete, config, cri, explain, kubelet_flags, output, pods, run, switch};
 use crate::error::{CommandError, ErrorKind};
 
 /// A Kubernetes node in one binary: node agent, CRI inspector, runtime migration.
@@ -33,6 +33,10 @@ pub fn command() -> Command {
                 .about("Say where a pod stands: its step, last error, and what comes next"),
         )
         .subcommand(cri_command())
+        .subcommand(
+            switch::args::SwitchArgs::augment_args(Command::new("switch-runtime"))
+                .about("Move this node from Docker to containerd, or put everything back"),
+        )
         .subcommand(
             config::ConfigArgs::augment_args(Command::new("config"))
                 .about("Print default configuration, or check configuration files"),
@@ -116,6 +120,10 @@ fn dispatch(matches: &ArgMatches) -> Result<ExitCode, CommandError> {
         }
         Some(("cri", matches)) => {
             return wait_for(cri::run(matches, &mut stdout, &mut stderr));
+        }
+        Some(("switch-runtime", matches)) => {
+            let args = switch::args::SwitchArgs::from_arg_matches(matches).map_err(CommandError::usage)?;
+            wait_for(switch::run(&args, &mut stdout, &mut stderr))?;
         }
         Some(("config", matches)) => {
             let args = config::ConfigArgs::from_arg_matches(matches).map_err(CommandError::usage)?;

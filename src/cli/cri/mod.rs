@@ -39,7 +39,7 @@ mod runtimes;
 mod schema;
 mod screen;
 mod session;
-mod signals;
+pub(in crate::cli) mod signals;
 mod stats;
 mod streams;
 mod template;
