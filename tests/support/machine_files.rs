@@ -80,7 +80,9 @@ pub(super) fn configuration(outside: impl Fn(&str) -> PathBuf) -> Files {
     let kubelet = "/var/lib/kubelet";
     for entry in fs::read_dir(outside(kubelet)).unwrap().map(Result::unwrap) {
         let name = entry.file_name();
-        let state = name.as_encoded_bytes().ends_with(b"_manager_state");
+        let state = [&b"_manager_state"[..], b"nodectl.lock"]
+            .iter()
+            .any(|end| name.as_encoded_bytes().ends_with(end));
         if !state && !entry.file_type().unwrap().is_dir() {
             found.insert(Path::new(kubelet).join(name), look(&entry.path()));
         }

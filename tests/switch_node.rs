@@ -1,0 +1,396 @@
+//! `nodectl switch-runtime` on whole nodes: systemd, Debian's Docker and containerd, and a kubelet 1.20 with its
+//! dockershim that runs a static pod. Moved, moved back, refused, interrupted, killed and cut from power at every
+//! step.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test's helpers fail by panicking and say why"
+)]
+
+mod support;
+
+use std::{collections::BTreeMap, process::Output};
+
+use serde_json::Value;
+use support::{
+    Release, SOON,
+    machine::{Config, Machine},
+    machine_files::{Files, differences},
+    wait_until,
+};
+
+const ENDPOINT: &str = "unix:///run/containerd/containerd.sock";
+const STATE: &str = "/var/lib/nodectl/switch";
+/// In files of a node, all that a change may leave of itself.
+const OURS: [&str; 2] = ["00-nodectl-switch.conf", ".nodectl"];
+
+type Units = BTreeMap<String, (String, String)>;
+
+/// A node and how it was.
+struct Node {
+    machine: Machine,
+    files: Files,
+    units: Units,
+}
+
+/// What the command said.
+struct Said {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl Said {
+    fn of(output: &Output) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Self { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
+    }
+
+    #[track_caller]
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {}\n{}", self.out, self.err))
+    }
+
+    #[track_caller]
+    fn ended(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "{}\n{}", self.out, self.err);
+        self
+    }
+}
+
+impl Node {
+    fn new(name: &str, release: Release, config: Config) -> Self {
+        let machine = Machine::with_config(name, release, config);
+        let (files, units) = (machine.files(), machine.units());
+        Self { machine, files, units }
+    }
+
+    fn switch(&self, arguments: &[&str]) -> Said {
+        Said::of(&self.machine.nodectl(&[&["switch-runtime"], arguments].concat()))
+    }
+
+    /// The command with a signal at its so-manieth write of the journal.
+    fn struck(&self, signal: &str, at: usize, arguments: &[&str]) -> Said {
+        let inject = format!("inject=fdatasync:signal={signal}:when={at}");
+        let strace = ["strace", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync", "-e", &inject];
+        Said::of(&self.machine.run(&[&strace[..], &["nodectl", "switch-runtime"], arguments].concat()))
+    }
+
+    /// How many times a whole change writes its journal: the plan, each step's beginning and end, the end.
+    fn writes(&self) -> usize {
+        let plan = self.switch(&["--dry-run", "-o", "json"]).ended(0).json();
+        plan["steps"].as_array().unwrap().len() * 2 + 2
+    }
+
+    fn containers(&self) -> Vec<String> {
+        let list = self.machine.sure(&["nodectl", "cri", "-r", ENDPOINT, "ps", "-o", "json"]);
+        let list: Value = serde_json::from_str(&list).unwrap();
+        let name =
+            |container: &Value| container["labels"]["io.kubernetes.pod.name"].as_str().unwrap().to_owned();
+        list["containers"].as_array().unwrap().iter().map(name).collect()
+    }
+
+    #[track_caller]
+    fn is_moved(&self) {
+        let units = self.machine.units();
+        let unit = |name: &str| (units[name].0.as_str(), units[name].1.as_str());
+        assert_eq!(unit("kubelet.service"), ("active", "enabled"));
+        assert_eq!(unit("containerd.service"), ("active", "enabled"));
+        assert_eq!(unit("docker.service"), ("inactive", "disabled"));
+        assert_eq!(unit("docker.socket"), ("inactive", "disabled"));
+        let flags = self.machine.read("/var/lib/kubelet/kubeadm-flags.env");
+        assert!(flags.contains("--container-runtime=remote"), "{flags}");
+        assert!(flags.contains(&format!("--container-runtime-endpoint={ENDPOINT}")), "{flags}");
+        assert!(self.machine.read("/etc/crictl.yaml").contains(ENDPOINT));
+        let config = self.machine.read("/etc/containerd/config.toml");
+        assert!(config.contains("SystemdCgroup = true"), "{config}");
+        wait_until(SOON, "the pod serves", || self.machine.pod_serves());
+        // containerd 1.6 does not always know a container again that it has just started when it was stopped; kubelet
+        // makes such a one anew.
+        wait_until(SOON, "the pod is containerd's", || self.containers() == ["web-node1"]);
+        self.nothing_is_left();
+    }
+
+    /// Nothing of the change itself, but for its journal.
+    #[track_caller]
+    fn nothing_is_left(&self) {
+        assert_eq!(self.machine.try_read(&format!("{STATE}/unfinished")), None);
+        let left: Vec<_> = self
+            .machine
+            .files()
+            .into_keys()
+            .filter(|path| OURS.iter().any(|ours| path.to_string_lossy().ends_with(ours)))
+            .collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+
+    #[track_caller]
+    fn is_as_before(&self) {
+        assert_eq!(differences(&self.files, &self.machine.files()), Vec::<String>::new());
+        assert_eq!(self.machine.units(), self.units);
+        wait_until(SOON, "the pod serves", || self.machine.pod_serves());
+        let names = self.machine.sure(&["docker", "ps", "--format", "{{.Names}}"]);
+        assert_eq!(names.lines().filter(|name| name.contains("_web-node1_")).count(), 2, "{names}");
+        let others = self.machine.sure(&["ctr", "-n", "k8s.io", "containers", "ls", "-q"]);
+        assert_eq!(others, "", "nothing runs in containerd");
+        assert_eq!(self.machine.try_read(&format!("{STATE}/unfinished")), None);
+        let needs = self.machine.sure(&[
+            "systemctl",
+            "show",
+            "--property=NeedDaemonReload",
+            "--value",
+            "kubelet",
+            "containerd",
+        ]);
+        assert!(!needs.contains("yes"), "systemd knows the units as they are");
+    }
+}
+
+fn there_and_back(name: &str, release: Release, config: Config) {
+    let node = Node::new(name, release, config);
+    let detected = node.switch(&["--detect", "-o", "json"]).ended(0).json();
+    assert_eq!(detected["kubelet"]["version"], "v1.20.2");
+    assert_eq!(detected["kubelet"]["runtime"], "docker");
+    assert_eq!(detected["kubelet"]["staticPods"], serde_json::json!(["default/web-node1"]));
+    assert_eq!(detected["init"]["name"], "systemd");
+    assert_eq!(detected["docker"]["answers"], true);
+    assert_eq!(detected["units"]["docker.socket"]["enabled"], "enabled");
+    assert!(node.switch(&["--detect"]).ended(0).out.contains("Docker:"));
+
+    // Looking changes nothing, and leaves nothing.
+    let looked = node.switch(&["--dry-run"]).ended(0).out;
+    assert!(
+        looked.contains("stop kubelet.service") && looked.contains("+++ b/etc/containerd/config.toml"),
+        "{looked}"
+    );
+    let checked = node.switch(&["--check", "-o", "json"]).ended(0).json();
+    assert_eq!((&checked["changed"], &checked["outcome"]), (&Value::from(true), &Value::from("planned")));
+    node.is_as_before();
+    assert!(!node.machine.outside(STATE).exists());
+    // Nobody is asked without a terminal.
+    let unasked = node.switch(&[]).ended(3);
+    assert!(unasked.err.contains("error: nobody is asked without a terminal"), "{}", unasked.err);
+    node.is_as_before();
+
+    let done = node.switch(&["--yes", "-o", "json"]).ended(0);
+    let report = done.json();
+    assert_eq!((&report["changed"], &report["outcome"]), (&Value::from(true), &Value::from("done")));
+    assert_eq!(report["steps"], checked["steps"]);
+    assert_eq!(report["diff"], checked["diff"]);
+    node.is_moved();
+    // The images that its pods use came along, with their names, as nobody could have pulled them here.
+    let images = node.machine.sure(&["ctr", "-n", "k8s.io", "images", "ls", "-q"]);
+    assert!(images.contains("k8s.gcr.io/pause:3.2\n"), "{images}");
+    let moved = node.machine.files();
+
+    for again in [&["--yes"][..], &["--yes", "--from", "docker"], &["--check"], &["--dry-run"]] {
+        let again = node.switch(&[again, &["-o", "json"]].concat()).ended(0).json();
+        assert_eq!(
+            (&again["changed"], &again["outcome"]),
+            (&Value::from(false), &Value::from("nothing-to-do"))
+        );
+    }
+    assert_eq!(differences(&moved, &node.machine.files()), Vec::<String>::new());
+    // It stays so when the node is booted.
+    node.machine.power_cut();
+    node.is_moved();
+
+    let history = node.switch(&["history", "-o", "json"]).ended(0).json();
+    assert_eq!((history.as_array().unwrap().len(), &history[0]["outcome"]), (1, &Value::from("done")));
+    let back = node.switch(&["rollback", "--yes", "-o", "json"]).ended(0).json();
+    assert_eq!((&back["changed"], &back["outcome"]), (&Value::from(true), &Value::from("rolled-back")));
+    node.is_as_before();
+    let again = node.switch(&["rollback", "--yes"]).ended(3);
+    assert!(again.err.contains("there is no change of this node that is done"), "{}", again.err);
+    assert!(node.switch(&["history"]).ended(0).out.contains("rolled back"));
+}
+
+#[test]
+fn a_node_is_moved_and_moved_back() {
+    there_and_back("there", Release::Machine, Config::Docker);
+}
+
+#[test]
+fn without_a_configuration_of_containerd_it_begins_with_the_default() {
+    there_and_back("missing", Release::Machine, Config::Missing);
+}
+
+#[test]
+fn a_kubelet_that_containerd_2_does_not_understand_is_refused_and_nodectl_takes_its_place() {
+    let node = Node::new("two", Release::Two, Config::Docker);
+    let refused = node.switch(&["--yes"]).ended(3);
+    assert!(refused.err.contains("error: kubelet 1.20 speaks CRI v1alpha2 alone"), "{}", refused.err);
+    let report = node.switch(&["--yes", "-o", "json"]).ended(3).json();
+    assert_eq!((&report["changed"], &report["outcome"]), (&Value::from(false), &Value::from("refused")));
+    node.is_as_before();
+
+    node.switch(&["--yes", "--agent", "nodectl"]).ended(0);
+    let state = node.machine.sure(&["systemctl", "is-active", "nodectl.service", "containerd.service"]);
+    assert_eq!(state, "active\nactive\n");
+    wait_until(SOON, "the pod serves", || node.machine.pod_serves());
+    wait_until(SOON, "the pod is containerd's", || node.containers() == ["web-node1"]);
+    assert_eq!(node.machine.units()["kubelet.service"], ("inactive".to_owned(), "disabled".to_owned()));
+    let dump = node.machine.sure(&["containerd", "config", "dump"]);
+    assert!(dump.contains("SystemdCgroup = true"), "{dump}");
+    node.nothing_is_left();
+    let again = node.switch(&["--yes", "--agent", "nodectl", "-o", "json"]).ended(0).json();
+    assert_eq!(again["changed"], false);
+    node.switch(&["rollback", "--yes"]).ended(0);
+    node.is_as_before();
+}
+
+#[test]
+fn what_fails_on_the_way_is_put_back() {
+    let node = Node::new("fails", Release::Machine, Config::Docker);
+    // No registry answers here, so that the sandbox does not start.
+    let failed = node.switch(&["--yes", "--pause-image", "localhost:1/none:1", "-o", "json"]).ended(4);
+    let report = failed.json();
+    assert_eq!((&report["changed"], &report["outcome"]), (&Value::from(false), &Value::from("rolled-back")));
+    assert!(report["error"].as_str().unwrap().contains("localhost:1/none:1"), "{report}");
+    node.is_as_before();
+    // A network that does not come up.
+    node.machine.put(
+        "/etc/cni/net.d/05-broken.conflist",
+        "{\"cniVersion\": \"0.4.0\", \"name\": \"x\", \"plugins\": [{\"type\": \"nothing\"}]}",
+        0o644,
+    );
+    let refused = node.switch(&["--yes"]).ended(3);
+    assert!(
+        refused.err.contains("names plugins that are not in") && refused.err.contains(": nothing"),
+        "{}",
+        refused.err
+    );
+    std::fs::remove_file(node.machine.outside("/etc/cni/net.d/05-broken.conflist")).unwrap();
+    // A configuration that is none.
+    let config = node.machine.read("/etc/containerd/config.toml");
+    node.machine.put("/etc/containerd/config.toml", "disabled_plugins = [\n", 0o644);
+    let refused = node.switch(&["--yes"]).ended(3);
+    assert!(refused.err.contains("/etc/containerd/config.toml is not valid TOML"), "{}", refused.err);
+    node.machine.put("/etc/containerd/config.toml", &config, 0o644);
+    // Somebody else's container.
+    let image = node.machine.sure(&["docker", "images", "--format", "{{.Repository}}:{{.Tag}}"]);
+    let image = image.lines().find(|image| image.contains("busybox")).expect("busybox is there").to_owned();
+    node.machine.sure(&[
+        "docker",
+        "run",
+        "-d",
+        "--name",
+        "mine",
+        "--network",
+        "host",
+        &image,
+        "busybox",
+        "sleep",
+        "3000",
+    ]);
+    let refused = node.switch(&["--yes"]).ended(3);
+    assert!(refused.err.contains("not Kubernetes' and that will be stopped: mine"), "{}", refused.err);
+    node.machine.sure(&["docker", "rm", "-f", "mine"]);
+    assert!(node.machine.pod_serves());
+}
+
+#[test]
+fn interrupted_at_every_step_all_is_as_before() {
+    let node = Node::new("term", Release::Machine, Config::Docker);
+    let writes = node.writes();
+    // The last write says that it is done.
+    for at in (2..writes).step_by(2) {
+        let said = node.struck("SIGTERM", at, &["--yes"]);
+        assert_eq!(said.code, Some(4), "at {at}: {}\n{}", said.out, said.err);
+        assert!(said.err.contains("interrupted by SIGTERM"), "{}", said.err);
+        node.is_as_before();
+    }
+}
+
+#[test]
+fn killed_at_every_step_all_can_be_put_back() {
+    let node = Node::new("back", Release::Machine, Config::Docker);
+    let writes = node.writes();
+    for at in 2..=writes {
+        let said = node.struck("SIGKILL", at, &["--yes"]);
+        assert_eq!(said.code, None, "at {at}: {}\n{}", said.out, said.err);
+        if at == 3 {
+            let found = node.switch(&["--yes"]).ended(3);
+            assert!(
+                found.err.contains("was cut short after") && found.err.contains("--resume goes on"),
+                "{}",
+                found.err
+            );
+            node.switch(&["--dry-run"]).ended(3);
+        }
+        node.switch(&["--rollback"]).ended(0);
+        node.is_as_before();
+    }
+}
+
+#[test]
+fn killed_at_every_step_it_can_be_gone_on_with() {
+    let node = Node::new("on", Release::Machine, Config::Docker);
+    let writes = node.writes();
+    assert_eq!(node.struck("SIGKILL", 2, &["--yes"]).code, None);
+    let mut killed = 0;
+    loop {
+        // Its second write: the step that was begun comes to its end, and the next one begins.
+        let said = node.struck("SIGKILL", 2, &["--resume"]);
+        if said.code == Some(0) {
+            break;
+        }
+        assert_eq!(said.code, None, "{}\n{}", said.out, said.err);
+        killed += 1;
+        assert!(killed <= writes, "it does not get on");
+    }
+    assert!(killed >= writes / 2 - 2, "{killed} of {writes}");
+    node.is_moved();
+    let none = node.switch(&["--resume"]).ended(0);
+    assert!(none.err.contains("there is no change that was cut short"), "{}", none.err);
+
+    // And the same on the way back.
+    assert_eq!(node.struck("SIGKILL", 2, &["rollback", "--yes"]).code, None);
+    let found = node.switch(&["--resume"]).ended(3);
+    assert!(found.err.contains("cut short while it was being taken back"), "{}", found.err);
+    let mut killed = 0;
+    loop {
+        let said = node.struck("SIGKILL", 1, &["--rollback"]);
+        if said.code == Some(0) {
+            break;
+        }
+        assert_eq!(said.code, None, "{}\n{}", said.out, said.err);
+        killed += 1;
+        assert!(killed <= writes, "it does not get on");
+    }
+    assert!(killed >= writes / 2 - 2, "{killed} of {writes}");
+    node.is_as_before();
+}
+
+#[test]
+fn cut_from_power_at_any_step_one_comes_to_either_end() {
+    let node = Node::new("power", Release::Machine, Config::Docker);
+    let writes = node.writes();
+    for at in (2..=writes).step_by(5) {
+        assert_eq!(node.struck("SIGKILL", at, &["--yes"]).code, None);
+        node.machine.power_cut();
+        node.switch(&["--rollback"]).ended(0);
+        node.is_as_before();
+    }
+    assert_eq!(node.struck("SIGKILL", 4, &["--yes"]).code, None);
+    let mut cut = 0;
+    loop {
+        node.machine.power_cut();
+        let said = node.struck("SIGKILL", 10, &["--resume"]);
+        if said.code == Some(0) {
+            break;
+        }
+        assert_eq!(said.code, None, "{}\n{}", said.out, said.err);
+        cut += 1;
+        assert!(cut <= writes, "it does not get on");
+    }
+    assert!(cut >= 3, "{cut}");
+    node.is_moved();
+    node.machine.power_cut();
+    assert_eq!(node.struck("SIGKILL", 8, &["rollback", "--yes"]).code, None);
+    node.machine.power_cut();
+    node.switch(&["--rollback"]).ended(0);
+    node.is_as_before();
+}
