@@ -1,5 +1,7 @@
 //! What `nodectl switch-runtime` prints: a plan, what was done, and the changes that were made before.
 
+use std::fmt::Write as _;
+
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -83,14 +85,15 @@ pub(super) fn plan_text(facts: &Facts, plan: &Plan, with_diff: bool) -> String {
     if plan.changes() {
         text += "\nSteps:\n";
         for (number, step) in plan.steps.iter().enumerate() {
-            text += &format!("{:3}. {}{}\n", number + 1, printable(&step.why), object(&step.action));
+            let (why, object) = (printable(&step.why), object(&step.action));
+            writeln!(text, "{:3}. {why}{object}", number + 1).ok();
         }
     }
     for (title, lines) in [("Warnings", &plan.warnings), ("Notes", &plan.notes)] {
         if !lines.is_empty() {
-            text += &format!("\n{title}:\n");
+            writeln!(text, "\n{title}:").ok();
             for line in lines {
-                text += &format!("  - {}\n", printable(line));
+                writeln!(text, "  - {}", printable(line)).ok();
             }
         }
     }
