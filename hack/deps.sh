@@ -72,6 +72,8 @@ look() {
         need systemd-nspawn systemd-container
         need nsenter util-linux
         need jq jq
+        need openssl openssl
+        need strace strace
         # For hack/vm.sh.
         need qemu-system-x86_64 qemu-system-x86
         need cpio cpio
