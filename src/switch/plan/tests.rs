@@ -12,7 +12,7 @@ use crate::switch::{
         CniFacts, ContainerFacts, ContainerdFacts, DiskFacts, DockerFacts, ImageFacts, Init, KubeletFacts,
         PodFacts, UnitFacts,
     },
-    request::{Drain, Images},
+    request::{Agent, Drain, Images},
     systemd::unit::{self, Files},
 };
 
@@ -288,7 +288,7 @@ fn what_stands_in_the_way_is_named() {
         change(&mut facts, &mut request);
         plan(&facts, &request).unwrap().refusals
     };
-    let cases: [(&str, bool, &dyn Fn(&mut Facts, &mut Request)); 14] = [
+    let cases: [(&str, bool, &dyn Fn(&mut Facts, &mut Request)); 15] = [
         ("speaks CRI v1alpha2 alone", false, &|facts, _| {
             facts.containerd.as_mut().unwrap().release = Some(Release { major: 2, minor: 1 });
         }),
@@ -314,6 +314,9 @@ fn what_stands_in_the_way_is_named() {
         }),
         ("would change from cgroupfs to systemd", true, &|facts, _| {
             facts.kubelet.as_mut().unwrap().kubeconfig = Some("/etc/kubernetes/kubelet.conf".into());
+        }),
+        ("nodectl run reports to no API server", false, &|_, request| {
+            (request.agent, request.kubeconfig) = (Agent::Nodectl, Some("/root/admin.conf".into()));
         }),
         ("Docker does not answer at /run/docker.sock", false, &|facts, _| {
             facts.docker.as_mut().unwrap().answers = false
