@@ -73,6 +73,7 @@ look() {
         need nsenter util-linux
         need jq jq
         need openssl openssl
+        # A change of a node is struck at a place of the test's choice.
         need strace strace
         # For hack/vm.sh.
         need qemu-system-x86_64 qemu-system-x86
@@ -80,6 +81,9 @@ look() {
         need depmod kmod
         need dbus-daemon dbus
         [ -x /lib/systemd/systemd ] || missing+=(systemd)
+        # For hack/ansible.sh; the system's own, as another one in the PATH may lack it.
+        [ -x /usr/bin/python3 ] || missing+=(python3)
+        /usr/bin/python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
         # Completion is tested in the shells themselves.
         need zsh zsh
         need fish fish

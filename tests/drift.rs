@@ -35,6 +35,10 @@ const PAGES: &[(&str, &[&[&str]])] = &[
     ("docs/explain.md", &[&["explain"]]),
     ("docs/config.md", &[&["config"], &["config", "defaults"], &["config", "validate"]]),
     ("docs/cri.md", &[&["cri"]]),
+    (
+        "docs/switch-runtime.md",
+        &[&["switch-runtime"], &["switch-runtime", "rollback"], &["switch-runtime", "history"]],
+    ),
     ("docs/completions.md", &[&["completions"]]),
 ];
 

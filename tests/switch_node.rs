@@ -264,27 +264,44 @@ fn what_fails_on_the_way_is_put_back() {
     assert!(node.machine.pod_serves());
 }
 
-#[test]
-fn interrupted_at_every_step_all_is_as_before() {
+/// Several machines share the steps, as most of the time is waited: for a kubelet to stay.
+const MACHINES: usize = 3;
+
+/// The signal comes while a step is done.
+fn interrupted(part: usize) {
     let node = Node::new("term", Release::Machine, Config::Docker);
-    let writes = node.writes();
-    // The last write says that it is done.
-    for at in (2..writes).step_by(2) {
-        let said = node.struck("SIGTERM", at, &["--yes"]);
-        assert_eq!(said.code, Some(4), "at {at}: {}\n{}", said.out, said.err);
+    let steps = node.writes() / 2 - 1;
+    for step in (part..steps).step_by(MACHINES) {
+        let said = node.struck("SIGTERM", 2 + 2 * step, &["--yes"]);
+        assert_eq!(said.code, Some(4), "step {step}: {}\n{}", said.out, said.err);
         assert!(said.err.contains("interrupted by SIGTERM"), "{}", said.err);
         node.is_as_before();
     }
 }
 
 #[test]
-fn killed_at_every_step_all_can_be_put_back() {
+fn interrupted_at_every_step_all_is_as_before_1() {
+    interrupted(0);
+}
+
+#[test]
+fn interrupted_at_every_step_all_is_as_before_2() {
+    interrupted(1);
+}
+
+#[test]
+fn interrupted_at_every_step_all_is_as_before_3() {
+    interrupted(2);
+}
+
+/// Every other time as the step is begun, else as it is done.
+fn killed(part: usize) {
     let node = Node::new("back", Release::Machine, Config::Docker);
-    let writes = node.writes();
-    for at in 2..=writes {
-        let said = node.struck("SIGKILL", at, &["--yes"]);
-        assert_eq!(said.code, None, "at {at}: {}\n{}", said.out, said.err);
-        if at == 3 {
+    let steps = node.writes() / 2 - 1;
+    for (number, step) in (part..steps).step_by(MACHINES).enumerate() {
+        let said = node.struck("SIGKILL", 2 + 2 * step + number % 2, &["--yes"]);
+        assert_eq!(said.code, None, "step {step}: {}\n{}", said.out, said.err);
+        if number == 0 {
             let found = node.switch(&["--yes"]).ended(3);
             assert!(
                 found.err.contains("was cut short after") && found.err.contains("--resume goes on"),
@@ -296,6 +313,21 @@ fn killed_at_every_step_all_can_be_put_back() {
         node.switch(&["--rollback"]).ended(0);
         node.is_as_before();
     }
+}
+
+#[test]
+fn killed_at_every_step_all_can_be_put_back_1() {
+    killed(0);
+}
+
+#[test]
+fn killed_at_every_step_all_can_be_put_back_2() {
+    killed(1);
+}
+
+#[test]
+fn killed_at_every_step_all_can_be_put_back_3() {
+    killed(2);
 }
 
 #[test]

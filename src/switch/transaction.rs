@@ -74,7 +74,10 @@ pub enum TransactionError {
 /// # Errors
 /// At the first step that fails and may not; those before it are done.
 pub async fn run(journal: &mut Journal, world: &mut impl World) -> Result<(), TransactionError> {
-    settle(journal, world).await?;
+    for step in settled(journal, Direction::On) {
+        world.tell(&step, false);
+        world.keep(&step.action).await.map_err(|cause| failed(&step, cause))?;
+    }
     for number in 0..journal.steps().len() {
         let (Some(step), Some(progress)) =
             (journal.steps().get(number).cloned(), journal.progress().get(number))
@@ -99,9 +102,16 @@ pub async fn run(journal: &mut Journal, world: &mut impl World) -> Result<(), Tr
     Ok(())
 }
 
-/// What runs is as the steps left it that are done already: a boot since then starts services, and with them pods,
-/// that were stopped.
-async fn settle(journal: &Journal, world: &mut impl World) -> Result<(), TransactionError> {
+/// Which way a change goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    On,
+    Back,
+}
+
+/// The steps that are done already and that a boot since then undoes: it starts services, and with them pods, that
+/// were stopped, and on files as they are in the middle of a change.
+fn settled(journal: &Journal, direction: Direction) -> Vec<Step> {
     let done: Vec<&Step> = journal
         .steps()
         .iter()
@@ -109,25 +119,22 @@ async fn settle(journal: &Journal, world: &mut impl World) -> Result<(), Transac
         .filter(|(_, progress)| matches!(progress, Progress::Done(_)))
         .map(|(step, _)| step)
         .collect();
-    for (number, step) in done.iter().enumerate() {
+    let wanted = |(number, step): &(usize, &&Step)| {
         let later = done.get(number + 1..).unwrap_or_default();
-        let again = match &step.action {
+        match &step.action {
             Action::StopUnit { unit } | Action::RestartUnit { unit } => {
                 !later.iter().any(|later| is_of_unit(&later.action, unit))
             }
             // As long as nothing else may run pods.
             Action::StopDockerPods { .. } => {
-                !later.iter().any(|later| matches!(later.action, Action::RestartUnit { .. }))
+                direction == Direction::On
+                    && !later.iter().any(|later| matches!(later.action, Action::RestartUnit { .. }))
             }
-            Action::ReloadUnits => true,
+            Action::ReloadUnits => direction == Direction::On,
             _ => false,
-        };
-        if again {
-            world.tell(step, false);
-            world.keep(&step.action).await.map_err(|cause| failed(step, cause))?;
         }
-    }
-    Ok(())
+    };
+    done.iter().enumerate().filter(wanted).map(|(_, step)| (*step).clone()).collect()
 }
 
 fn is_of_unit(action: &Action, name: &str) -> bool {
@@ -145,6 +152,12 @@ pub async fn roll_back(
 ) -> Result<(), TransactionError> {
     if journal.rolling_back().is_none() {
         journal.roll_back(why)?;
+    }
+    for step in settled(journal, Direction::Back) {
+        // What a change has broken may not start any more, and is put back below.
+        if let Err(cause) = world.keep(&step.action).await {
+            world.warn(&step, &cause);
+        }
     }
     for number in (0..journal.steps().len()).rev() {
         let (Some(step), Some(progress)) =

@@ -20,7 +20,8 @@ use super::{
 /// A node with real files in a folder and units in a table. After so many doings the power goes.
 struct Node {
     root: PathBuf,
-    active: BTreeSet<String>,
+    /// What runs, each with the configuration that it was started on.
+    active: BTreeMap<String, String>,
     enabled: BTreeSet<String>,
     /// The units' files that systemd has read.
     read: BTreeMap<PathBuf, String>,
@@ -37,7 +38,7 @@ impl Node {
         fs::write(root.join("stale"), "stale").unwrap();
         let mut node = Self {
             root,
-            active: ["docker", "kubelet"].map(str::to_owned).into(),
+            active: ["docker", "kubelet"].map(|unit| (unit.to_owned(), "old".to_owned())).into(),
             enabled: ["docker", "kubelet"].map(str::to_owned).into(),
             read: BTreeMap::new(),
             left: Rc::new(Cell::new(usize::MAX)),
@@ -68,9 +69,19 @@ impl Node {
         (self.files(), self.active.clone(), self.enabled.clone(), self.read.clone())
     }
 
+    fn configuration(&self) -> String {
+        fs::read_to_string(self.root.join("config.toml")).unwrap()
+    }
+
+    fn start(&mut self, unit: &str) {
+        let text = self.configuration();
+        self.active.entry(unit.to_owned()).or_insert(text);
+    }
+
     /// The power comes back: what is enabled runs, but for the kubelet while a change is not finished.
     fn boot(&mut self) {
-        self.active = self.enabled.clone();
+        let text = self.configuration();
+        self.active = self.enabled.iter().map(|unit| (unit.clone(), text.clone())).collect();
         if self.root.join("mark").exists() {
             self.active.remove("kubelet");
         }
@@ -97,13 +108,14 @@ impl Node {
             Action::StopUnit { unit: unit("kubelet") },
             Action::ReloadUnits,
             write("mark"),
+            // Before anything is edited, so that taken back they start on what they had.
+            Action::StopUnit { unit: unit("docker") },
             Action::StopUnit { unit: unit("containerd") },
             write("config.toml"),
             write("made/here/hosts.toml"),
             write("made/other"),
             Action::RemoveFile { path: self.root.join("stale") },
             Action::RemoveFile { path: self.root.join("never") },
-            Action::StopUnit { unit: unit("docker") },
             Action::DisableUnit { unit: unit("docker") },
             Action::EnableUnit { unit: unit("containerd") },
             Action::ReloadUnits,
@@ -132,7 +144,7 @@ impl World for Node {
                 }
             }
             Action::StopUnit { unit } | Action::RestartUnit { unit } => {
-                Before::Unit { active: self.active.contains(unit) }
+                Before::Unit { active: self.active.contains_key(unit) }
             }
             Action::DisableUnit { unit } | Action::EnableUnit { unit } => {
                 Before::UnitFile { enabled: self.enabled.contains(unit) }
@@ -151,7 +163,10 @@ impl World for Node {
             Action::WriteFile { path, text, mode } => drop(files::write(path, text, *mode).unwrap()),
             Action::RemoveFile { path } => files::remove(path, &[]).unwrap(),
             Action::StopUnit { unit } => drop(self.active.remove(unit)),
-            Action::RestartUnit { unit } => drop(self.active.insert(unit.clone())),
+            Action::RestartUnit { unit } => {
+                self.active.remove(unit);
+                self.start(unit);
+            }
             Action::DisableUnit { unit } => drop(self.enabled.remove(unit)),
             Action::EnableUnit { unit } => drop(self.enabled.insert(unit.clone())),
             Action::ReloadUnits => self.read = self.files(),
@@ -162,7 +177,10 @@ impl World for Node {
     }
 
     async fn keep(&mut self, action: &Action) -> Result<(), String> {
-        self.act(action).await
+        let Action::RestartUnit { unit } = action else { return self.act(action).await };
+        self.spend()?;
+        self.start(unit);
+        Ok(())
     }
 
     async fn undo(
@@ -181,10 +199,10 @@ impl World for Node {
             }
             (Action::StopUnit { unit } | Action::RestartUnit { unit }, Before::Unit { active }) => {
                 if *active {
-                    self.active.insert(unit.clone())
+                    self.start(unit);
                 } else {
-                    self.active.remove(unit)
-                };
+                    self.active.remove(unit);
+                }
             }
             (Action::DisableUnit { unit } | Action::EnableUnit { unit }, Before::UnitFile { enabled }) => {
                 if *enabled {
@@ -238,7 +256,8 @@ fn a_plan_is_done_and_a_step_that_fails_is_taken_back_with_those_before() {
     let old = world.node.state();
     begin(&mut world).unwrap();
     assert_eq!(again(&world).outcome(), Some(Outcome::Done));
-    assert!(world.node.active.contains("containerd") && !world.node.active.contains("docker"));
+    assert_eq!(world.node.active.get("containerd").map(String::as_str), Some("new"));
+    assert!(!world.node.active.contains_key("docker"));
     let new = world.node.state();
     assert_ne!(old, new);
     // What is finished can be taken back too, and when that is cut short it is not finished any more.

@@ -99,10 +99,10 @@ pub struct SwitchArgs {
     #[arg(long, conflicts_with_all = ["dry_run", "check", "resume", "rollback"], help_heading = "What to do")]
     pub detect: bool,
     /// Print the steps and the difference of every file, and change nothing
-    #[arg(long, conflicts_with_all = ["resume", "rollback"], help_heading = "What to do")]
+    #[arg(long, global = true, help_heading = "What to do")]
     pub dry_run: bool,
     /// As --dry-run, for Ansible's check mode: whether anything would change is in the output, not in the exit code
-    #[arg(long, conflicts_with_all = ["resume", "rollback"], help_heading = "What to do")]
+    #[arg(long, global = true, help_heading = "What to do")]
     pub check: bool,
     /// Go on with a change that was cut short
     #[arg(long, conflicts_with = "rollback", help_heading = "What to do")]

@@ -236,21 +236,24 @@ impl<O: Write, E: Write> Call<'_, O, E> {
             "--resume goes on with it, --rollback puts everything back"
         };
         let rolls_back = self.args.rollback || matches!(self.args.verb, Some(Verb::Rollback { .. }));
-        let back = if looks_only {
-            return Err(CommandError::refused(said).hint(hint));
-        } else if rolls_back {
+        let resumes = self.args.resume && taken_back.is_none();
+        let back = if rolls_back {
             true
-        } else if self.args.resume {
-            if taken_back.is_some() {
-                return Err(CommandError::refused(said).hint(hint));
-            }
+        } else if resumes {
             false
-        } else if is_terminal() && !self.args.yes {
+        } else if is_terminal() && !self.args.yes && !self.args.resume && !looks_only {
             self.tell(&format!("{said}.\n"))?;
             self.ask(taken_back.is_some())?
         } else {
             return Err(CommandError::refused(said).hint(hint));
         };
+        if looks_only {
+            self.report.outcome = "planned";
+            self.report.changed = true;
+            let end = if back { "taken back" } else { "gone on with" };
+            self.tell(&format!("{said}; it would be {end}\n"))?;
+            return self.print_report();
+        }
         let ended = if back {
             act::take_back(&mut journal, "it was asked for", place).await?
         } else {

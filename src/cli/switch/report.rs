@@ -79,21 +79,21 @@ pub(super) fn step(step: &Step) -> Value {
 
 /// A plan for people: the steps, what should be known, what stands in the way, and the differences.
 pub(super) fn plan_text(facts: &Facts, plan: &Plan, with_diff: bool) -> String {
-    let mut text = format!("{}\n", headline(facts, plan));
+    let mut lines = vec![headline(facts, plan)];
     if plan.changes() {
-        text += "\nSteps:\n";
-        for (number, step) in plan.steps.iter().enumerate() {
-            text += &format!("{:3}. {}{}\n", number + 1, printable(&step.why), object(&step.action));
+        lines.extend([String::new(), "Steps:".to_owned()]);
+        let steps = plan.steps.iter().enumerate();
+        lines.extend(steps.map(|(number, step)| {
+            format!("{:3}. {}{}", number + 1, printable(&step.why), object(&step.action))
+        }));
+    }
+    for (title, said) in [("Warnings:", &plan.warnings), ("Notes:", &plan.notes)] {
+        if !said.is_empty() {
+            lines.extend([String::new(), title.to_owned()]);
+            lines.extend(said.iter().map(|line| format!("  - {}", printable(line))));
         }
     }
-    for (title, lines) in [("Warnings", &plan.warnings), ("Notes", &plan.notes)] {
-        if !lines.is_empty() {
-            text += &format!("\n{title}:\n");
-            for line in lines {
-                text += &format!("  - {}\n", printable(line));
-            }
-        }
-    }
+    let mut text = lines.join("\n") + "\n";
     if with_diff && !plan.files.is_empty() {
         text += "\n";
         text += &plan.diff();

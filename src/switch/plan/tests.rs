@@ -162,16 +162,16 @@ fn applied(mut facts: Facts, plan: &Plan) -> Facts {
             Action::RemoveFile { path } => drop(facts.files.remove(path)),
             Action::StopUnit { unit } => facts.units.get_mut(unit).unwrap().active = "inactive".to_owned(),
             Action::RestartUnit { unit } => {
-                facts.units.entry(unit.clone()).or_default().active = "active".to_owned()
+                facts.units.entry(unit.clone()).or_default().active = "active".to_owned();
             }
             Action::EnableUnit { unit } => {
-                facts.units.entry(unit.clone()).or_default().enabled = "enabled".to_owned()
+                facts.units.entry(unit.clone()).or_default().enabled = "enabled".to_owned();
             }
             Action::DisableUnit { unit } => {
-                facts.units.get_mut(unit).unwrap().enabled = "disabled".to_owned()
+                facts.units.get_mut(unit).unwrap().enabled = "disabled".to_owned();
             }
             Action::RemoveOldPods { .. } => {
-                facts.docker.as_mut().unwrap().containers.retain(|c| c.pod.is_none())
+                facts.docker.as_mut().unwrap().containers.retain(|c| c.pod.is_none());
             }
             _ => {}
         }
@@ -288,7 +288,8 @@ fn what_stands_in_the_way_is_named() {
         change(&mut facts, &mut request);
         plan(&facts, &request).unwrap().refusals
     };
-    let cases: [(&str, bool, &dyn Fn(&mut Facts, &mut Request)); 15] = [
+    type Case<'a> = (&'a str, bool, &'a dyn Fn(&mut Facts, &mut Request));
+    let cases: [Case<'_>; 15] = [
         ("speaks CRI v1alpha2 alone", false, &|facts, _| {
             facts.containerd.as_mut().unwrap().release = Some(Release { major: 2, minor: 1 });
         }),
@@ -310,7 +311,7 @@ fn what_stands_in_the_way_is_named() {
         }),
         ("there is no CNI configuration in /etc/cni/net.d", true, &|facts, _| facts.cni.configs.clear()),
         ("not in /opt/cni/bin: flannel", true, &|facts, _| {
-            facts.cni.missing_plugins = vec!["flannel".to_owned()]
+            facts.cni.missing_plugins = vec!["flannel".to_owned()];
         }),
         ("would change from cgroupfs to systemd", true, &|facts, _| {
             facts.kubelet.as_mut().unwrap().kubeconfig = Some("/etc/kubernetes/kubelet.conf".into());
@@ -319,7 +320,7 @@ fn what_stands_in_the_way_is_named() {
             (request.agent, request.kubeconfig) = (Agent::Nodectl, Some("/root/admin.conf".into()));
         }),
         ("Docker does not answer at /run/docker.sock", false, &|facts, _| {
-            facts.docker.as_mut().unwrap().answers = false
+            facts.docker.as_mut().unwrap().answers = false;
         }),
         ("not Kubernetes' and that will be stopped: db", true, &|facts, _| {
             let other = ContainerFacts { name: "db".to_owned(), running: true, ..ContainerFacts::default() };

@@ -16,10 +16,15 @@ description:
 options:
   state:
     description:
-      - C(containerd) moves the node. C(rolled_back) undoes the last move that is done.
-      - C(resumed) and C(reverted) end a move that was cut short, by going on with it or by putting everything back.
+      - C(containerd) moves the node. C(rolled_back) undoes the last change that is done, or the one that O(change)
+        names; nothing is done where none is left to undo.
+      - C(resumed) and C(reverted) end a change that was cut short, by going on with it or by putting everything back;
+        nothing is done where none was cut short.
     choices: [containerd, rolled_back, resumed, reverted]
     default: containerd
+    type: str
+  change:
+    description: With O(state=rolled_back), the change to undo, by its name (the last part of RV(backup_dir)).
     type: str
   from:
     description: The runtime that the node has; found out by itself.
@@ -53,7 +58,9 @@ options:
     type: bool
     default: false
   force:
-    description: Go on where containers that are not Kubernetes', or pods that use Docker, are in the way.
+    description:
+      - Go on where containers that are not Kubernetes', or pods that use Docker, are in the way.
+      - With O(state=rolled_back), also put files back that somebody has changed since.
     type: bool
     default: false
   kubeconfig:
@@ -64,7 +71,7 @@ options:
     type: bool
     default: false
   drain_timeout:
-    description: Seconds that the drain may take.
+    description: With O(drain), the seconds that it may take.
     type: int
   drain_unmanaged:
     description: With O(drain), also pods that nothing would make again.
@@ -103,14 +110,14 @@ backup_dir:
   description: The folder on the node with the journal and the files as they were.
   type: str
   returned: when something was changed
-warnings:
-  description: What should be known.
-  type: list
-  returned: always
 notes:
-  description: What was left alone.
+  description: What was left alone. What should be known is among the warnings.
   type: list
   returned: always
+refusals:
+  description: All that stands in the way of a move, each with message, hint and whether O(force) goes past it.
+  type: list
+  returned: when the move was refused for it
 """
 
 import json
@@ -119,43 +126,62 @@ from ansible.module_utils.basic import AnsibleModule
 
 # Options that take a value, and those that stand alone.
 VALUES = ("from", "agent", "pause_image", "cgroup_driver", "images", "kubeconfig")
-SWITCHES = ("reset_config", "keep_docker", "drain_unmanaged", "delete_emptydir_data")
+SWITCHES = ("reset_config", "keep_docker", "drain", "drain_unmanaged", "delete_emptydir_data")
 
 
-def flag(name):
-    """The option of nodectl for one of ours."""
-    return "--" + name.replace("_", "-")
+def flag(name, value=None):
+    """The option of nodectl for one of ours; one word, so that no value is taken for an option."""
+    word = "--" + name.replace("_", "-")
+    return word if value is None else "%s=%s" % (word, value)
+
+
+def options(params):
+    """The options that say what a node is to be."""
+    line = []
+    for name in VALUES:
+        if params[name] is not None:
+            line.append(flag(name, params[name]))
+    line += [flag(name) for name in SWITCHES if params[name]]
+    line += [flag("registry_mirror", mirror) for mirror in params["registry_mirrors"] or []]
+    if params["drain"] and params["drain_timeout"] is not None:
+        line.append(flag("drain_timeout", params["drain_timeout"]))
+    return line
 
 
 def command(params, check_mode):
     """The command line."""
-    line = [params["executable"], "switch-runtime"]
-    state = params["state"]
-    if state == "rolled_back":
-        line.append("rollback")
-    elif state == "resumed":
-        line.append("--resume")
-    elif state == "reverted":
-        line.append("--rollback")
-    else:
-        for name in VALUES:
-            if params[name] is not None:
-                line += [flag(name), params[name]]
-        for name in SWITCHES:
-            if params[name]:
-                line.append(flag(name))
-        for mirror in params["registry_mirrors"] or []:
-            line += ["--registry-mirror", mirror]
-        if params["drain"]:
-            line.append("--drain")
-            if params["drain_timeout"] is not None:
-                line += ["--drain-timeout", str(params["drain_timeout"])]
+    line = [params["executable"], "switch-runtime", "--output", "json", "--yes"]
+    if check_mode:
+        line.append("--check")
     if params["force"]:
         line.append("--force")
-    line += ["--output", "json", "--yes"]
-    if check_mode and state in ("containerd", "rolled_back"):
-        line.append("--check")
-    return line
+    state = params["state"]
+    if state == "rolled_back":
+        return line + ["rollback"] + ([params["change"]] if params["change"] else [])
+    return line + {"resumed": ["--resume"], "reverted": ["--rollback"]}.get(state, options(params))
+
+
+def run(module, line):
+    """What nodectl says: its exit code, its result, its words."""
+    code, out, err = module.run_command(line)
+    try:
+        return code, json.loads(out), err
+    except ValueError:
+        pass
+    if code < 0:
+        message = "nodectl was ended by signal %d; the next run says what it found and how to go on" % -code
+    else:
+        message = err.strip() or "nodectl printed no result"
+    module.fail_json(msg=message, rc=code, stdout=out, stderr=err)
+
+
+def nothing_to_undo(module):
+    """Whether no change of the node is done, or was cut short."""
+    line = [module.params["executable"], "switch-runtime", "history", "--output", "json"]
+    code, changes, err = run(module, line)
+    if code:
+        module.fail_json(msg=err.strip(), rc=code)
+    return all(change["outcome"] == "rolled-back" for change in changes)
 
 
 def main():
@@ -165,6 +191,7 @@ def main():
                 "choices": ["containerd", "rolled_back", "resumed", "reverted"],
                 "default": "containerd",
             },
+            "change": {},
             "from": {"choices": ["docker", "cri-dockerd", "containerd"]},
             "agent": {"choices": ["kubelet", "nodectl"]},
             "pause_image": {},
@@ -184,14 +211,10 @@ def main():
         required_if=[("drain", True, ("kubeconfig",))],
         supports_check_mode=True,
     )
-    if module.check_mode and module.params["state"] in ("resumed", "reverted"):
-        # What a move that was cut short would become is known only by doing it.
-        module.exit_json(changed=True, outcome="planned", steps=[], notes=[])
-    code, out, err = module.run_command(command(module.params, module.check_mode))
-    try:
-        result = json.loads(out)
-    except ValueError:
-        module.fail_json(msg=err.strip() or "nodectl printed no result", rc=code, stdout=out)
+    params = module.params
+    if params["state"] == "rolled_back" and not params["change"] and nothing_to_undo(module):
+        module.exit_json(changed=False, outcome="nothing-to-do", steps=[], notes=[])
+    code, result, err = run(module, command(params, module.check_mode))
     answer = {key: result[key] for key in result if key not in ("diff", "error", "warnings")}
     for warning in result.get("warnings", []):
         module.warn(warning)
