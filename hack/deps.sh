@@ -72,6 +72,7 @@ look() {
         need systemd-nspawn systemd-container
         need nsenter util-linux
         need jq jq
+        need openssl openssl
         # A change of a node is struck at a place of the test's choice.
         need strace strace
         # For hack/vm.sh.

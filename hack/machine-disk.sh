@@ -155,7 +155,7 @@ RestartSec=10
 [Install]
 WantedBy=multi-user.target
 UNIT
-    # Without an API server: kubeadm's line has --bootstrap-kubeconfig and --kubeconfig.
+    # Without an API server: kubeadm's line has --bootstrap-kubeconfig and --kubeconfig (see machine-cluster.sh).
     put etc/systemd/system/kubelet.service.d/10-kubeadm.conf <<'UNIT'
 # Note: This dropin only works with kubeadm and kubelet v1.11+
 [Service]
@@ -283,6 +283,7 @@ make_disk() {
     fi
     containerd_files
     kubelet_files
+    [ "$cluster" = no ] || cluster_files
     docker_archive pause k8s.gcr.io/pause:3.2
     docker_archive busybox
 }

@@ -9,10 +9,11 @@
 #       --containerd 1|2                   this machine's containerd, or the one of hack/containerd2.sh
 #       --config docker|debian|none        whose /etc/containerd/config.toml it has (default: docker)
 #       --program FILE                     is /usr/local/bin/nodectl there
+#       --cluster yes|no                   whether it is a node of a cluster, with an API server on itself
 #   hack/machine.sh run DIR COMMAND...     runs a command in it, with its exit code
 #   hack/machine.sh crash DIR              cuts its power: no process of it gets to do anything more
 #   hack/machine.sh boot DIR               boots it again on the disk that it had, and waits for systemd alone
-#   hack/machine.sh wait DIR               waits until its pod serves
+#   hack/machine.sh wait DIR               waits until its pod serves, and in a cluster the node is Ready
 #   hack/machine.sh containerd DIR 1|2     puts the programs of that containerd in the place of those it has, as an
 #                                          upgrade of the package does; what runs goes on
 #   hack/machine.sh status DIR             prints DIR/env; exit 0 if it runs, 3 if not
@@ -31,6 +32,8 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/lib.sh"
 # shellcheck source=hack/machine-disk.sh
 . "$here/machine-disk.sh"
+# shellcheck source=hack/machine-cluster.sh
+. "$here/machine-cluster.sh"
 
 # Who runs.
 registry=/run/nodectl-machines
@@ -59,14 +62,14 @@ names() {
 
 tools() {
     local tool
-    for tool in systemd-nspawn:systemd-container nsenter:util-linux ip:iproute2 iptables:iptables jq:jq setsid:util-linux containerd:containerd ctr:containerd containerd-shim-runc-v2:containerd runc:runc; do
+    for tool in systemd-nspawn:systemd-container nsenter:util-linux ip:iproute2 iptables:iptables jq:jq openssl:openssl setsid:util-linux containerd:containerd ctr:containerd containerd-shim-runc-v2:containerd runc:runc; do
         find_tool "${tool%%:*}" >/dev/null || die "${tool%%:*} is missing (package ${tool##*:}); run hack/deps.sh"
     done
     [ -x /lib/systemd/systemd ] || die "/lib/systemd/systemd is missing (package systemd); run hack/deps.sh"
     cni=$(cni_bin_dir) || die "the CNI plugins bridge, host-local, portmap and loopback are missing (package containernetworking-plugins); run hack/deps.sh"
     images=${NODECTL_IMAGES:-$here/../target/images}
     "$here/images.sh" "$images"
-    kubelet=$("$here/kubelet120.sh")
+    kubernetes=$("$here/kubernetes120.sh")
     docker=$("$here/docker.sh")
     containerd2=$("$here/containerd2.sh")
 }
@@ -147,6 +150,9 @@ boot() {
         program=$(sed -n 's/^PROGRAM=//p' "$dir/env")
         binds+=("--bind-ro=$program:/usr/local/bin/nodectl")
     fi
+    if [ "$cluster" = yes ]; then
+        for program in etcd kube-apiserver kubectl; do binds+=("--bind-ro=$kubernetes/$program:/usr/local/bin/$program"); done
+    fi
     # The runc of containerd 2.x looks for its C library there.
     if [ -d "$containerd2/../lib" ]; then binds+=("--bind-ro=$(readlink -f "$containerd2/../..")"); fi
     (
@@ -157,7 +163,7 @@ boot() {
             --resolv-conf=off --timezone=off --link-journal=no --console=pipe --kill-signal=SIGRTMIN+3 \
             --bind="$disk/docker:/var/lib/docker" --bind="$disk/containerd:/var/lib/containerd" --bind="$disk/kubelet:/var/lib/kubelet" \
             --bind-ro="$docker/usr/sbin/dockerd:/usr/sbin/dockerd" --bind-ro="$docker/usr/sbin/docker-proxy:/usr/sbin/docker-proxy" \
-            --bind-ro="$docker/usr/bin/docker:/usr/bin/docker" --bind-ro="$kubelet/kubelet:/usr/bin/kubelet" --bind-ro="$cni:/opt/cni/bin" \
+            --bind-ro="$docker/usr/bin/docker:/usr/bin/docker" --bind-ro="$kubernetes/kubelet:/usr/bin/kubelet" --bind-ro="$cni:/opt/cni/bin" \
             --bind-ro="$here/machine-init.sh:/run/nodectl-machine/init" --bind-ro="$disk/images:/run/nodectl-machine/images" \
             ${binds[0]+"${binds[@]}"} /bin/sh /run/nodectl-machine/init
     ) </dev/null >>"$dir/console.log" 2>&1 &
@@ -176,7 +182,7 @@ complain() {
     {
         tail -n 20 "$dir/console.log"
         inside systemctl --no-pager --failed || true
-        inside journalctl --no-pager -n 30 -o cat -u docker -u containerd -u kubelet || true
+        inside journalctl --no-pager -n 30 -o cat -u docker -u containerd -u kubelet -u kube-apiserver -u etcd || true
     } >&2
     say "machine.sh: $dir: $1"
     return 1
@@ -184,9 +190,9 @@ complain() {
 
 wait_pod() {
     local end=$((SECONDS + patience))
-    until serves; do
+    until serves && { [ "$cluster" = no ] || ready; }; do
         if [ "$SECONDS" -ge "$end" ]; then
-            complain "its pod did not serve within $patience s"
+            complain "its pod did not serve, or the node was not Ready, within $patience s"
             return 1
         fi
         sleep 0.1
@@ -234,6 +240,7 @@ CGROUP=$cgroup
 CONTAINERD=$release
 CONTAINERD_CONFIG=$config
 PROGRAM=$program
+CLUSTER=$cluster
 CONSOLE=$dir/console.log
 ENV
 }
@@ -287,6 +294,7 @@ existing() {
     release=$(sed -n 's/^CONTAINERD=//p' "$dir/env")
     config=$(sed -n 's/^CONTAINERD_CONFIG=//p' "$dir/env")
     program=$(sed -n 's/^PROGRAM=//p' "$dir/env")
+    cluster=$(sed -n 's/^CLUSTER=//p' "$dir/env")
 }
 
 become_root "${BASH_SOURCE[0]}" "$@"
@@ -297,12 +305,13 @@ case $verb in
 start)
     names "${1:-}"
     shift
-    release=1 config=docker program=
+    release=1 config=docker program='' cluster=no
     while [ "$#" -gt 0 ]; do
         case $1:${2:-} in
         --containerd:1 | --containerd:2) release=$2 ;;
         --config:docker | --config:debian | --config:none) config=$2 ;;
         --program:/*) program=$2 ;;
+        --cluster:yes | --cluster:no) cluster=$2 ;;
         *) usage ;;
         esac
         shift 2

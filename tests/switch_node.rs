@@ -11,13 +11,14 @@
 
 mod support;
 
-use std::{collections::BTreeMap, process::Output};
+use std::collections::BTreeMap;
 
 use serde_json::Value;
 use support::{
     Release, SOON,
     machine::{Config, Machine},
     machine_files::{Files, differences},
+    switching::{self, Said},
     wait_until,
 };
 
@@ -35,31 +36,6 @@ struct Node {
     units: Units,
 }
 
-/// What the command said.
-struct Said {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-impl Said {
-    fn of(output: &Output) -> Self {
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Self { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
-    }
-
-    #[track_caller]
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {}\n{}", self.out, self.err))
-    }
-
-    #[track_caller]
-    fn ended(self, code: i32) -> Self {
-        assert_eq!(self.code, Some(code), "{}\n{}", self.out, self.err);
-        self
-    }
-}
-
 impl Node {
     fn new(name: &str, release: Release, config: Config) -> Self {
         let machine = Machine::with_config(name, release, config);
@@ -68,20 +44,17 @@ impl Node {
     }
 
     fn switch(&self, arguments: &[&str]) -> Said {
-        Said::of(&self.machine.nodectl(&[&["switch-runtime"], arguments].concat()))
+        switching::switch(&self.machine, arguments)
     }
 
     /// The command with a signal at its so-manieth write of the journal.
     fn struck(&self, signal: &str, at: usize, arguments: &[&str]) -> Said {
-        let inject = format!("inject=fdatasync:signal={signal}:when={at}");
-        let strace = ["strace", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync", "-e", &inject];
-        Said::of(&self.machine.run(&[&strace[..], &["nodectl", "switch-runtime"], arguments].concat()))
+        switching::struck(&self.machine, signal, at, arguments)
     }
 
-    /// How many times a whole change writes its journal: the plan, each step's beginning and end, the end.
+    /// How many times a whole change writes its journal.
     fn writes(&self) -> usize {
-        let plan = self.switch(&["--dry-run", "-o", "json"]).ended(0).json();
-        plan["steps"].as_array().unwrap().len() * 2 + 2
+        switching::writes(&self.machine, &[])
     }
 
     fn containers(&self) -> Vec<String> {

@@ -51,10 +51,12 @@ pub enum KubeError {
         cause: String,
     },
     /// It answered that it does not.
-    #[error("{what}: API server refuses: {message} ({code})")]
+    #[error("{what}: API server {server} refuses: {message} ({code})")]
     Refused {
         /// What was asked.
         what: String,
+        /// The server's URL.
+        server: String,
         /// HTTP's status code.
         code: u16,
         /// The API's word for it, as `NotFound`; empty if it gave none.
@@ -258,7 +260,7 @@ impl ApiClient {
         let (head, body) = answer.into_parts();
         // Without its words a refusal is one all the same.
         let body = self.collect(&what, body, MAX_REFUSAL).await.unwrap_or_default();
-        Err(refusal(what, head.status, &head.headers, &body))
+        Err(refusal(what, &self.kubeconfig.server, head.status, &head.headers, &body))
     }
 
     async fn authorization(&self) -> Result<Option<HeaderValue>, KubeError> {
@@ -334,7 +336,7 @@ struct Details {
     retry_after_seconds: u32,
 }
 
-fn refusal(what: String, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> KubeError {
+fn refusal(what: String, server: &str, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> KubeError {
     let told: Status = serde_json::from_slice(body).unwrap_or_default();
     let header = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     let seconds = told.details.map(|details| u64::from(details.retry_after_seconds)).filter(|&s| s > 0);
@@ -346,6 +348,7 @@ fn refusal(what: String, status: StatusCode, headers: &HeaderMap, body: &[u8]) -
     };
     KubeError::Refused {
         what,
+        server: server.to_owned(),
         code: status.as_u16(),
         reason: told.reason,
         message,

@@ -48,15 +48,15 @@ pub enum DrainError {
     #[error(transparent)]
     Kube(#[from] KubeError),
     /// Pods that may not be evicted as it was asked for; none was.
-    #[error("pods stand in the way: {0}")]
-    InTheWay(String),
+    #[error("pods stand in the way: {}", listed(.0))]
+    InTheWay(Vec<String>),
     /// Time is up.
-    #[error("not drained within {seconds} s: {pods}")]
+    #[error("not drained within {seconds} s: {}", listed(pods))]
     Late {
         /// The time it had.
         seconds: u64,
         /// Those that are left, and why.
-        pods: String,
+        pods: Vec<String>,
     },
 }
 
@@ -148,6 +148,18 @@ fn has_empty_dir(pod: &Pod) -> bool {
     volumes.is_some_and(|volumes| volumes.iter().any(|volume| volume.empty_dir.is_some()))
 }
 
+/// What would keep a drain from beginning, a sentence for each pod. Nothing is changed.
+///
+/// # Errors
+/// As [`KubeError`] has them.
+pub async fn obstacles(
+    client: &ApiClient,
+    node: &str,
+    options: DrainOptions,
+) -> Result<Vec<String>, KubeError> {
+    Ok(choose(&pods_of(client, node).await?, options).obstacles)
+}
+
 /// Evicts the pods of a node but those of DaemonSets and static ones, and waits until they are gone.
 ///
 /// # Errors
@@ -156,7 +168,7 @@ fn has_empty_dir(pod: &Pod) -> bool {
 pub async fn drain(client: &ApiClient, node: &str, options: DrainOptions) -> Result<Drained, DrainError> {
     let choice = choose(&pods_of(client, node).await?, options);
     if !choice.obstacles.is_empty() {
-        return Err(DrainError::InTheWay(listed(&choice.obstacles)));
+        return Err(DrainError::InTheWay(choice.obstacles));
     }
     let evicted = choice.leaving.iter().map(Leaving::title).collect();
     let deadline = Instant::now() + options.timeout;
@@ -186,16 +198,23 @@ pub async fn drain(client: &ApiClient, node: &str, options: DrainOptions) -> Res
         }
         waiting = refused;
         if !left.is_empty() {
-            let there = pods_of(client, node).await?;
-            left.retain(|uid, _| there.iter().any(|pod| pod.metadata.uid.as_deref() == Some(uid)));
+            match pods_of(client, node).await {
+                Ok(there) => {
+                    left.retain(|uid, _| there.iter().any(|pod| pod.metadata.uid.as_deref() == Some(uid)));
+                }
+                // There is time yet for it to come back.
+                Err(error) if error.may_pass() => {
+                    left.values_mut().for_each(|(_, told)| *told = error.to_string());
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
         if left.is_empty() {
             return Ok(Drained { evicted, daemon_sets: choice.daemon_sets });
         }
         if Instant::now() >= deadline {
-            let pods: Vec<String> =
-                left.values().map(|(pod, told)| format!("{} ({told})", pod.title())).collect();
-            return Err(DrainError::Late { seconds: options.timeout.as_secs(), pods: listed(&pods) });
+            let pods = left.values().map(|(pod, told)| format!("{} ({told})", pod.title())).collect();
+            return Err(DrainError::Late { seconds: options.timeout.as_secs(), pods });
         }
         sleep(PAUSE.min(deadline.saturating_duration_since(Instant::now()))).await;
     }
@@ -397,6 +416,7 @@ mod tests {
         server.refuse("POST", "/api/v1/namespaces/ns/pods/a/eviction", 403, "nobody may");
         let all = DrainOptions { unmanaged: true, ..OPTIONS };
         let error = drain(&client, "n", all).await.unwrap_err().to_string();
-        assert!(error.contains("pods/a/eviction: API server refuses: nobody may (403)"), "{error}");
+        let told = format!("pods/a/eviction: API server {} refuses: nobody may (403)", client.server());
+        assert!(error.contains(&told), "{error}");
     }
 }

@@ -81,8 +81,13 @@ struct File {
 #[derive(Deserialize)]
 struct Named<T> {
     name: String,
-    #[serde(alias = "context", alias = "cluster", alias = "user")]
-    value: T,
+    /// Nothing and null are as good as one without any key.
+    #[serde(default = "none", alias = "context", alias = "cluster", alias = "user")]
+    value: Option<T>,
+}
+
+fn none<T>() -> Option<T> {
+    None
 }
 
 #[derive(Deserialize, Default)]
@@ -187,8 +192,8 @@ impl Kubeconfig {
     }
 }
 
-fn find<T>(all: Vec<Named<T>>, name: &str) -> Option<T> {
-    all.into_iter().find(|named| named.name == name).map(|named| named.value)
+fn find<T: Default>(all: Vec<Named<T>>, name: &str) -> Option<T> {
+    all.into_iter().find(|named| named.name == name).map(|named| named.value.unwrap_or_default())
 }
 
 fn server(cluster: &Cluster) -> Result<String, String> {
@@ -313,6 +318,9 @@ mod tests {
         assert_eq!(read.server_name.as_deref(), Some("kubernetes"));
         assert_eq!(read.credentials.certificate, Some((b"CERT".to_vec(), b"KEY".to_vec())));
         assert!(read.credentials.token == Some(Token::Text("abc".to_owned())));
+        // A user who says nothing is nobody, as for client-go.
+        let nobody = self::read("").unwrap();
+        assert!(nobody.credentials == Credentials::default());
         let told = format!("{read:?}");
         assert!(!told.contains("abc") && !told.contains("KEY"), "{told}");
     }

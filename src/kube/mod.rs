@@ -13,6 +13,6 @@ pub(crate) mod test_server;
 mod tls;
 
 pub use client::{ApiClient, KubeError, Method, Patch, escaped};
-pub use drain::{DrainError, DrainOptions, Drained, drain};
+pub use drain::{DrainError, DrainOptions, Drained, drain, obstacles};
 pub use kubeconfig::{Kubeconfig, KubeconfigError};
 pub use node::{Cordon, annotation, cordon, cordoned, node, set_annotation, uncordon};

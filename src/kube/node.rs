@@ -149,10 +149,11 @@ mod tests {
         assert_eq!(server.count("PATCH"), 2);
         let error = set_annotation(&client, "m", "a", None).await.unwrap_err();
         assert!(error.is_not_found() && !error.may_pass());
-        assert_eq!(
-            error.to_string(),
-            "GET /api/v1/nodes/m: API server refuses: /api/v1/nodes/m not found (404)"
+        let told = format!(
+            "GET /api/v1/nodes/m: API server {} refuses: /api/v1/nodes/m not found (404)",
+            client.server()
         );
+        assert_eq!(error.to_string(), told);
     }
 
     #[tokio::test]

@@ -87,6 +87,17 @@ impl Machine {
     /// The same with another configuration of containerd.
     #[track_caller]
     pub(crate) fn with_config(name: &str, release: Release, config: Config) -> Self {
+        Self::start(name, release, config, "no")
+    }
+
+    /// One that is the node of a cluster, with an API server on itself. It is Ready.
+    #[track_caller]
+    pub(crate) fn in_cluster(name: &str) -> Self {
+        Self::start(name, Release::Machine, Config::Docker, "yes")
+    }
+
+    #[track_caller]
+    fn start(name: &str, release: Release, config: Config, cluster: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         assert!(nix::unistd::geteuid().is_root(), "this test boots a machine and needs root: `make test`");
         let pid = std::process::id();
@@ -106,6 +117,8 @@ impl Machine {
                 config,
                 "--program",
                 env!("CARGO_BIN_EXE_nodectl"),
+                "--cluster",
+                cluster,
             ],
             &[("NODECTL_OWNER", &pid.to_string())],
         );
@@ -260,7 +273,7 @@ impl Machine {
         self.run(&get).stdout == b"web-node1\n"
     }
 
-    /// Waits until its static pod serves.
+    /// Waits until its static pod serves, and in a cluster the node is Ready.
     #[track_caller]
     pub(crate) fn wait_pod(&self) {
         self.call_with("wait", &[], &[]);
@@ -341,7 +354,8 @@ impl Drop for Machine {
     fn drop(&mut self) {
         let panicking = std::thread::panicking();
         if panicking && self.dir.exists() {
-            let units = ["-u", "kubelet", "-u", "docker", "-u", "containerd"];
+            let units =
+                ["-u", "kubelet", "-u", "docker", "-u", "containerd", "-u", "kube-apiserver", "-u", "etcd"];
             let log = [&["run", self.path(), "journalctl", "--no-pager", "-n", "60"], &units[..]].concat();
             eprintln!(
                 "---- log of {} ({}) ----\n{}",

@@ -16,6 +16,7 @@
     reason = "a test that cannot have what it needs must fail and say why"
 )]
 
+pub(crate) mod cluster;
 mod containerd;
 mod cri;
 pub(crate) mod cri_cli;
@@ -28,6 +29,7 @@ pub(crate) mod machine_files;
 mod manifest;
 mod registry;
 mod status;
+pub(crate) mod switching;
 pub(crate) mod terminal;
 
 use std::fs;

@@ -1,6 +1,9 @@
 //! The options of `nodectl switch-runtime`, and what they ask for.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{PathBuf, absolute},
+    time::Duration,
+};
 
 use clap::{Args, Subcommand, ValueEnum};
 
@@ -204,7 +207,10 @@ impl SwitchArgs {
             reset_config: self.reset_config,
             keep_docker: self.keep_docker,
             force: self.force,
-            kubeconfig: self.kubeconfig.clone(),
+            // It is in the journal, and the call that takes a change back may be made from elsewhere.
+            kubeconfig: self.kubeconfig.as_ref().map(absolute).transpose().map_err(|error| {
+                CommandError::usage(format!("--kubeconfig: the working directory: {error}"))
+            })?,
             drain: self.drain.then(|| Drain {
                 timeout: Duration::from_secs(self.drain_timeout),
                 unmanaged: self.drain_unmanaged,

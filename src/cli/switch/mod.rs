@@ -26,6 +26,7 @@ use crate::{
         plan::{Plan, PlanError, STATE, plan},
         rooted::Rooted,
         state::{State, entry},
+        world::in_the_way,
     },
 };
 
@@ -111,12 +112,15 @@ impl<O: Write, E: Write> Call<'_, O, E> {
             }
             (_, None) => {
                 let facts = self.detected(&place).await?;
-                let plan = plan(&facts, &request).map_err(|error| match error {
+                let mut plan = plan(&facts, &request).map_err(|error| match error {
                     PlanError::Missing(_) => CommandError::refused(error),
                     error => {
                         CommandError::refused(error).hint("mend the file, or move it away, and try again")
                     }
                 })?;
+                if plan.changes() && root.is_none() {
+                    plan.refusals.extend(in_the_way(&request, &facts.node_name).await);
+                }
                 self.change(&facts, plan, &state, &rooted, looks_only).await
             }
         }

@@ -10,7 +10,10 @@ use k8s_openapi::api::{coordination::v1::Lease, core::v1::Node as ClusterNode};
 use tokio::time::{Instant, sleep};
 
 use super::{Node, Report};
-use crate::kube::{self, ApiClient, Cordon, DrainError, DrainOptions, KubeError};
+use crate::{
+    kube::{self, ApiClient, Cordon, DrainError, DrainOptions, KubeError},
+    switch::{plan::Refusal, request::Request},
+};
 
 /// Where kubeadm looks for the node's runtime.
 const CRI_SOCKET: &str = "kubeadm.alpha.kubernetes.io/cri-socket";
@@ -23,54 +26,94 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// minutes, as long as nothing changes.
 const STEADY: Duration = Duration::from_secs(12);
 
+/// What a drain may be allowed, for whoever reads that it is not.
+const ALLOWED: &str = "--drain-unmanaged lets pods go that nothing makes again, --delete-emptydir-data those whose data \
+                       are lost; or move them away yourself";
+
 fn open(kubeconfig: &Path) -> Result<ApiClient, String> {
     ApiClient::open(kubeconfig).map_err(|error| error.to_string())
 }
 
+/// An error with the credentials that were used: they may be the wrong ones.
+fn told(kubeconfig: &Path, error: &KubeError) -> String {
+    match error {
+        KubeError::Kubeconfig(error) => error.to_string(),
+        other => format!("kubeconfig {}: {other}", kubeconfig.display()),
+    }
+}
+
 /// Asks again what may be answered a little later.
 async fn patiently<T>(
+    kubeconfig: &Path,
     patience: Duration,
-    mut ask: impl AsyncFnMut() -> Result<T, KubeError>,
+    mut ask: impl AsyncFnMut(&ApiClient) -> Result<T, KubeError>,
 ) -> Result<T, String> {
+    let client = open(kubeconfig)?;
     let deadline = Instant::now() + patience;
     loop {
-        match ask().await {
+        match ask(&client).await {
             Ok(answer) => return Ok(answer),
             Err(error) if error.may_pass() && Instant::now() < deadline => sleep(PAUSE).await,
-            Err(error) => return Err(error.to_string()),
+            Err(error) => return Err(told(kubeconfig, &error)),
         }
     }
 }
 
+/// What of the cluster stands in the way of what is asked, before anything is changed: an API server that does not
+/// answer or does not know the node, credentials that it does not take, pods that a drain would stop at.
+pub async fn in_the_way(request: &Request, node: &str) -> Vec<Refusal> {
+    let Some(kubeconfig) = &request.kubeconfig else { return Vec::new() };
+    let options = request.drain.as_ref().map(|drain| DrainOptions {
+        timeout: drain.timeout,
+        unmanaged: drain.unmanaged,
+        delete_emptydir_data: drain.delete_emptydir_data,
+    });
+    let asked = patiently(kubeconfig, SHORTLY, async |client| {
+        kube::node(client, node).await?;
+        match options {
+            Some(options) => kube::obstacles(client, node, options).await,
+            None => Ok(Vec::new()),
+        }
+    });
+    let (message, hint) = match asked.await {
+        Ok(obstacles) if obstacles.is_empty() => return Vec::new(),
+        Ok(obstacles) => (DrainError::InTheWay(obstacles).to_string(), ALLOWED),
+        Err(cause) => (
+            format!("the cluster cannot be asked about the node {node}: {cause}"),
+            "see that the API server runs, and that --kubeconfig is one that it takes, as /etc/kubernetes/admin.conf; \
+             without --kubeconfig the cluster is not asked",
+        ),
+    };
+    vec![Refusal { message, hint: hint.to_owned(), forceable: false }]
+}
+
 /// Whether the node takes new pods.
 pub(super) async fn cordoned(kubeconfig: &Path, node: &str) -> Result<Cordon, String> {
-    let client = open(kubeconfig)?;
-    patiently(SHORTLY, async || Ok(kube::cordoned(&kube::node(&client, node).await?))).await
+    patiently(kubeconfig, SHORTLY, async |client| Ok(kube::cordoned(&kube::node(client, node).await?))).await
 }
 
 pub(super) async fn cordon(kubeconfig: &Path, node: &str) -> Result<(), String> {
-    let client = open(kubeconfig)?;
-    patiently(PATIENCE, async || kube::cordon(&client, node).await).await
+    patiently(kubeconfig, PATIENCE, async |client| kube::cordon(client, node).await).await
 }
 
 pub(super) async fn uncordon(kubeconfig: &Path, node: &str) -> Result<(), String> {
-    let client = open(kubeconfig)?;
-    patiently(PATIENCE, async || kube::uncordon(&client, node).await).await
+    patiently(kubeconfig, PATIENCE, async |client| kube::uncordon(client, node).await).await
 }
 
 /// What the node says of its runtime.
 pub(super) async fn annotation(kubeconfig: &Path, node: &str) -> Result<Option<String>, String> {
-    let client = open(kubeconfig)?;
-    patiently(PATIENCE, async || {
-        let found = kube::node(&client, node).await?;
+    patiently(kubeconfig, PATIENCE, async |client| {
+        let found = kube::node(client, node).await?;
         Ok(kube::annotation(&found, CRI_SOCKET).map(str::to_owned))
     })
     .await
 }
 
 pub(super) async fn annotate(kubeconfig: &Path, node: &str, value: Option<&str>) -> Result<(), String> {
-    let client = open(kubeconfig)?;
-    patiently(PATIENCE, async || kube::set_annotation(&client, node, CRI_SOCKET, value).await).await
+    patiently(kubeconfig, PATIENCE, async |client| {
+        kube::set_annotation(client, node, CRI_SOCKET, value).await
+    })
+    .await
 }
 
 impl<R: Report> Node<R> {
@@ -94,10 +137,9 @@ impl<R: Report> Node<R> {
                 }
                 Ok(())
             }
-            Err(error @ DrainError::InTheWay(_)) => Err(format!(
-                "{error}. What may go all the same is said with --force and --delete-emptydir-data"
-            )),
-            Err(error) => Err(error.to_string()),
+            Err(error @ DrainError::InTheWay(_)) => Err(format!("{error}. {ALLOWED}")),
+            Err(DrainError::Kube(error)) => Err(told(kubeconfig, &error)),
+            Err(error @ DrainError::Late { .. }) => Err(error.to_string()),
         }
     }
 }
@@ -121,8 +163,8 @@ pub(super) async fn verify(
                 }
                 Readiness::Stale(problem) | Readiness::No(problem) => problem,
             },
-            Err(error) if error.may_pass() => error.to_string(),
-            Err(error) => return Err(error.to_string()),
+            Err(error) if error.may_pass() => told(kubeconfig, &error),
+            Err(error) => return Err(told(kubeconfig, &error)),
         };
         if begin.elapsed() >= Duration::from_secs(seconds) {
             return Err(format!("node {node} is not Ready within {seconds} s: {problem}"));

@@ -130,5 +130,5 @@ async fn a_drain_says_what_may_be_allowed() {
         delete_emptydir_data: false,
     };
     let error = scene.node.act(&drain).await.unwrap_err();
-    assert!(error.contains("ns/p has no controller") && error.contains("--force"), "{error}");
+    assert!(error.contains("ns/p has no controller") && error.contains("--drain-unmanaged"), "{error}");
 }

@@ -24,6 +24,8 @@ mod units;
 
 use std::path::{Path, PathBuf};
 
+pub use cluster::in_the_way;
+
 use super::{
     files,
     steps::{Action, Before, Step},

@@ -1,0 +1,316 @@
+//! `nodectl switch-runtime` on a node of a cluster: a real API server 1.20, with which the node is cordoned, drained,
+//! annotated and seen Ready; kubectl tells what came of it.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test's helpers fail by panicking and say why"
+)]
+
+mod support;
+
+use std::{collections::BTreeMap, time::Instant};
+
+use serde_json::{Value, json};
+use support::{
+    SOON,
+    cluster::{ADMIN, NODE, SERVER},
+    machine::{Job, Machine},
+    machine_files::{Files, differences},
+    slow,
+    switching::{Said, struck, switch},
+    wait_until,
+};
+
+const STATE: &str = "/var/lib/nodectl/switch";
+const KUBEADM: &str = "kubeadm.alpha.kubernetes.io/cri-socket";
+const OURS: &str = "nodectl.dev/cordoned-by";
+const DOCKERSHIM: &str = "/var/run/dockershim.sock";
+const CONTAINERD: &str = "unix:///run/containerd/containerd.sock";
+
+/// A node in its cluster and how it was: with a pod of a ReplicaSet and one of a DaemonSet.
+struct Cluster {
+    machine: Machine,
+    replicas: Value,
+    files: Files,
+    units: BTreeMap<String, (String, String)>,
+    /// What changes the kubelet's cgroup driver, so that the node has to be drained.
+    driver: String,
+}
+
+impl Cluster {
+    fn new(name: &str) -> Self {
+        let machine = Machine::in_cluster(name);
+        machine.kubectl(&["annotate", "node", "node1", &format!("{KUBEADM}={DOCKERSHIM}")]);
+        let replicas = machine.make_controller("ReplicaSet", "web");
+        let daemons = machine.make_controller("DaemonSet", "log");
+        machine.make_pod("log", Some(&daemons), &Value::Null);
+        let (files, units) = (machine.files(), machine.units());
+        let detected = switch(&machine, &["--detect", "-o", "json"]).ended(0).json();
+        let driver = if detected["kubelet"]["cgroupDriver"] == "systemd" { "cgroupfs" } else { "systemd" };
+        Self { machine, replicas, files, units, driver: format!("--cgroup-driver={driver}") }
+    }
+
+    /// A pod that a ReplicaSet would make again elsewhere.
+    #[track_caller]
+    fn managed(&self, name: &str) -> Value {
+        self.machine.make_pod(name, Some(&self.replicas), &Value::Null)
+    }
+
+    fn words<'a>(&'a self, kubeconfig: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+        [&["--kubeconfig", kubeconfig, "--drain", "--yes", &self.driver], more].concat()
+    }
+
+    fn drain(&self, more: &[&str]) -> Said {
+        switch(&self.machine, &self.words(ADMIN, more))
+    }
+
+    /// The same, not waited for.
+    fn begin(&self, more: &[&str]) -> Job {
+        self.machine.spawn(&[&["nodectl", "switch-runtime"], &self.words(ADMIN, more)[..]].concat())
+    }
+
+    /// Whether the node takes no pods, and whether by our doing.
+    #[track_caller]
+    fn cordoned(&self) -> (bool, bool) {
+        let node = self.machine.node();
+        (node["spec"]["unschedulable"] == true, node["metadata"]["annotations"][OURS] == "switch-runtime")
+    }
+
+    /// What the API server has of the node: the annotation for kubeadm, the runtime, and whether it is Ready.
+    #[track_caller]
+    fn seen(&self) -> (String, String, bool) {
+        let node = self.machine.node();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let conditions = node["status"]["conditions"].as_array().unwrap();
+        let ready = conditions.iter().find(|condition| condition["type"] == "Ready").unwrap();
+        (
+            text(&node["metadata"]["annotations"][KUBEADM]),
+            text(&node["status"]["nodeInfo"]["containerRuntimeVersion"]),
+            ready["status"] == "True",
+        )
+    }
+
+    /// The node is moved, and the API server knows it by the time that the command ends.
+    #[track_caller]
+    fn is_moved(&self) {
+        let (annotation, runtime, ready) = self.seen();
+        assert_eq!((annotation.as_str(), ready), (CONTAINERD, true));
+        assert!(runtime.starts_with("containerd://"), "{runtime}");
+        let units = self.machine.units();
+        assert_eq!(units["kubelet.service"].0, "active");
+        assert_eq!(units["docker.service"], ("inactive".to_owned(), "disabled".to_owned()));
+        // What stayed on the node is started anew.
+        for pod in ["log", "web-node1"] {
+            wait_until(SOON, &format!("{pod} runs"), || self.machine.pod_runs(pod, "containerd"));
+        }
+        assert_eq!(self.machine.try_read(&format!("{STATE}/unfinished")), None);
+    }
+
+    /// The node itself is as before, and its static pod serves.
+    #[track_caller]
+    fn is_untouched(&self) {
+        assert_eq!(differences(&self.files, &self.machine.files()), Vec::<String>::new());
+        assert_eq!(self.machine.units(), self.units);
+        assert_eq!(self.machine.try_read(&format!("{STATE}/unfinished")), None);
+        assert!(self.machine.pod_serves());
+    }
+
+    /// The node is back on Docker, also in the eyes of the API server.
+    #[track_caller]
+    fn is_back(&self) {
+        wait_until(SOON, "the node is Ready on Docker", || {
+            let (_, runtime, ready) = self.seen();
+            ready && runtime.starts_with("docker://")
+        });
+        assert_eq!(self.seen().0, DOCKERSHIM);
+        for pod in ["log", "web-node1"] {
+            wait_until(SOON, &format!("{pod} runs"), || self.machine.pod_runs(pod, "docker"));
+        }
+        self.is_untouched();
+    }
+}
+
+/// What tells one pod from another of the same name.
+fn uid(pod: &Value) -> &str {
+    pod["metadata"]["uid"].as_str().unwrap()
+}
+
+#[test]
+fn a_node_is_drained_moved_and_moved_back() {
+    let cluster = Cluster::new("drained");
+    let machine = &cluster.machine;
+    let web = cluster.managed("web");
+    let (log, mirror) = (machine.object("pod", "log").unwrap(), machine.object("pod", "web-node1").unwrap());
+    assert!(mirror["metadata"]["annotations"]["kubernetes.io/config.mirror"].is_string(), "{mirror}");
+
+    // In a cluster the pods have to go first.
+    for credentials in [&[][..], &["--kubeconfig", ADMIN]] {
+        switch(machine, &[&["--yes", &cluster.driver], credentials].concat())
+            .ended(3)
+            .told("the kubelet's cgroup driver would change from ")
+            .told("drain the node first (--drain --kubeconfig FILE)");
+    }
+    // A budget that lets none go: time runs out.
+    machine.make_budget("web", 0);
+    cluster.drain(&["--drain-timeout", "5"]).ended(4).told(
+        "move its pods elsewhere: not drained within 5 s: default/web (Cannot evict pod as it would violate the pod's \
+         disruption budget.)",
+    );
+    assert_eq!(cluster.cordoned(), (false, false));
+    assert_eq!(cluster.seen().0, DOCKERSHIM);
+    cluster.is_untouched();
+    // Nobody has so much as restarted them.
+    for pod in [&web, &log, &mirror] {
+        let now = machine.object("pod", pod["metadata"]["name"].as_str().unwrap()).unwrap();
+        assert_eq!((uid(&now), &now["status"]), (uid(pod), &pod["status"]));
+    }
+
+    // What would be lost is named, as kubectl names it.
+    machine.make_pod("alone", None, &Value::Null);
+    let volumes = json!([{ "name": "data", "emptyDir": {} }]);
+    machine.make_pod("data", Some(&cluster.replicas), &volumes);
+    let kubectl = ["kubectl", "--kubeconfig", ADMIN, "drain", "node1", "--ignore-daemonsets"];
+    let kubectl = Said::of(&machine.run(&kubectl)).ended(1);
+    machine.kubectl(&["uncordon", "node1"]);
+    for (pod, ours, theirs) in [
+        ("alone", "has no controller that would make it again", "not managed by ReplicationController"),
+        ("data", "has data in an emptyDir volume", "Pods with local storage"),
+    ] {
+        let line = kubectl.err.lines().find(|line| line.contains(theirs)).unwrap_or_default();
+        assert!(line.contains(&format!("default/{pod}")), "{}", kubectl.err);
+        cluster.drain(&[]).ended(3).told(&format!("default/{pod} {ours}")).told("--drain-unmanaged");
+    }
+    let one = cluster.drain(&["--drain-unmanaged"]).ended(3).told("default/data has data");
+    assert!(!one.err.contains("default/alone"), "{}", one.err);
+    let other = cluster.drain(&["--delete-emptydir-data", "--check"]).ended(3).told("default/alone has no");
+    assert!(!other.err.contains("default/data"), "{}", other.err);
+    assert_eq!(cluster.cordoned(), (false, false));
+    cluster.is_untouched();
+
+    // All others go; this one as soon as its budget lets it.
+    let mut job = cluster.begin(&["--drain-unmanaged", "--delete-emptydir-data"]);
+    wait_until(SOON, "all but one are evicted", || {
+        ["alone", "data"].iter().all(|pod| machine.object("pod", pod).is_none())
+    });
+    assert_eq!(cluster.cordoned(), (true, true));
+    assert!(!job.ended());
+    assert_eq!(uid(&machine.object("pod", "web").unwrap()), uid(&web));
+    cluster.is_untouched();
+    machine.allow("web", 1);
+    let done = Said::of(&job.wait()).ended(0);
+    assert!(
+        done.err.contains("pods of DaemonSets stay, and are started anew later: default/log"),
+        "{}",
+        done.err
+    );
+    assert!(machine.object("pod", "web").is_none());
+    let budget = machine.object("poddisruptionbudget", "web").unwrap();
+    assert_eq!(budget["status"]["disruptionsAllowed"], 0, "it was evicted, not deleted: {budget}");
+    cluster.is_moved();
+    assert_eq!(cluster.cordoned(), (false, false));
+    for pod in [&log, &mirror] {
+        assert_eq!(uid(&machine.object("pod", pod["metadata"]["name"].as_str().unwrap()).unwrap()), uid(pod));
+    }
+    let again = cluster.drain(&["-o", "json"]).ended(0).json();
+    assert_eq!((&again["changed"], &again["outcome"]), (&json!(false), &json!("nothing-to-do")));
+
+    switch(machine, &["rollback", "--yes"]).ended(0);
+    assert_eq!(cluster.cordoned(), (false, false));
+    cluster.is_back();
+}
+
+#[test]
+fn what_was_cut_short_is_put_back_in_the_cluster_too() {
+    let cluster = Cluster::new("short");
+    let machine = &cluster.machine;
+    // With the rights that the kubelet has.
+    let words = cluster.words(NODE, &[]);
+    // Behind the plan come the beginning and the end of each step. Cordoned; being drained; the kubelet stopped.
+    for at in [3, 4, 9] {
+        cluster.managed("web");
+        assert_eq!(struck(machine, "SIGKILL", at, &words).code, None);
+        assert_eq!(cluster.cordoned(), (true, true), "at {at}");
+        if at == 9 {
+            // The API server begins again, too.
+            machine.power_cut();
+        }
+        switch(machine, &["--rollback"]).ended(0);
+        assert_eq!(cluster.cordoned(), (false, false), "at {at}");
+        cluster.is_back();
+        assert_eq!(machine.object("pod", "web").is_some(), at < 9, "evicted or not");
+        machine.kubectl(&["delete", "pod", "web", "--ignore-not-found"]);
+    }
+    assert_eq!(struck(machine, "SIGKILL", 9, &words).code, None);
+    switch(machine, &["--resume"]).ended(0);
+    cluster.is_moved();
+    assert_eq!(cluster.cordoned(), (false, false));
+    // Killed when the first step of the way back is done, which makes the node as it was before its last.
+    assert_eq!(struck(machine, "SIGKILL", 2, &["rollback", "--yes"]).code, None);
+    assert_eq!(cluster.cordoned(), (true, true));
+    switch(machine, &["--rollback"]).ended(0);
+    assert_eq!(cluster.cordoned(), (false, false));
+    cluster.is_back();
+}
+
+#[test]
+fn a_cluster_that_cannot_be_asked_is_told_before_anything_changes() {
+    let cluster = Cluster::new("asked");
+    let machine = &cluster.machine;
+    let refused = |kubeconfig: &str, cause: &str| {
+        let begin = Instant::now();
+        for words in [cluster.words(kubeconfig, &[]), vec!["--kubeconfig", kubeconfig, "--yes", "--dry-run"]]
+        {
+            switch(machine, &words)
+                .ended(3)
+                .told("the cluster cannot be asked about the node node1: ")
+                .told(&format!("kubeconfig {kubeconfig}: "))
+                .told(cause);
+        }
+        assert!(begin.elapsed() < SOON * slow());
+        cluster.is_untouched();
+        assert!(!machine.outside(STATE).join("unfinished").exists());
+    };
+    let admin = machine.read(ADMIN);
+    let user = admin.find("    client-certificate-data:").unwrap();
+    let variant = |name: &str, text: &str| {
+        let path = format!("/root/{name}");
+        machine.put(&path, text, 0o600);
+        path
+    };
+    refused("/root/none", "No such file or directory");
+    refused(
+        &variant("wrong", &format!("{}    token: wrong\n", &admin[..user])),
+        &format!("GET /api/v1/nodes/node1: API server {SERVER} refuses: Unauthorized (401)"),
+    );
+    refused(
+        &variant("nobody", admin[..user].trim_end().trim_end_matches("user:").trim_end()),
+        "User \"system:anonymous\" cannot get resource \"nodes\"",
+    );
+    let other = SERVER.replace("6443", "6444");
+    refused(
+        &variant("dead", &admin.replace(SERVER, &other)),
+        &format!("GET /api/v1/nodes/node1: API server {other} cannot be asked: "),
+    );
+
+    // Somebody else's cordon stays; certificates are where the kubeconfig says, beginning at its own folder.
+    machine.kubectl(&["cordon", "node1"]);
+    let line = |key: &str| admin.lines().find(|line| line.trim().starts_with(key)).unwrap().to_owned();
+    let relative = ["certificate-authority", "client-certificate", "client-key"]
+        .into_iter()
+        .zip(["pki/ca.crt", "pki/admin.crt", "pki/admin.key"])
+        .fold(admin.clone(), |text, (key, path)| {
+            text.replace(&line(&format!("{key}-data:")), &format!("    {key}: ../etc/kubernetes/{path}"))
+        });
+    assert!(!relative.contains("-data:"), "{relative}");
+    variant("relative", &relative);
+    let here =
+        format!("cd /root && exec nodectl switch-runtime {}", cluster.words("relative", &[]).join(" "));
+    Said::of(&machine.run(&["sh", "-c", &here])).ended(0);
+    cluster.is_moved();
+    assert_eq!(cluster.cordoned(), (true, false));
+    Said::of(&machine.run(&["sh", "-c", "cd / && exec nodectl switch-runtime rollback --yes"])).ended(0);
+    cluster.is_back();
+    assert_eq!(cluster.cordoned(), (true, false));
+}
