@@ -11,13 +11,14 @@
 
 mod support;
 
-use std::{collections::BTreeMap, process::Output};
+use std::collections::BTreeMap;
 
 use serde_json::Value;
 use support::{
     Release, SOON,
     machine::{Config, Machine},
     machine_files::{Files, differences},
+    said::Said,
     wait_until,
 };
 
@@ -33,31 +34,6 @@ struct Node {
     machine: Machine,
     files: Files,
     units: Units,
-}
-
-/// What the command said.
-struct Said {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-impl Said {
-    fn of(output: &Output) -> Self {
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Self { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
-    }
-
-    #[track_caller]
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {}\n{}", self.out, self.err))
-    }
-
-    #[track_caller]
-    fn ended(self, code: i32) -> Self {
-        assert_eq!(self.code, Some(code), "{}\n{}", self.out, self.err);
-        self
-    }
 }
 
 impl Node {

@@ -26,7 +26,9 @@ mod leaks;
 pub(crate) mod machine;
 pub(crate) mod machine_files;
 mod manifest;
+pub(crate) mod node_folder;
 mod registry;
+pub(crate) mod said;
 mod status;
 pub(crate) mod terminal;
 
