@@ -83,9 +83,17 @@ pub fn save(path: &Path, folder: &Path, name: &str) -> io::Result<Option<Saved>>
 /// Puts a saved file back where it was.
 ///
 /// # Errors
-/// When the copy cannot be read or the file cannot be written.
+/// When the copy cannot be read or the file cannot be written. A copy is a file in the folder and nothing else: the
+/// name comes from a journal, which somebody else may have written where a folder holds the node.
 pub fn restore(path: &Path, saved: &Saved, folder: &Path) -> io::Result<()> {
-    let text = read(&folder.join(&saved.copy))?.ok_or_else(|| io::Error::other("its copy is gone"))?;
+    let name = Path::new(&saved.copy);
+    let copy = folder.join(name);
+    if name.file_name() != Some(name.as_os_str())
+        || fs::symlink_metadata(&copy).is_ok_and(|like| !like.is_file())
+    {
+        return Err(io::Error::other(format!("{} is no copy of a file", copy.display())));
+    }
+    let text = read(&copy)?.ok_or_else(|| io::Error::other("its copy is gone"))?;
     replace(path, &text, |file| {
         std::os::unix::fs::fchown(file, Some(saved.user), Some(saved.group))?;
         file.set_permissions(fs::Permissions::from_mode(saved.mode))?;

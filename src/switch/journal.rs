@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nix::libc::{O_CLOEXEC, O_NOFOLLOW};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -83,6 +84,8 @@ pub enum JournalError {
 pub struct Journal {
     folder: PathBuf,
     file: File,
+    /// How far it is whole, if its last line was cut: the rest goes before the next line is written.
+    whole: Option<u64>,
     steps: Vec<Step>,
     progress: Vec<Progress>,
     rolling_back: Option<String>,
@@ -108,6 +111,7 @@ impl Journal {
         let mut journal = Self {
             folder: folder.to_path_buf(),
             file,
+            whole: None,
             progress: vec![Progress::Waiting; steps.len()],
             steps,
             rolling_back: None,
@@ -121,10 +125,12 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Opens one that was begun; `None` if it was cut in its first line, before anything was done.
+    /// Opens one that was begun; `None` if it was cut in its first line, before anything was done. Nothing is changed
+    /// by that: whoever only looks has no lock, and what looks cut may be a line that is being written.
     ///
     /// # Errors
-    /// [`JournalError`]. A last line that was cut is none.
+    /// [`JournalError`]. A last line that was cut is none. In a folder that holds a node the journal is whoever's made
+    /// the folder: links in it would lead to files of this machine, and are refused.
     pub fn open(folder: &Path) -> Result<Option<Self>, JournalError> {
         let path = folder.join(FILE);
         let io = |what| {
@@ -135,22 +141,28 @@ impl Journal {
             path: path.clone(),
             why: format!("line {}: {why}", number + 1),
         };
-        let file = OpenOptions::new().read(true).append(true).open(&path).map_err(io("open"))?;
+        let open = |write| {
+            OpenOptions::new().read(true).append(write).custom_flags(O_NOFOLLOW | O_CLOEXEC).open(&path)
+        };
+        let file = match open(true) {
+            // To be looked at only.
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => open(false),
+            opened => opened,
+        };
+        let file = file.map_err(io("open"))?;
         let (mut lines, mut whole) = (Vec::new(), 0_u64);
         let mut reader = io::BufReader::new((&file).take(MAX));
-        loop {
+        let cut = loop {
             let mut bytes = Vec::new();
             let read = reader.read_until(b'\n', &mut bytes).map_err(io("read"))?;
-            if read == 0 || bytes.last() != Some(&b'\n') {
-                break;
+            if bytes.last() != Some(&b'\n') {
+                break read > 0;
             }
             whole += read as u64;
             let line: Line =
                 serde_json::from_slice(&bytes).map_err(|error| broken(lines.len(), error.to_string()))?;
             lines.push(line);
-        }
-        // What was cut would stand in the middle of the next line.
-        file.set_len(whole).map_err(io("repair"))?;
+        };
         let mut lines = lines.into_iter();
         let steps = match lines.next() {
             None => return Ok(None),
@@ -160,9 +172,17 @@ impl Journal {
             }
             Some(_) => return Err(broken(0, "it does not begin with a plan".to_owned())),
         };
+        let copies = folder.join(COPIES);
+        if !fs::symlink_metadata(&copies).is_ok_and(|like| like.is_dir()) {
+            return Err(broken(
+                0,
+                format!("the copies that belong to it are not there: no folder {}", copies.display()),
+            ));
+        }
+        let whole = cut.then_some(whole);
         let progress = vec![Progress::Waiting; steps.len()];
         let folder = folder.to_path_buf();
-        let mut journal = Self { folder, file, steps, progress, rolling_back: None, outcome: None };
+        let mut journal = Self { folder, file, whole, steps, progress, rolling_back: None, outcome: None };
         for (number, line) in lines.enumerate() {
             if !journal.take_in(line) {
                 return Err(broken(number + 1, "it does not follow from the lines before".to_owned()));
@@ -253,6 +273,10 @@ impl Journal {
     fn append(&mut self, line: &Line) -> Result<(), JournalError> {
         let mut text = serde_json::to_vec(line).map_err(io::Error::from).map_err(|e| self.cannot_write(e))?;
         text.push(b'\n');
+        if let Some(whole) = self.whole {
+            self.file.set_len(whole).map_err(|error| self.cannot_write(error))?;
+            self.whole = None;
+        }
         let written = self.file.write_all(&text).and_then(|()| self.file.sync_data());
         written.map_err(|error| self.cannot_write(error))
     }
@@ -317,8 +341,9 @@ pub fn list(folder: &Path) -> io::Result<Vec<PathBuf>> {
     };
     let mut found = Vec::new();
     for entry in entries {
-        let path = entry?.path();
-        if path.join(FILE).is_file() {
+        let entry = entry?;
+        let path = entry.path();
+        if entry.file_type()?.is_dir() && fs::symlink_metadata(path.join(FILE)).is_ok() {
             found.push(path);
         }
     }

@@ -222,6 +222,16 @@ impl Rooted {
         follow().map_err(|error| named(path, &error))
     }
 
+    /// Where a path of the node is on this machine, without links: what is made there is made in the node.
+    ///
+    /// # Errors
+    /// As [`Rooted::real`].
+    pub fn outside(&self, path: &Path) -> io::Result<PathBuf> {
+        let Some(root) = &self.root else { return Ok(path.to_owned()) };
+        let inside = self.real(path)?;
+        Ok(root.path.join(inside.strip_prefix("/").unwrap_or(&inside)))
+    }
+
     /// The path below the root of what is at a path of this machine.
     fn inside(&self, place: &Path) -> io::Result<PathBuf> {
         let Some(root) = &self.root else { return Ok(place.to_owned()) };

@@ -87,6 +87,8 @@ impl State {
         let io = |source| StateError::Io { what: "open", path: path.clone(), source };
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        // In a folder that holds a node it is whoever's made that; and it is emptied.
+        options.custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_CLOEXEC);
         let mut file = options.open(&path).map_err(io)?;
         match file.try_lock() {
             Ok(()) => {}

@@ -116,3 +116,11 @@ fn collect(outside: &Path, inside: &Path, found: &mut Files) {
         }
     }
 }
+
+/// All that is below a folder, by its paths as if the folder were the root; what is below `without` is left out.
+pub(crate) fn below(folder: &Path, without: &str) -> Files {
+    let mut found = BTreeMap::new();
+    collect(folder, Path::new("/"), &mut found);
+    found.retain(|path, _| !path.starts_with(without));
+    found
+}

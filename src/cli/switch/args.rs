@@ -168,10 +168,10 @@ pub struct SwitchArgs {
     #[arg(long, value_name = "DIR", global = true, help_heading = "A mounted node")]
     pub root: Option<PathBuf>,
     /// containerd's version there, as in 1.6.20
-    #[arg(long, value_name = "VERSION", requires = "root", help_heading = "A mounted node")]
+    #[arg(long, value_name = "VERSION", requires = "root", value_parser = version, help_heading = "A mounted node")]
     pub containerd_version: Option<String>,
     /// The kubelet's version there, as in 1.27.3
-    #[arg(long, value_name = "VERSION", requires = "root", help_heading = "A mounted node")]
+    #[arg(long, value_name = "VERSION", requires = "root", value_parser = version, help_heading = "A mounted node")]
     pub kubelet_version: Option<String>,
 }
 
@@ -217,6 +217,22 @@ impl SwitchArgs {
                 delete_emptydir_data: self.delete_emptydir_data,
             }),
         })
+    }
+}
+
+/// A version of a program, as in `1.27`, `v1.27.3` and `2.1.4-rc.0`.
+fn version(text: &str) -> Result<String, String> {
+    let plain = text.strip_prefix('v').unwrap_or(text);
+    let mut parts = plain.splitn(3, '.');
+    let is_number = |part: Option<&str>| {
+        part.is_some_and(|part| {
+            !part.is_empty() && part.len() < 6 && part.bytes().all(|byte| byte.is_ascii_digit())
+        })
+    };
+    if is_number(parts.next()) && is_number(parts.next()) {
+        Ok(text.to_owned())
+    } else {
+        Err("this is no version, as in 1.27.3".to_owned())
     }
 }
 
@@ -276,6 +292,16 @@ mod tests {
             "https://u:p@m",
         ] {
             assert!(of(wrong).unwrap_err().contains("is no mirror"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn versions_have_two_numbers() {
+        for fine in ["1.27", "v1.27.3", "2.1.4-rc.0", "1.6.20~ds1"] {
+            assert_eq!(version(fine).as_deref(), Ok(fine));
+        }
+        for wrong in ["", "x", "2", "v", "1.", "1.x", ".1", "1.-2", "999999.1"] {
+            assert!(version(wrong).is_err(), "{wrong}");
         }
     }
 

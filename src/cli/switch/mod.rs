@@ -6,7 +6,7 @@ mod report;
 
 use std::{
     io::{IsTerminal as _, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use jiff::Timestamp;
@@ -63,10 +63,11 @@ impl<O: Write, E: Write> Call<'_, O, E> {
     async fn run(&mut self) -> Result<(), CommandError> {
         let request = self.args.request()?;
         let root = self.root()?;
-        let state = State::new(match &root {
-            Some(root) => root.join(STATE.trim_start_matches('/')),
-            None => PathBuf::from(STATE),
-        });
+        let rooted = match &root {
+            Some(root) => Rooted::folder(root).map_err(refused)?,
+            None => Rooted::node(),
+        };
+        let state = State::new(rooted.outside(Path::new(STATE)).map_err(refused)?);
         if let Some(Verb::History) = &self.args.verb {
             let entries: Vec<_> = state.journals().map_err(refused)?.iter().map(entry).collect();
             return output::write(self.out, &report::history(&entries, self.args.output)?);
@@ -92,10 +93,6 @@ impl<O: Write, E: Write> Call<'_, O, E> {
         // A dry run leaves nothing, not even a folder.
         let _lock = if looks_only { None } else { Some(state.lock().map_err(refused)?) };
         let unfinished = state.unfinished().map_err(refused)?;
-        let rooted = match &root {
-            Some(root) => Rooted::folder(root).map_err(refused)?,
-            None => Rooted::node(),
-        };
         match (&self.args.verb, unfinished) {
             (_, Some(journal)) => self.go_on(journal, &rooted, looks_only).await,
             (Some(Verb::Rollback { name }), None) => {
@@ -155,6 +152,8 @@ impl<O: Write, E: Write> Call<'_, O, E> {
         place: &Rooted,
         looks_only: bool,
     ) -> Result<(), CommandError> {
+        // Also before looking: what cannot be followed cannot be done.
+        plan.resolve(|path| place.real(path)).map_err(refused)?;
         self.report = Report::new(&plan);
         let json = self.args.output == Format::Json;
         if looks_only || !plan.changes() {
@@ -172,7 +171,6 @@ impl<O: Write, E: Write> Call<'_, O, E> {
         }
         self.preflight(&plan)?;
         self.confirm("Go on?")?;
-        plan.resolve(|path| place.real(path)).map_err(refused)?;
         let folder = state.folder_for(Timestamp::now());
         self.report.backup_dir = Some(folder.display().to_string());
         let mut journal = Journal::begin(&folder, plan.steps.clone()).map_err(refused)?;
@@ -333,8 +331,10 @@ impl<O: Write, E: Write> Call<'_, O, E> {
                 self.report.warnings.extend(warnings);
                 self.report.outcome = "done";
                 if self.args.output == Format::Text {
+                    let root = self.args.root.as_ref();
+                    let root = root.map(|root| format!(" --root {}", root.display())).unwrap_or_default();
                     let text = format!(
-                        "Done. The files as they were are in {backup}; `nodectl switch-runtime rollback` puts them back.\n"
+                        "Done. The files as they were are in {backup}; `nodectl switch-runtime rollback{root}` puts them back.\n"
                     );
                     output::write(self.out, &text)?;
                 }

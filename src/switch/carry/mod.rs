@@ -82,7 +82,7 @@ pub fn carry(
 ) -> Carried {
     let mut carried = Carried::default();
     let folder = Path::new(config_path.split(':').next().unwrap_or(config_path));
-    registries::carry(facts, request, registries, folder, &mut carried);
+    registries::carry(facts, request, release, registries, folder, &mut carried);
     if facts.docker.is_some() {
         proxy::carry(facts, &mut carried);
         logs::carry(facts, &mut carried);

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, net::IpAddr, path::Path};
 
 use super::{Carried, NewFile, options};
 use crate::switch::{
-    containerd::{Registry, Tls, authority, hosts_toml},
+    containerd::{READS_HOSTS, Registry, Release, Tls, authority, hosts_toml},
     facts::Facts,
     request::Request,
 };
@@ -19,6 +19,7 @@ const CERTIFICATES: &str = "/etc/docker/certs.d";
 pub(super) fn carry(
     facts: &Facts,
     request: &Request,
+    release: Release,
     of_config: &[Registry],
     folder: &Path,
     carried: &mut Carried,
@@ -48,11 +49,22 @@ pub(super) fn carry(
             registry.endpoints.clone_from(&of_all.endpoints);
         }
     }
+    logins(facts, carried);
+    if release < READS_HOSTS && !registries.is_empty() {
+        let names: Vec<&str> = registries.iter().map(|registry| registry.host.as_str()).collect();
+        carried.warnings.push(format!(
+            "mirrors, certificates and insecure registries are not carried over: containerd {}.{} reads no hosts.toml files, \
+             1.5 does (bring it there first, or say them below `registry` in its configuration): {}",
+            release.major,
+            release.minor,
+            names.join(", ")
+        ));
+        return;
+    }
     carried.needs_registry_config_path = !registries.is_empty();
     for registry in &registries {
         write(facts, registry, &tls, folder, carried);
     }
-    logins(facts, carried);
 }
 
 fn add(registries: &mut Vec<Registry>, host: &str, urls: impl IntoIterator<Item = String>) {

@@ -361,6 +361,23 @@ fn what_the_kubelet_knew_of_cni_and_the_pause_image() {
     assert_eq!(of(RuntimeKind::Containerd, "--cni-bin-dir=/a", ""), ["", "", ""]);
 }
 
+#[test]
+fn a_containerd_that_reads_no_hosts_files_gets_none_and_that_is_said() {
+    let facts =
+        docker(json!({"registry-mirrors": ["https://m.example"], "insecure-registries": ["r:5000"]}), &[]);
+    let old = carry(&facts, &Request::default(), Release { major: 1, minor: 4 }, &[], FOLDER);
+    assert!(old.files.is_empty() && !old.needs_registry_config_path);
+    assert!(
+        old.warnings
+            .iter()
+            .any(|warning| warning.ends_with(": docker.io, r:5000") && warning.contains("containerd 1.4")),
+        "{:?}",
+        old.warnings
+    );
+    let new = carry(&facts, &Request::default(), Release { major: 1, minor: 5 }, &[], FOLDER);
+    assert!(new.files.len() == 2 && new.warnings.is_empty(), "{new:?}");
+}
+
 proptest! {
     #[test]
     fn any_proxy_is_what_it_was(value in "[ -~]{1,40}") {

@@ -50,6 +50,9 @@ pub struct ConfigFile {
     pub text: String,
 }
 
+/// The first release that reads `hosts.toml` files (`config_path`); those before know mirrors in place alone.
+pub const READS_HOSTS: Release = Release { major: 1, minor: 5 };
+
 /// containerd's release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Release {
@@ -192,7 +195,7 @@ pub fn edit(files: &[ConfigFile], wishes: &Wishes, release: Release) -> Result<E
     if let Some(restrict) = wishes.restrict_oom_score_adj {
         all.set(Schema::restrict_oom_score_adj, restrict)?;
     }
-    edited.registry_config_path = all.registry_config_path();
+    edited.registry_config_path = all.registry_config_path().filter(|_| release >= READS_HOSTS);
     if edited.registry_config_path.is_some() {
         edited.registries = all.take_registries();
     }

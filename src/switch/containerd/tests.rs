@@ -183,6 +183,11 @@ fn mirrors_beside_a_config_path_become_files() {
                 [plugins.'io.containerd.grpc.v1.cri'.registry.configs.'r.example:5000'.auth]\nusername = 'u'\n";
     let untouched = edited(&[text], &wishes(), OLD).1;
     assert_eq!((untouched.registries.len(), untouched.registry_config_path), (0, None));
+    // One that reads no such files keeps what it says in place, whatever else stands there.
+    let old = text.replace("config_path = ''", "config_path = '/x'");
+    let (texts, told) = edited(&[&old], &wishes(), Release { major: 1, minor: 4 });
+    assert_eq!((told.registries.len(), told.registry_config_path), (0, None));
+    assert!(texts[0].contains("https://m.example") && texts[0].contains("insecure_skip_verify"), "{texts:?}");
     let wishes = Wishes { registry_config_path: Some("/etc/containerd/certs.d".to_owned()), ..wishes() };
     let (texts, told) = edited(&[text], &wishes, OLD);
     assert!(

@@ -222,13 +222,6 @@ impl Edit<'_> {
         {
             self.flag(RUNTIME_CGROUPS, &format!("{above}{NEW_UNIT}"))?;
         }
-        if self.minor.is_none() {
-            self.notes.push(format!(
-                "kubelet's version is not known: it is told the runtime by --{ENDPOINT} alone; before 1.24 it needs \
-                 --{RUNTIME}=remote too, and from 1.24 on it does not start with --network-plugin and other flags of \
-                 dockershim"
-            ));
-        }
         Ok(())
     }
 

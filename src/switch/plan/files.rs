@@ -14,6 +14,8 @@ use crate::switch::{
 
 /// Where registries' `hosts.toml` files go unless containerd's configuration names a folder.
 const CERTS_D: &str = "/etc/containerd/certs.d";
+/// A configuration in which all is as containerd has it by default, in the form that 1.3 and all later releases read.
+const EMPTY_CONFIG: &str = "version = 2\n";
 /// crictl's configuration.
 const CRICTL: &str = "/etc/crictl.yaml";
 
@@ -97,13 +99,18 @@ impl Files<'_, '_> {
         let is_empty =
             originals.first().is_none_or(|main| main.path != found.config || main.text.trim().is_empty());
         if request.reset_config || is_empty {
-            let Some(default) = &found.default_config else {
-                return Err(PlanError::Missing(format!(
-                    "{} has nothing in it, and `containerd config default` cannot be asked for something to begin with",
-                    found.config.display()
-                )));
+            let text = match &found.default_config {
+                Some(default) => default.clone(),
+                // Nothing of a folder is run; what is not said has containerd's default there too.
+                None if self.decided.offline() => EMPTY_CONFIG.to_owned(),
+                None => {
+                    return Err(PlanError::Missing(format!(
+                        "{} is to begin anew, and `containerd config default` cannot be asked for something to begin with",
+                        found.config.display()
+                    )));
+                }
             };
-            originals = vec![ConfigFile { path: found.config.clone(), text: default.clone() }];
+            originals = vec![ConfigFile { path: found.config.clone(), text }];
         }
         // What the configuration says of registries in place is known once it is edited, and goes to the same files
         // as what comes from Docker.

@@ -59,6 +59,16 @@ impl Look<'_, '_> {
     }
 
     fn versions(&mut self) {
+        if self.kubelet().is_some_and(|kubelet| kubelet.minor.is_none())
+            && self.decided.request.agent == Agent::Kubelet
+        {
+            let hint = if self.decided.offline() { " (--kubelet-version says it)" } else { "" };
+            self.warn(format!(
+                "the kubelet's version could not be found out{hint}: it is told containerd's endpoint; before 1.24 it needs \
+                 --container-runtime=remote too, and from 1.24 on it does not start with --network-plugin and other flags \
+                 of dockershim"
+            ));
+        }
         let Some(release) = self.decided.facts.containerd.as_ref().and_then(|found| found.release) else {
             self.warn(
                 "containerd's version could not be found out: its configuration is written as 1.6 reads it",
