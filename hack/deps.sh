@@ -66,6 +66,9 @@ look() {
         need crun crun
         # For hack/containerd2.sh and hack/containerd14.sh; the keys are for Ubuntu.
         need patchelf patchelf
+        # For registries with a certificate, and for what is killed in the middle.
+        need openssl openssl
+        need strace strace
         [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || [ -e /usr/share/keyrings/debian-archive-keyring.pgp ] ||
             missing+=(debian-archive-keyring)
         # For hack/machine.sh and what it fetches and builds.
