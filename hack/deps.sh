@@ -64,6 +64,9 @@ look() {
     if [ "$purpose" = test ]; then
         # The second handler that runtime classes are tested with.
         need crun crun
+        # For registries with a certificate, and for what is killed in the middle.
+        need openssl openssl
+        need strace strace
         # For hack/containerd2.sh and hack/containerd14.sh; the keys are for Ubuntu.
         need patchelf patchelf
         [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || [ -e /usr/share/keyrings/debian-archive-keyring.pgp ] ||

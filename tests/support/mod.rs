@@ -26,6 +26,7 @@ mod inside;
 mod leaks;
 pub(crate) mod machine;
 pub(crate) mod machine_files;
+pub(crate) mod machine_registry;
 mod manifest;
 pub(crate) mod node_folder;
 mod registry;

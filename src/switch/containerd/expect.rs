@@ -4,11 +4,24 @@
 
 use toml_edit::{Array, DocumentMut, Item, Key, TableLike, Value};
 
-use super::{CNI_BIN_DIR, CNI_CONF_DIR, Files, Schema, Wishes, runtimes::OPTION};
+use super::{CNI_BIN_DIR, CNI_CONF_DIR, ConfigFile, Files, Release, Schema, Wishes, runtimes::OPTION};
 use crate::switch::{
     containerd::schema::CRI_PLUGINS,
     toml::{get, get_str, names, shown},
 };
+
+/// The image of sandboxes that files say, the last one of them; `None` if they leave it to containerd, or cannot be
+/// read.
+pub fn sandbox_image(files: &[ConfigFile], release: Release) -> Option<String> {
+    let all = Files::read(files, release).ok()?;
+    let said = |path: Vec<&'static str>| {
+        let mut documents = all.documents.iter().rev();
+        documents.find_map(|document| get_str(document.item(), &path).filter(|image| !image.is_empty()))
+    };
+    let image =
+        [Schema::V3, Schema::V2, Schema::V1].into_iter().find_map(|schema| said(schema.sandbox_image()));
+    image.map(str::to_owned)
+}
 
 impl Files<'_> {
     /// Keys of the dump and their values, both as TOML writes them.

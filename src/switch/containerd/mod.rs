@@ -24,7 +24,7 @@ use super::{
     toml::{NoTable, get, get_str, names, remove, set, shown, take_out},
 };
 
-pub use expect::check_dump;
+pub use expect::{check_dump, sandbox_image};
 pub(crate) use registry::authority;
 pub use registry::{Registry, Tls, hosts_toml};
 

@@ -437,3 +437,23 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_image_of_sandboxes_that_is_said_is_found_in_any_version() {
+    let file = |text: &str| ConfigFile { path: "/c".into(), text: text.to_owned() };
+    let of = |texts: &[&str], release| {
+        sandbox_image(&texts.iter().map(|text| file(text)).collect::<Vec<_>>(), release)
+    };
+    for (text, release) in [
+        ("[plugins.cri]\nsandbox_image = 'p:1'\n", OLD),
+        ("[plugins.cri]\nsandbox_image = 'p:1'\n", NEW),
+        ("version = 2\nplugins.'io.containerd.grpc.v1.cri'.sandbox_image = 'p:1'\n", OLD),
+        ("version = 3\n[plugins.'io.containerd.cri.v1.images'.pinned_images]\nsandbox = 'p:1'\n", NEW),
+    ] {
+        assert_eq!(of(&[text], release).as_deref(), Some("p:1"), "{text}");
+        let last = text.replace("p:1", "q:2");
+        assert_eq!(of(&[text, &last], release).as_deref(), Some("q:2"), "{text}");
+    }
+    assert_eq!(of(&["version = 2\n"], OLD), None);
+    assert_eq!(of(&["not = [\n"], OLD), None);
+}

@@ -98,7 +98,10 @@ impl Files<'_, '_> {
         let mut originals: Vec<ConfigFile> = found.config_files.iter().map(text).collect();
         let is_empty =
             originals.first().is_none_or(|main| main.path != found.config || main.text.trim().is_empty());
+        let mut kept_image = None;
         if request.reset_config || is_empty {
+            // Whatever else begins anew: a node without a registry has this one and no other.
+            kept_image = containerd::sandbox_image(&originals, *release);
             let text = match &found.default_config {
                 Some(default) => default.clone(),
                 // Nothing of a folder is run; what is not said has containerd's default there too.
@@ -115,7 +118,9 @@ impl Files<'_, '_> {
         // What the configuration says of registries in place is known once it is edited, and goes to the same files
         // as what comes from Docker.
         let first = carry::carry(facts, request, *release, &[], CERTS_D);
-        let edited = containerd::edit(&originals, &wishes(self.decided, &first), *release)?;
+        let mut wishes = wishes(self.decided, &first);
+        wishes.pause_image = wishes.pause_image.or(kept_image);
+        let edited = containerd::edit(&originals, &wishes, *release)?;
         let folder = edited.registry_config_path.clone().unwrap_or_else(|| CERTS_D.to_owned());
         let carried = carry::carry(facts, request, *release, &edited.registries, &folder);
         let Edited { changed, notes, expected, .. } = edited;

@@ -98,11 +98,14 @@ impl Look<'_, '_> {
     }
 
     fn source(&mut self) {
-        if self.decided.old_agent == NODECTL && self.decided.request.agent == Agent::Kubelet {
-            self.refuse(
-                "nodectl.service runs the pods of this node, not the kubelet",
-                "ask for --agent nodectl, or go back to the kubelet with nodectl switch-runtime rollback",
-            );
+        if self.decided.old_agent == NODECTL {
+            if self.decided.request.agent == Agent::Kubelet {
+                self.refuse(
+                    "nodectl.service runs the pods of this node, not the kubelet",
+                    "ask for --agent nodectl, or go back to the kubelet with nodectl switch-runtime rollback",
+                );
+            }
+            // What a kubelet is told that does not run says nothing of where the pods are.
             return;
         }
         let runtime = self.kubelet().map(|kubelet| kubelet.runtime);

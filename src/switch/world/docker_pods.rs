@@ -87,21 +87,26 @@ impl Container {
 
 /// A container alone, as `GET /containers/ID/json` tells of it.
 #[derive(Deserialize)]
-struct Inspected {
+pub(super) struct Inspected {
     #[serde(rename = "State")]
-    state: InspectedState,
+    pub(super) state: InspectedState,
 }
 
 #[derive(Deserialize)]
-struct InspectedState {
+pub(super) struct InspectedState {
     #[serde(rename = "Pid")]
-    pid: i32,
+    pub(super) pid: i32,
 }
 
 /// The containers of pods, dead ones too.
 pub(super) async fn containers(docker: &Docker) -> Result<Vec<Container>, DockerError> {
-    let all: Vec<Container> = docker.get_json("/containers/json?all=1").await?;
+    let all = all_containers(docker).await?;
     Ok(all.into_iter().filter(|container| container.labels.contains_key(TYPE)).collect())
+}
+
+/// All containers, dead ones too.
+pub(super) async fn all_containers(docker: &Docker) -> Result<Vec<Container>, DockerError> {
+    docker.get_json("/containers/json?all=1").await
 }
 
 impl<R: Report> Node<R> {

@@ -14,6 +14,7 @@ mod dump;
 mod images;
 mod new_pods;
 mod old_pods;
+mod others;
 mod program;
 mod runtime;
 mod sandbox;

@@ -8,7 +8,7 @@ use futures_util::{StreamExt as _, stream};
 use super::{
     Node, Report, cni,
     docker_pods::{Container, SERVICE, SOCKET, containers},
-    units,
+    others, units,
 };
 use crate::switch::docker::Docker;
 
@@ -36,9 +36,11 @@ impl<R: Report> Node<R> {
         };
         // Whatever came of it, it is to be down behind it, and not started by whoever asks for it.
         if stop_docker {
+            let others = others::running(&docker, &self.paths.proc).await;
             let systemd = self.systemd().await?;
             units::stop(&systemd, SOCKET).await?;
             units::stop(&systemd, SERVICE).await?;
+            others::end(others).await?;
         }
         let mut sandboxes = removed?;
         sandboxes.extend(remove_checkpoints(dockershim)?);
