@@ -307,9 +307,6 @@ fn last_words_are_heard(name: &str, release: Release) {
     let mut node = builder(name, release).config(FAST_LOOPS).start();
     let before = node.leaks();
     node.put(&words_pod());
-    let mut talker = pod("talker", "echo -n \"start $HOSTNAME\" > /dev/termination-log; exit 3");
-    talker["metadata"]["uid"] = json!("talker-uid");
-    node.put(&talker);
     let words = last_words(&node);
     let text = |at: usize| words[at].as_deref();
     assert_eq!([text(0), text(1), text(2)], [Some("spoken"), Some("1000\n"), Some("elsewhere")]);
@@ -334,7 +331,11 @@ fn last_words_are_heard(name: &str, release: Release) {
     node.start_agent();
     assert_eq!(last_words(&node), words);
 
-    // A crash loop's last words are those of the last end, and files go with the records they are of.
+    // A crash loop's last words are those of the last end, and files go with the records they are of. (It comes after
+    // the agent was killed: containerd 2.1 forgets the shim of a container whose start was cut short.)
+    let mut talker = pod("talker", "echo -n \"start $HOSTNAME\" > /dev/termination-log; exit 3");
+    talker["metadata"]["uid"] = json!("talker-uid");
+    node.put(&talker);
     let said = "start talker-";
     node.wait_view("talker", "on its third start, with last words", |view| {
         let end = &view.container("main")["lastState"]["terminated"];

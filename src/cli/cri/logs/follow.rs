@@ -34,6 +34,9 @@ use crate::{
 /// How long the runtime has to close a log that was rotated before the new one is begun, or one whose
 /// container has ended before that is believed to be all.
 const CLOSING: Duration = Duration::from_secs(1);
+/// The same for the log of a container that was seen to run: the runtime closes it when all is written, which takes
+/// its time on a busy node. Only processes that outlive the container keep it open for good.
+const CLOSING_SEEN: Duration = Duration::from_secs(5);
 /// How soon, and how often at most, it is asked whether the container runs.
 const ASK_FIRST: Duration = Duration::from_millis(20);
 const ASK_LAST: Duration = Duration::from_secs(5);
@@ -151,22 +154,28 @@ impl<'a> Follower<'a> {
         let mut check: Option<Check<'_>> = None;
         let (mut ask_at, mut pause) = (Instant::now(), ASK_FIRST);
         let mut away = false;
-        // Since when the container is known to have ended.
+        // Since when the container is known to have ended, and nothing has come.
         let mut ended_at = match target.state {
             ContainerState::ContainerCreated | ContainerState::ContainerRunning => None,
             _ if target.ended_lately => Some(Instant::now()),
             _ => Some(Instant::now() - CLOSING),
         };
+        let closing = if ended_at.is_none() { CLOSING_SEEN } else { CLOSING };
+        let mut is_first = true;
         loop {
-            self.read()?;
+            let some = self.read()?;
             self.printer.flush()?;
             let now = Instant::now();
-            let over = ended_at.is_some_and(|at| self.at_end(at, now));
+            if some && !is_first {
+                ended_at = ended_at.map(|_| now);
+            }
+            is_first = false;
+            let over = ended_at.is_some_and(|at| self.at_end(at + closing, now));
             if over || until.is_some_and(|until| until <= now) {
                 return self.finish();
             }
             let mut wake = match ended_at {
-                Some(at) => at + CLOSING,
+                Some(at) => at + closing,
                 None if check.is_some() => now + ASK_LAST,
                 None => ask_at,
             };
@@ -216,20 +225,21 @@ impl<'a> Follower<'a> {
         }
     }
 
-    /// Prints what there is.
-    fn read(&mut self) -> Result<(), Stop> {
+    /// Prints what there is, and answers whether there was anything.
+    fn read(&mut self) -> Result<bool, Stop> {
+        let mut some = false;
         for late in &mut self.late {
-            late.reading.read_on(u64::MAX, &mut self.chunk, &mut self.printer)?;
+            some |= late.reading.read_on(u64::MAX, &mut self.chunk, &mut self.printer)?;
         }
         let done: Vec<Followed> = self.late.extract_if(.., |late| late.closed).collect();
         done.into_iter().try_for_each(|file| self.leave(file))?;
         while let Some(first) = self.files.front_mut() {
             let closed = first.closed;
-            first.reading.read_on(u64::MAX, &mut self.chunk, &mut self.printer)?;
+            some |= first.reading.read_on(u64::MAX, &mut self.chunk, &mut self.printer)?;
             if self.files.len() == 1 || (!closed && Instant::now() < self.leave_at) {
-                return Ok(());
+                return Ok(some);
             }
-            let Some(first) = self.files.pop_front() else { return Ok(()) };
+            let Some(first) = self.files.pop_front() else { return Ok(some) };
             // Of files that were rotated long ago only the last may still be written to.
             if closed || self.files.len() > 1 {
                 self.leave(first)?;
@@ -241,7 +251,7 @@ impl<'a> Follower<'a> {
                 self.leave(oldest)?;
             }
         }
-        Ok(())
+        Ok(some)
     }
 
     /// A file that has all been read.
@@ -257,10 +267,10 @@ impl<'a> Follower<'a> {
         }
     }
 
-    /// All is printed of a container that has ended then.
-    fn at_end(&self, ended: Instant, now: Instant) -> bool {
+    /// All is printed of a container that has ended.
+    fn at_end(&self, latest: Instant, now: Instant) -> bool {
         let closed = self.files.iter().all(|file| file.closed);
-        self.files.len() <= 1 && ((closed && !self.files.is_empty()) || now >= ended + CLOSING)
+        self.files.len() <= 1 && ((closed && !self.files.is_empty()) || now >= latest)
     }
 
     fn finish(&mut self) -> Result<(), Stop> {
