@@ -230,19 +230,6 @@ stop() {
     rm -rf --one-file-system "$dir"
 }
 
-collect() {
-    local entry folder owner since
-    for entry in "$registry"/*/; do
-        [ -f "$entry/owner" ] || continue
-        read -r owner since <"$entry/owner"
-        folder=$(cat "$entry/dir")
-        if [ "$(born "$owner" || true)" != "$since" ]; then
-            say "containerd.sh: removing $folder, whose owner $owner has died"
-            "${BASH_SOURCE[0]}" stop "$folder" || true
-        fi
-    done
-}
-
 become_root "${BASH_SOURCE[0]}" "$@"
 case ${1:-} in
 start) names "${2:-}" && start ;;
@@ -262,6 +249,6 @@ stop)
     PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
     stop
     ;;
-gc) collect ;;
+gc) stop_orphans "$registry" ;;
 *) usage ;;
 esac

@@ -136,3 +136,18 @@ debian_packages() {
     for deb in "$home"/apt/archives/*.deb; do dpkg -x "$deb" "$home/new"; done
     rm -rf "$home/apt"
 }
+
+# stop_orphans REGISTRY: has the script that calls it stop the folders whose owner has died. Below REGISTRY each has
+# a folder with a file `owner` (process and when it was born) and one `dir`.
+stop_orphans() {
+    local entry folder owner since
+    for entry in "$1"/*/; do
+        [ -f "$entry/owner" ] || continue
+        read -r owner since <"$entry/owner"
+        folder=$(cat "$entry/dir")
+        if [ "$(born "$owner" || true)" != "$since" ]; then
+            say "${0##*/}: removing $folder, whose owner $owner has died"
+            "$0" stop "$folder" || true
+        fi
+    done
+}

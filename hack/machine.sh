@@ -274,19 +274,6 @@ stop() {
     rm -rf --one-file-system "$dir"
 }
 
-collect() {
-    local entry folder owner since
-    for entry in "$registry"/*/; do
-        [ -f "$entry/owner" ] || continue
-        read -r owner since <"$entry/owner"
-        folder=$(cat "$entry/dir")
-        if [ "$(born "$owner" || true)" != "$since" ]; then
-            say "machine.sh: removing $folder, whose owner $owner has died"
-            "${BASH_SOURCE[0]}" stop "$folder" || true
-        fi
-    done
-}
-
 # existing DIR: one that `start` has made
 existing() {
     names "$1"
@@ -343,6 +330,6 @@ status)
     leader >/dev/null || exit 3
     ;;
 stop) names "${1:-}" && stop ;;
-gc) collect ;;
+gc) stop_orphans "$registry" ;;
 *) usage ;;
 esac

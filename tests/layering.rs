@@ -50,14 +50,16 @@ const RULE: &[(&str, &[&str])] = &[
     ("switch", &["policy", "cri", "host", "kube", "store", "config", "api", "error"]),
     ("doctor", &["policy", "cri", "host", "kube", "store", "config", "api", "error"]),
     ("policy", &["config", "api"]),
-    ("cri", &["config", "api", "error"]),
+    ("cri", &["config", "api", "error", "tls"]),
     ("host", &["config", "api", "error"]),
-    ("kube", &["config", "api", "error"]),
+    ("kube", &["config", "api", "error", "tls"]),
     ("store", &["config", "api", "error"]),
     ("config", &["api"]),
     ("api", &[]),
     ("error", &[]),
     ("telemetry", &["config"]),
+    // What the two TLS clients share; a leaf, as edges do not import one another.
+    ("tls", &[]),
 ];
 
 /// What `policy` must not touch: each is a file, a socket, a clock or a global.

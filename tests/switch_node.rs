@@ -52,6 +52,22 @@ impl Node {
         switching::struck(&self.machine, signal, at, arguments)
     }
 
+    /// Kills the command at so-manieth a write again and again until it comes to its end; how often that was. Before
+    /// each time something else happens.
+    fn killed_until_done(&self, at: usize, flag: &str, most: usize, first: impl Fn()) -> usize {
+        let mut killed = 0;
+        loop {
+            first();
+            let said = self.struck("SIGKILL", at, &[flag]);
+            if said.code == Some(0) {
+                return killed;
+            }
+            assert_eq!(said.code, None, "{}\n{}", said.out, said.err);
+            killed += 1;
+            assert!(killed <= most, "it does not get on");
+        }
+    }
+
     /// How many times a whole change writes its journal.
     fn writes(&self) -> usize {
         switching::writes(&self.machine, &[])
@@ -335,17 +351,8 @@ fn killed_at_every_step_it_can_be_gone_on_with() {
     let node = Node::new("on", Release::Machine, Config::Docker);
     let writes = node.writes();
     assert_eq!(node.struck("SIGKILL", 2, &["--yes"]).code, None);
-    let mut killed = 0;
-    loop {
-        // Its second write: the step that was begun comes to its end, and the next one begins.
-        let said = node.struck("SIGKILL", 2, &["--resume"]);
-        if said.code == Some(0) {
-            break;
-        }
-        assert_eq!(said.code, None, "{}\n{}", said.out, said.err);
-        killed += 1;
-        assert!(killed <= writes, "it does not get on");
-    }
+    // Its second write: the step that was begun comes to its end, and the next one begins.
+    let killed = node.killed_until_done(2, "--resume", writes, || {});
     assert!(killed >= writes / 2 - 2, "{killed} of {writes}");
     node.is_moved();
     let none = node.switch(&["--resume"]).ended(0);
@@ -355,16 +362,7 @@ fn killed_at_every_step_it_can_be_gone_on_with() {
     assert_eq!(node.struck("SIGKILL", 2, &["rollback", "--yes"]).code, None);
     let found = node.switch(&["--resume"]).ended(3);
     assert!(found.err.contains("cut short while it was being taken back"), "{}", found.err);
-    let mut killed = 0;
-    loop {
-        let said = node.struck("SIGKILL", 1, &["--rollback"]);
-        if said.code == Some(0) {
-            break;
-        }
-        assert_eq!(said.code, None, "{}\n{}", said.out, said.err);
-        killed += 1;
-        assert!(killed <= writes, "it does not get on");
-    }
+    let killed = node.killed_until_done(1, "--rollback", writes, || {});
     assert!(killed >= writes / 2 - 2, "{killed} of {writes}");
     node.is_as_before();
 }
@@ -380,17 +378,7 @@ fn cut_from_power_at_any_step_one_comes_to_either_end() {
         node.is_as_before();
     }
     assert_eq!(node.struck("SIGKILL", 4, &["--yes"]).code, None);
-    let mut cut = 0;
-    loop {
-        node.machine.power_cut();
-        let said = node.struck("SIGKILL", 10, &["--resume"]);
-        if said.code == Some(0) {
-            break;
-        }
-        assert_eq!(said.code, None, "{}\n{}", said.out, said.err);
-        cut += 1;
-        assert!(cut <= writes, "it does not get on");
-    }
+    let cut = node.killed_until_done(10, "--resume", writes, || node.machine.power_cut());
     assert!(cut >= 3, "{cut}");
     node.is_moved();
     node.machine.power_cut();

@@ -418,6 +418,7 @@ fn is_change(links: &[Link]) -> bool {
     links.iter().any(|(kind, ..)| matches!(kind.as_str(), "symlink" | "unlink"))
 }
 
-fn is_named(error: &zbus::Error, name: &str) -> bool {
+/// Whether an answer over D-Bus is the error of this name.
+pub(super) fn is_named(error: &zbus::Error, name: &str) -> bool {
     matches!(error, zbus::Error::MethodError(found, ..) if found.as_str() == name)
 }

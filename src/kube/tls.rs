@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use rustls::{
-    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject as _},
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
 };
 
 use super::kubeconfig::Kubeconfig;
+use crate::tls::{self, AnyCertificate};
 
 /// What TLS connections are made with.
 ///
@@ -41,55 +40,7 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
 }
 
 fn roots(kubeconfig: &Kubeconfig) -> Result<RootCertStore, String> {
-    let mut roots = RootCertStore::empty();
-    let Some(authority) = &kubeconfig.authority else {
-        // Those that cannot be read are as good as not there: the server is refused then.
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        return Ok(roots);
-    };
-    for certificate in
-        certificates(authority).map_err(|problem| format!("certificate-authority {problem}"))?
-    {
-        roots.add(certificate).map_err(|error| format!("certificate-authority: {error}"))?;
-    }
-    Ok(roots)
-}
-
-/// Takes any certificate whose key the server has: `insecure-skip-tls-verify`.
-#[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
+    let given = kubeconfig.authority.as_deref().map(certificates).transpose();
+    let given = given.map_err(|problem| format!("certificate-authority {problem}"))?;
+    tls::roots(given).map_err(|error| format!("certificate-authority: {error}"))
 }

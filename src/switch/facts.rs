@@ -12,6 +12,7 @@ use std::{
 use serde::Serialize;
 
 use super::{containerd::Release, systemd::unit::Unit};
+use crate::host::systemd::UnitState;
 
 /// A node as it is.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -92,6 +93,18 @@ pub struct UnitFacts {
     /// Its drop-ins, in the order in which they count.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub drop_ins: Vec<PathBuf>,
+}
+
+impl From<UnitState> for UnitFacts {
+    fn from(state: UnitState) -> Self {
+        Self {
+            load: state.load,
+            active: state.active,
+            enabled: state.enabled,
+            fragment: state.fragment,
+            drop_ins: state.drop_ins,
+        }
+    }
 }
 
 impl UnitFacts {

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::{
+    file_steps,
     rooted::Rooted,
     steps::{Action, Before, Step},
     transaction::World,
@@ -22,10 +23,6 @@ impl<R: Report> Folder<R> {
     }
 }
 
-fn of_file(path: &Path) -> impl Fn(std::io::Error) -> String {
-    move |error| format!("{}: {error}", path.display())
-}
-
 /// A journal of a node that runs, in a folder that holds it.
 fn not_here(action: &Action) -> String {
     let kind = serde_json::to_value(action).unwrap_or_default();
@@ -38,19 +35,13 @@ impl<R: Report> World for Folder<R> {
         let (Action::WriteFile { path, .. } | Action::RemoveFile { path }) = action else {
             return Err(not_here(action));
         };
-        let saved = self.rooted.save(path, copies, &step.to_string()).map_err(of_file(path))?;
-        Ok(match saved {
-            Some(saved) => Before::File { saved },
-            None => Before::NoFile { folders: self.rooted.missing_folders(path) },
-        })
+        file_steps::before(&self.rooted, path, step, copies)
     }
 
     async fn act(&mut self, action: &Action) -> Result<(), String> {
         match action {
-            Action::WriteFile { path, text, mode } => {
-                self.rooted.write(path, text, *mode).map(drop).map_err(of_file(path))
-            }
-            Action::RemoveFile { path } => self.rooted.remove(path, &[]).map_err(of_file(path)),
+            Action::WriteFile { path, text, mode } => file_steps::write(&self.rooted, path, text, *mode),
+            Action::RemoveFile { path } => file_steps::remove(&self.rooted, path),
             other => Err(not_here(other)),
         }
     }
@@ -60,14 +51,11 @@ impl<R: Report> World for Folder<R> {
     }
 
     async fn undo(&mut self, action: &Action, before: &Before, copies: &Path) -> Result<(), String> {
-        match (action, before) {
-            (Action::WriteFile { path, .. } | Action::RemoveFile { path }, Before::File { saved }) => {
-                self.rooted.restore(path, saved, copies).map_err(of_file(path))
+        match action {
+            Action::WriteFile { path, .. } | Action::RemoveFile { path } => {
+                file_steps::undo(&self.rooted, path, before, copies)
             }
-            (Action::WriteFile { path, .. } | Action::RemoveFile { path }, Before::NoFile { folders }) => {
-                self.rooted.remove(path, folders).map_err(of_file(path))
-            }
-            (other, _) => Err(not_here(other)),
+            other => Err(not_here(other)),
         }
     }
 

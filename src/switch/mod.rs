@@ -12,6 +12,7 @@ pub mod docker;
 #[cfg(test)]
 pub(crate) mod docker_tests;
 pub mod facts;
+mod file_steps;
 pub mod files;
 pub mod folder;
 pub mod journal;

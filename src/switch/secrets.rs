@@ -9,9 +9,7 @@ pub fn hide(text: &str) -> String {
         shown.push_str(before);
         // The authority ends where a path, a query or whatever the URL stands in begins.
         let end = after
-            .find(|char: char| {
-                char.is_whitespace() || matches!(char, '/' | '?' | '#' | '"' | '\'' | ',' | '<' | '>')
-            })
+            .find(|char: char| char.is_whitespace() || matches!(char, '/' | '?' | '#' | '"' | '\'' | ','))
             .unwrap_or(after.len());
         let (authority, behind) = after.split_at(end);
         match authority.rsplit_once('@') {

@@ -12,7 +12,10 @@ use zbus::{
 };
 
 use crate::api::cgroup::{CgroupValues, Limit, cpu_weight};
-use crate::host::systemd_private::{self, SOCKET};
+use crate::host::{
+    systemd::is_named,
+    systemd_private::{self, SOCKET},
+};
 
 /// How long systemd may take for all calls about one slice.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -201,10 +204,6 @@ fn refused(what: &'static str, unit: &str, source: zbus::Error) -> SystemdError 
         }
         source => SystemdError::Refused { what, unit: unit.to_owned(), source: Box::new(source) },
     }
-}
-
-fn is_named(error: &zbus::Error, name: &str) -> bool {
-    matches!(error, zbus::Error::MethodError(found, ..) if found.as_str() == name)
 }
 
 /// A cgroup's last part is its unit; the others follow from its name.

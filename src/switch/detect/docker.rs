@@ -8,10 +8,11 @@ use std::{
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{Look, Notes, option_values, packages, program::plain_version, units, without_passwords};
+use super::{Look, Notes, option_values, packages, program::plain_version, units};
 use crate::switch::{
     docker::{Docker, DockerError},
     facts::{ContainerFacts, DockerFacts, ImageFacts, PodFacts, UnitFacts},
+    secrets::hide,
     systemd::unit::Variable,
 };
 
@@ -72,7 +73,7 @@ pub(super) async fn detect(
         cgroup_driver: told_driver(&arguments, &daemon),
         daemon_json: text.is_some().then_some(config),
         daemon,
-        arguments: arguments.iter().map(|argument| without_passwords(argument)).collect(),
+        arguments: arguments.iter().map(|argument| hide(argument)).collect(),
         proxies,
         certificates: certificates(look, notes),
         logins: logins(look, notes),

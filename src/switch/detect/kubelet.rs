@@ -11,12 +11,12 @@ use std::{
 use super::{
     Look, Notes, option_values, packages,
     program::{self, plain_version},
-    without_passwords,
 };
 use crate::{
     api::yaml::{self, Limits, Node, Value},
     switch::{
         facts::{ArgumentFacts, Facts, KubeletFacts, RuntimeKind},
+        secrets::hide,
         systemd::{flags, unit::Unit},
     },
 };
@@ -91,7 +91,7 @@ fn config_file_folder(unit: &Unit) -> Option<PathBuf> {
 
 /// An argument without what is secret in it.
 fn shown(argument: &crate::switch::systemd::unit::Argument) -> ArgumentFacts {
-    let mut text = without_passwords(&argument.text);
+    let mut text = hide(&argument.text);
     if let Some((name, _)) = text.split_once('=').filter(|(name, _)| name.ends_with("manifest-url-header")) {
         text = format!("{name}=***");
     }

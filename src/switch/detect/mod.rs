@@ -212,24 +212,3 @@ fn option_values(arguments: &[String], names: &[&str]) -> Vec<String> {
     }
     values
 }
-
-/// A text without the passwords of URLs in it.
-fn without_passwords(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find("://") {
-        let (before, after) = rest.split_at(at + 3);
-        shown.push_str(before);
-        let end = after.find(['/', '?', '#', ',', ' ', '"', '\'']).unwrap_or(after.len());
-        let (authority, behind) = after.split_at(end);
-        match authority.rsplit_once('@') {
-            Some((_, host)) => {
-                shown.push_str("***@");
-                shown.push_str(host);
-            }
-            None => shown.push_str(authority),
-        }
-        rest = behind;
-    }
-    shown + rest
-}

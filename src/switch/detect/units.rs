@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 
 use super::{Look, Notes};
 use crate::{
-    host::systemd::{Systemd, UnitState},
+    host::systemd::Systemd,
     switch::{
         facts::UnitFacts,
         systemd::{unit, words::settings},
@@ -66,18 +66,6 @@ pub(super) async fn detect(
         units.insert(name.to_owned(), facts);
     }
     units
-}
-
-impl From<UnitState> for UnitFacts {
-    fn from(state: UnitState) -> Self {
-        Self {
-            load: state.load,
-            active: state.active,
-            enabled: state.enabled,
-            fragment: state.fragment,
-            drop_ins: state.drop_ins,
-        }
-    }
 }
 
 fn from_files(look: &Look<'_>, name: &str, notes: &mut Notes) -> UnitFacts {

@@ -28,7 +28,8 @@ use std::path::{Path, PathBuf};
 pub use cluster::in_the_way;
 
 use super::{
-    files,
+    file_steps,
+    rooted::Rooted,
     steps::{Action, Before, Step},
     transaction::World,
 };
@@ -104,6 +105,7 @@ impl Default for Paths {
 pub struct Node<R> {
     report: R,
     paths: Paths,
+    files: Rooted,
     /// When a unit was last started here: what the API server hears of the agent after that is new.
     restarted: Option<jiff::Timestamp>,
     /// systemd, if it is not to be connected to for each action.
@@ -113,7 +115,7 @@ pub struct Node<R> {
 impl<R: Report> Node<R> {
     /// The node that this program runs on.
     pub fn new(report: R, paths: Paths) -> Self {
-        Self { report, paths, restarted: None, systemd: None }
+        Self { report, paths, files: Rooted::node(), restarted: None, systemd: None }
     }
 
     /// With this connection to systemd for all that is done.
@@ -144,18 +146,11 @@ fn socket(endpoint: &str) -> Result<PathBuf, String> {
     Ok(endpoint.path().to_owned())
 }
 
-fn of_file(path: &Path) -> impl Fn(std::io::Error) -> String {
-    move |error| format!("{}: {error}", path.display())
-}
-
 impl<R: Report> World for Node<R> {
     async fn before(&mut self, action: &Action, step: usize, copies: &Path) -> Result<Before, String> {
         Ok(match action {
             Action::WriteFile { path, .. } | Action::RemoveFile { path } => {
-                match files::save(path, copies, &step.to_string()).map_err(of_file(path))? {
-                    Some(saved) => Before::File { saved },
-                    None => Before::NoFile { folders: files::missing_folders(path) },
-                }
+                file_steps::before(&self.files, path, step, copies)?
             }
             Action::StopUnit { unit } | Action::RestartUnit { unit } => {
                 Before::Unit { active: units::is_active(&self.systemd().await?, unit).await? }
@@ -194,10 +189,8 @@ impl<R: Report> World for Node<R> {
 
     async fn act(&mut self, action: &Action) -> Result<(), String> {
         match action {
-            Action::WriteFile { path, text, mode } => {
-                files::write(path, text, *mode).map(drop).map_err(of_file(path))
-            }
-            Action::RemoveFile { path } => files::remove(path, &[]).map_err(of_file(path)),
+            Action::WriteFile { path, text, mode } => file_steps::write(&self.files, path, text, *mode),
+            Action::RemoveFile { path } => file_steps::remove(&self.files, path),
             Action::StopUnit { unit } => units::stop(&self.systemd().await?, unit).await,
             Action::RestartUnit { unit } => {
                 self.restarted = Some(jiff::Timestamp::now());
@@ -252,11 +245,8 @@ impl<R: Report> World for Node<R> {
 
     async fn undo(&mut self, action: &Action, before: &Before, copies: &Path) -> Result<(), String> {
         match (action, before) {
-            (Action::WriteFile { path, .. } | Action::RemoveFile { path }, Before::File { saved }) => {
-                files::restore(path, saved, copies).map_err(of_file(path))
-            }
-            (Action::WriteFile { path, .. } | Action::RemoveFile { path }, Before::NoFile { folders }) => {
-                files::remove(path, folders).map_err(of_file(path))
+            (Action::WriteFile { path, .. } | Action::RemoveFile { path }, before) => {
+                file_steps::undo(&self.files, path, before, copies)
             }
             (Action::StopUnit { unit } | Action::RestartUnit { unit }, Before::Unit { active }) => {
                 let systemd = self.systemd().await?;
@@ -308,7 +298,7 @@ impl<R: Report> World for Node<R> {
                 | Action::RemoveOldPods { .. },
                 _,
             ) => Ok(()),
-            (_, before) => Err(format!("the journal has {before:?} for it, which is of another step")),
+            (_, before) => Err(file_steps::of_another(before)),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::program;
-use crate::host::systemd::{Systemd, UnitState};
+use crate::{host::systemd::Systemd, switch::facts::UnitFacts};
 
 /// A service may take its own time-outs, 90 s each by default, for stopping and for starting; dockerd with many
 /// containers more.
@@ -12,30 +12,18 @@ const JOB: Duration = Duration::from_secs(300);
 const LINES: &str = "20";
 const JOURNAL: Duration = Duration::from_secs(10);
 
-async fn state(systemd: &Systemd, unit: &str) -> Result<UnitState, String> {
-    systemd.unit(unit).await.map_err(|error| error.to_string())
-}
-
-fn exists(state: &UnitState) -> bool {
-    !matches!(state.load.as_str(), "" | "not-found")
-}
-
-fn runs(state: &UnitState) -> bool {
-    matches!(state.active.as_str(), "active" | "activating" | "reloading")
-}
-
-fn starts_with_node(state: &UnitState) -> bool {
-    matches!(state.enabled.as_str(), "enabled" | "enabled-runtime" | "linked" | "linked-runtime" | "alias")
+async fn state(systemd: &Systemd, unit: &str) -> Result<UnitFacts, String> {
+    systemd.unit(unit).await.map(UnitFacts::from).map_err(|error| error.to_string())
 }
 
 /// Whether a unit runs, or is on its way.
 pub(super) async fn is_active(systemd: &Systemd, unit: &str) -> Result<bool, String> {
-    Ok(runs(&state(systemd, unit).await?))
+    Ok(state(systemd, unit).await?.runs())
 }
 
 /// Whether a unit is started with the node.
 pub(super) async fn is_enabled(systemd: &Systemd, unit: &str) -> Result<bool, String> {
-    Ok(starts_with_node(&state(systemd, unit).await?))
+    Ok(state(systemd, unit).await?.is_enabled())
 }
 
 /// Ends a unit; one that is not there does not run.
@@ -46,7 +34,7 @@ pub(super) async fn stop(systemd: &Systemd, unit: &str) -> Result<(), String> {
 /// Starts a unit that does not run.
 pub(super) async fn start(systemd: &Systemd, unit: &str) -> Result<(), String> {
     let state = state(systemd, unit).await?;
-    if !exists(&state) || state.active == "active" {
+    if !state.exists() || state.active == "active" {
         return Ok(());
     }
     forget_failures(systemd, unit).await;
@@ -72,7 +60,7 @@ async fn forget_failures(systemd: &Systemd, unit: &str) {
 
 /// Has a unit started with the node, if it is not; one that is not there cannot be.
 pub(super) async fn enable(systemd: &Systemd, unit: &str) -> Result<(), String> {
-    if starts_with_node(&state(systemd, unit).await?) {
+    if state(systemd, unit).await?.is_enabled() {
         return Ok(());
     }
     systemd.enable(unit).await.map(drop).map_err(|error| error.to_string())
@@ -80,7 +68,7 @@ pub(super) async fn enable(systemd: &Systemd, unit: &str) -> Result<(), String> 
 
 /// Has a unit not started with the node, if it is; one that is not there is not.
 pub(super) async fn disable(systemd: &Systemd, unit: &str) -> Result<(), String> {
-    if !starts_with_node(&state(systemd, unit).await?) {
+    if !state(systemd, unit).await?.is_enabled() {
         return Ok(());
     }
     systemd.disable(unit).await.map(drop).map_err(|error| error.to_string())

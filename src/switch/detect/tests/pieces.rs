@@ -5,9 +5,9 @@ use super::super::{
     machine::restricts,
     option_values,
     program::{output, plain_version},
-    without_passwords,
 };
 use super::Node;
+use crate::switch::secrets::hide;
 use std::path::Path;
 
 #[test]
@@ -46,7 +46,7 @@ fn passwords_of_urls_are_hidden() {
         ("u@h", "u@h"),
         ("http://u:p@p@h", "http://***@h"),
     ] {
-        assert_eq!(without_passwords(text), shown);
+        assert_eq!(hide(text), shown);
     }
 }
 
