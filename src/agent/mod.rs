@@ -4,6 +4,7 @@
 pub mod board;
 pub mod cgroups;
 pub mod clock;
+pub mod cluster;
 pub mod env_files;
 pub mod health;
 pub mod housekeeping;
@@ -35,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     clock::Clock,
+    cluster::Cluster,
     health::HealthMonitor,
     images::{Images, PullLimits},
     log_rotation::LogRotation,
@@ -104,6 +106,8 @@ pub async fn run(mut config: AgentConfig, stop: CancellationToken) -> Result<(),
     let healthz = config.healthz.map(|addr| bind(proc_root, addr)).transpose()?;
     let socket = OperatorSocket::bind(&config.operator_socket)?;
 
+    let cluster = Cluster::of(&config);
+    cluster.as_ref().map_or(Ok(()), Cluster::connect)?;
     let parts = Parts::assemble(&config).await?;
     let view: Arc<dyn AgentView> = Arc::new(View {
         env: Arc::clone(&parts.sync_loop.env),
