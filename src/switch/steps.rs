@@ -181,7 +181,7 @@ pub enum Action {
         docker: PathBuf,
         /// Whether Docker is to be stopped behind it; it is started for this if need be.
         stop_docker: bool,
-        /// dockershim's folder.
+        /// dockershim's folder, or cri-dockerd's.
         dockershim: PathBuf,
     },
 }

@@ -15,6 +15,8 @@ const AGENT: u64 = 300;
 const NODE: u64 = 300;
 /// dockershim's state.
 const DOCKERSHIM: &str = "/var/lib/dockershim";
+/// cri-dockerd's, which has the same folders in it.
+const CRI_DOCKERD: &str = "/var/lib/cri-dockerd";
 
 /// Adds the steps, if there is anything to do.
 pub(super) fn steps(decided: &Decided<'_>, plan: &mut Plan) {
@@ -280,7 +282,7 @@ impl Order<'_> {
                 Action::RemoveOldPods {
                     docker: docker.socket.clone(),
                     stop_docker: !request.keep_docker,
-                    dockershim: DOCKERSHIM.into(),
+                    dockershim: if self.decided.cri_dockerd { CRI_DOCKERD } else { DOCKERSHIM }.into(),
                 },
             );
         }
