@@ -203,12 +203,12 @@ fn of_an_existing_node_the_default_labels_are_ours_and_no_more() {
         }))
     );
     // A label of no value is taken away, and an annotation that does not hold any more.
-    let mut template = template();
-    template.labels.insert("node.kubernetes.io/instance-type".to_owned(), String::new());
-    template.controller_attaches = false;
-    let mut node = new_node(&super::tests::template(), &facts(), now());
+    let mut changed = template();
+    changed.labels.insert("node.kubernetes.io/instance-type".to_owned(), String::new());
+    changed.controller_attaches = false;
+    let mut node = new_node(&template(), &facts(), now());
     assert_eq!(
-        reconcile(&node, &template, &facts()),
+        reconcile(&node, &changed, &facts()),
         Some(json!({"metadata": {
             "labels": {"node.kubernetes.io/instance-type": null},
             "annotations": {"volumes.kubernetes.io/controller-managed-attach-detach": null},
@@ -216,7 +216,7 @@ fn of_an_existing_node_the_default_labels_are_ours_and_no_more() {
     );
     node.metadata.labels.as_mut().unwrap().remove("node.kubernetes.io/instance-type");
     node.metadata.annotations = None;
-    assert_eq!(reconcile(&node, &template, &facts()), None);
+    assert_eq!(reconcile(&node, &changed, &facts()), None);
 }
 
 #[test]
