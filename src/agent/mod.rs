@@ -36,7 +36,10 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     clock::Clock,
-    cluster::Cluster,
+    cluster::{
+        Cluster,
+        node::{NodeAgent, tell_configured},
+    },
     health::HealthMonitor,
     images::{Images, PullLimits},
     log_rotation::LogRotation,
@@ -51,7 +54,9 @@ use self::{
     probes::Prober,
     resolver::HostNames,
     runtime_classes::RuntimeClasses,
-    settings::{node_cgroups, node_settings, rotation_settings},
+    settings::{
+        machine_facts, node_cgroups, node_settings, node_template, pressure_sources, rotation_settings,
+    },
     sources::{
         PodSource, SourceSnapshot,
         file::{FileSource, FileSourceConfig},
@@ -108,11 +113,12 @@ pub async fn run(mut config: AgentConfig, stop: CancellationToken) -> Result<(),
 
     let cluster = Cluster::of(&config);
     cluster.as_ref().map_or(Ok(()), Cluster::connect)?;
-    let parts = Parts::assemble(&config).await?;
+    let parts = Parts::assemble(&config, cluster.as_ref()).await?;
     let view: Arc<dyn AgentView> = Arc::new(View {
         env: Arc::clone(&parts.sync_loop.env),
         health: Arc::clone(&parts.sync_loop.health),
         sync_loop: Arc::clone(&parts.sync_loop.state),
+        contact: parts.node.as_ref().map(NodeAgent::contact),
     });
     let aside = CancellationToken::new();
     if let Some(listener) = healthz {
@@ -122,6 +128,16 @@ pub async fn run(mut config: AgentConfig, stop: CancellationToken) -> Result<(),
     let serving = tokio::spawn(socket.serve(Arc::clone(&view), aside.clone()));
     tokio::spawn(Arc::clone(&parts.sync_loop.health).run(aside.clone()));
     tokio::spawn(Arc::clone(&parts.sync_loop.env.probes).run(aside.clone()));
+    match (parts.node, config.node.pod_cidr.clone()) {
+        (Some(node), _) => drop(tokio::spawn(node.run(aside.clone()))),
+        (None, Some(range)) => {
+            let (cri, health) = (&parts.sync_loop.env.cri, &parts.sync_loop.health);
+            let telling = tell_configured(Arc::clone(cri), Arc::clone(health), range);
+            let stopped = aside.clone();
+            tokio::spawn(async move { stopped.run_until_cancelled(telling).await });
+        }
+        (None, None) => {}
+    }
     parts.sources.into_iter().for_each(|source| source.spawn(&aside));
     if let Some(settings) = rotation_settings(&config) {
         let env = &parts.sync_loop.env;
@@ -151,6 +167,8 @@ pub async fn run(mut config: AgentConfig, stop: CancellationToken) -> Result<(),
 struct Parts {
     sync_loop: SyncLoop,
     sources: Vec<Source>,
+    /// The machine as a node of its cluster, if it has one.
+    node: Option<NodeAgent>,
 }
 
 /// A source that has not begun.
@@ -169,7 +187,7 @@ impl Source {
 }
 
 impl Parts {
-    async fn assemble(config: &AgentConfig) -> Result<Self, CommandError> {
+    async fn assemble(config: &AgentConfig, cluster: Option<&Cluster>) -> Result<Self, CommandError> {
         let cri: Arc<dyn Cri> = Arc::new(client(config)?);
         let driver = cgroup_driver(&*cri, config.cgroup_driver).await;
         let clock = Clock::system();
@@ -186,6 +204,16 @@ impl Parts {
         let mounts = CgroupMounts::find(Path::new("/proc/self/mountinfo")).map_err(CommandError::failed)?;
         let node = node_settings(config, &machine, &mounts);
         let probes = Prober::new(Arc::clone(&cri), clock);
+        let cgroups = node_cgroups(config, driver, mounts.clone(), &machine, &node.resources);
+        let cluster_node = cluster.map(|cluster| {
+            NodeAgent::new(
+                cluster,
+                (node_template(config, &node), config.node.clone()),
+                machine_facts(config, &machine, &node),
+                pressure_sources(config, &machine, &cgroups, mounts),
+                (Arc::clone(&cri), Arc::clone(&health), clock),
+            )
+        });
         let env = Arc::new(PodEnv {
             images: Images::new(
                 Arc::clone(&cri),
@@ -200,7 +228,7 @@ impl Parts {
             health: Arc::clone(&health),
             clock,
             paths,
-            cgroups: node_cgroups(config, driver, mounts, &machine, &node.resources),
+            cgroups,
             mountinfo: "/proc/self/mountinfo".into(),
             node,
             host_names: HostNames::of(config),
@@ -224,7 +252,7 @@ impl Parts {
             sync_period: config.sync_frequency,
             state: LoopState::new(kinds),
         };
-        Ok(Self { sync_loop, sources })
+        Ok(Self { sync_loop, sources, node: cluster_node })
     }
 }
 

@@ -1,6 +1,8 @@
 //! The agent as a node of a cluster. Everything here is beside the pods' way: an API server that is away, slow or
 //! refuses holds up no pod that the node knows of.
 
+pub mod node;
+
 use std::{path::PathBuf, sync::Arc};
 
 use crate::{
