@@ -7,7 +7,8 @@
 # its golang-1.19 builds it; built together they cost little more than one, as most of their packages are the same.
 # kubectl and etcd are Debian's own. All is found and checked by apt with a private configuration and only
 # unpacked, never installed: the machine's own packages and apt sources stay as they are. Debian's patches to
-# kubernetes are about kubectl alone, and are left out. The first run takes some minutes and the network; the
+# kubernetes are about kubectl alone, and are left out; one package that the release brings along is too old for
+# that Go and is taken from Debian. The first run takes some minutes and the network; the
 # programs are kept in ${NODECTL_CACHE:-~/.cache/nodectl}.
 #
 # usage: hack/kubernetes120.sh      prints the folder that has kubelet, kube-apiserver, kube-controller-manager, kubectl, etcd
@@ -20,8 +21,11 @@ release=1.20.2
 home=$(cache_dir)/kubernetes120
 bin=$home/bin
 build=$home/build
+# Counted up when what is built changes, so that what an earlier script built is built anew.
+recipe=2
 finished() {
     local program
+    [ "$(cat "$bin/recipe" 2>/dev/null)" = "$recipe" ] || return 1
     for program in kubelet kube-apiserver kube-controller-manager kubectl etcd; do
         [ -x "$bin/$program" ] || return 1
     done
@@ -40,7 +44,7 @@ say "kubernetes120: fetching Debian's source of kubernetes, its Go, kubectl and 
 [ ! -e "$build" ] || chmod -R u+w "$build"
 rm -rf "$build"
 mkdir -p "$build/bin"
-debian_packages "$build" bookworm golang-1.19-go golang-1.19-src kubernetes-client etcd-server
+debian_packages "$build" bookworm golang-1.19-go golang-1.19-src golang-github-modern-go-reflect2-dev kubernetes-client etcd-server
 mv "$build/new/usr/bin"/{kubectl,etcd} "$build/bin/"
 debian_archive "$build" bookworm
 (cd "$build/apt/archives" && apt_private source --download-only kubernetes) ||
@@ -54,6 +58,10 @@ esac
 source=$build/go/src/k8s.io/kubernetes
 mkdir -p "$source"
 tar -xzf "$archive" -C "$source" --strip-components=1
+# The release's own makes every reading of a map from JSON panic since Go 1.18.
+reflect2=github.com/modern-go/reflect2
+rm -rf "${source:?}/vendor/$reflect2"
+cp -r "$build/new/usr/share/gocode/src/$reflect2" "$source/vendor/$reflect2"
 rm -rf "$build/apt"
 
 say "kubernetes120: building kubelet, kube-apiserver and kube-controller-manager $release (some minutes, once)"
@@ -86,6 +94,7 @@ for program in kubelet kube-apiserver kube-controller-manager; do
     [ "$built" = "Kubernetes v$release" ] || die "the $program that was built calls itself '$built'"
 done
 etcd=$("$build/bin/etcd" --version | sed -n 1p) || die "Debian's etcd does not run on this machine"
+printf '%s\n' "$recipe" >"$build/bin/recipe"
 rm -rf "$bin"
 mv "$build/bin" "$bin"
 chmod -R u+w "$build"
