@@ -36,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     clock::Clock,
-    cluster::Cluster,
+    cluster::{Cluster, ClusterPods},
     health::HealthMonitor,
     images::{Images, PullLimits},
     log_rotation::LogRotation,
@@ -108,7 +108,8 @@ pub async fn run(mut config: AgentConfig, stop: CancellationToken) -> Result<(),
 
     let cluster = Cluster::of(&config);
     cluster.as_ref().map_or(Ok(()), Cluster::connect)?;
-    let parts = Parts::assemble(&config).await?;
+    let cluster_pods = cluster.as_ref().map(|cluster| cluster.pods(Arc::new(jiff::Timestamp::now)));
+    let parts = Parts::assemble(&config, cluster_pods.as_ref()).await?;
     let view: Arc<dyn AgentView> = Arc::new(View {
         env: Arc::clone(&parts.sync_loop.env),
         health: Arc::clone(&parts.sync_loop.health),
@@ -123,6 +124,9 @@ pub async fn run(mut config: AgentConfig, stop: CancellationToken) -> Result<(),
     tokio::spawn(Arc::clone(&parts.sync_loop.health).run(aside.clone()));
     tokio::spawn(Arc::clone(&parts.sync_loop.env.probes).run(aside.clone()));
     parts.sources.into_iter().for_each(|source| source.spawn(&aside));
+    if let (Some(pods), Some(cluster)) = (cluster_pods, &cluster) {
+        pods.spawn(cluster, &parts.sync_loop.env, &parts.sync_loop.state, &aside);
+    }
     if let Some(settings) = rotation_settings(&config) {
         let env = &parts.sync_loop.env;
         let rotation =
@@ -169,7 +173,7 @@ impl Source {
 }
 
 impl Parts {
-    async fn assemble(config: &AgentConfig) -> Result<Self, CommandError> {
+    async fn assemble(config: &AgentConfig, cluster: Option<&ClusterPods>) -> Result<Self, CommandError> {
         let cri: Arc<dyn Cri> = Arc::new(client(config)?);
         let driver = cgroup_driver(&*cri, config.cgroup_driver).await;
         let clock = Clock::system();
@@ -203,6 +207,7 @@ impl Parts {
             cgroups: node_cgroups(config, driver, mounts, &machine, &node.resources),
             mountinfo: "/proc/self/mountinfo".into(),
             node,
+            server_node: cluster.map_or_else(|| watch::channel(None).1, ClusterPods::node),
             host_names: HostNames::of(config),
             runtime_classes: RuntimeClasses::new(config.runtime_class_path.clone()),
             admitted: Admitted::default(),
@@ -213,7 +218,7 @@ impl Parts {
             board: board::Board::default(),
             records: store,
         });
-        let (sources, receivers, kinds) = sources(config)?;
+        let (sources, receivers, kinds) = sources(config, cluster)?;
         let sync_loop = SyncLoop {
             env,
             health,
@@ -288,7 +293,7 @@ fn open_records(paths: &NodePaths) -> Result<(PodRecords, HashMap<PodUid, PodRec
 
 type Sources = (Vec<Source>, Vec<watch::Receiver<Arc<SourceSnapshot>>>, Vec<PodSource>);
 
-fn sources(config: &AgentConfig) -> Result<Sources, CommandError> {
+fn sources(config: &AgentConfig, cluster: Option<&ClusterPods>) -> Result<Sources, CommandError> {
     let clock: sources::Clock = Arc::new(jiff::Timestamp::now);
     let (mut made, mut receivers, mut kinds) = (Vec::new(), Vec::new(), Vec::new());
     if let Some(path) = &config.static_pod_path {
@@ -319,8 +324,12 @@ fn sources(config: &AgentConfig) -> Result<Sources, CommandError> {
         receivers.push(receiver);
         kinds.push(PodSource::Http);
     }
-    if made.is_empty() {
-        tracing::warn!("no source of pods is configured: set staticPodPath or staticPodURL");
+    if let Some(cluster) = cluster {
+        receivers.push(cluster.snapshots());
+        kinds.push(PodSource::Api);
+    }
+    if kinds.is_empty() {
+        tracing::warn!("no source of pods is configured: set staticPodPath, staticPodURL or a kubeconfig");
     }
     Ok((made, receivers, kinds))
 }
