@@ -37,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 use self::{
     clock::Clock,
     cluster::{
-        Cluster,
+        Cluster, ClusterPods,
         node::{NodeAgent, tell_configured},
     },
     health::HealthMonitor,
@@ -113,6 +113,8 @@ pub async fn run(mut config: AgentConfig, stop: CancellationToken) -> Result<(),
 
     let cluster = Cluster::of(&config);
     cluster.as_ref().map_or(Ok(()), Cluster::connect)?;
+    let pods = cluster.as_ref().map(|cluster| cluster.pods(Arc::new(jiff::Timestamp::now)));
+    let cluster = cluster.zip(pods);
     let parts = Parts::assemble(&config, cluster.as_ref()).await?;
     let view: Arc<dyn AgentView> = Arc::new(View {
         env: Arc::clone(&parts.sync_loop.env),
@@ -139,6 +141,9 @@ pub async fn run(mut config: AgentConfig, stop: CancellationToken) -> Result<(),
         (None, None) => {}
     }
     parts.sources.into_iter().for_each(|source| source.spawn(&aside));
+    if let Some((cluster, pods)) = cluster {
+        pods.spawn(&cluster, &parts.sync_loop.env, &parts.sync_loop.state, &aside);
+    }
     if let Some(settings) = rotation_settings(&config) {
         let env = &parts.sync_loop.env;
         let rotation =
@@ -187,7 +192,10 @@ impl Source {
 }
 
 impl Parts {
-    async fn assemble(config: &AgentConfig, cluster: Option<&Cluster>) -> Result<Self, CommandError> {
+    async fn assemble(
+        config: &AgentConfig,
+        cluster: Option<&(Cluster, ClusterPods)>,
+    ) -> Result<Self, CommandError> {
         let cri: Arc<dyn Cri> = Arc::new(client(config)?);
         let driver = cgroup_driver(&*cri, config.cgroup_driver).await;
         let clock = Clock::system();
@@ -205,7 +213,7 @@ impl Parts {
         let node = node_settings(config, &machine, &mounts);
         let probes = Prober::new(Arc::clone(&cri), clock);
         let cgroups = node_cgroups(config, driver, mounts.clone(), &machine, &node.resources);
-        let cluster_node = cluster.map(|cluster| {
+        let cluster_node = cluster.map(|(cluster, _)| {
             NodeAgent::new(
                 cluster,
                 (node_template(config, &node), config.node.clone()),
@@ -214,6 +222,7 @@ impl Parts {
                 (Arc::clone(&cri), Arc::clone(&health), clock),
             )
         });
+        let pods = cluster.map(|(_, pods)| pods);
         let env = Arc::new(PodEnv {
             images: Images::new(
                 Arc::clone(&cri),
@@ -231,6 +240,7 @@ impl Parts {
             cgroups,
             mountinfo: "/proc/self/mountinfo".into(),
             node,
+            server_node: pods.map_or_else(|| watch::channel(None).1, ClusterPods::node),
             host_names: HostNames::of(config),
             runtime_classes: RuntimeClasses::new(config.runtime_class_path.clone()),
             admitted: Admitted::default(),
@@ -241,7 +251,7 @@ impl Parts {
             board: board::Board::default(),
             records: store,
         });
-        let (sources, receivers, kinds) = sources(config)?;
+        let (sources, receivers, kinds) = sources(config, pods)?;
         let sync_loop = SyncLoop {
             env,
             health,
@@ -316,7 +326,7 @@ fn open_records(paths: &NodePaths) -> Result<(PodRecords, HashMap<PodUid, PodRec
 
 type Sources = (Vec<Source>, Vec<watch::Receiver<Arc<SourceSnapshot>>>, Vec<PodSource>);
 
-fn sources(config: &AgentConfig) -> Result<Sources, CommandError> {
+fn sources(config: &AgentConfig, cluster: Option<&ClusterPods>) -> Result<Sources, CommandError> {
     let clock: sources::Clock = Arc::new(jiff::Timestamp::now);
     let (mut made, mut receivers, mut kinds) = (Vec::new(), Vec::new(), Vec::new());
     if let Some(path) = &config.static_pod_path {
@@ -347,8 +357,12 @@ fn sources(config: &AgentConfig) -> Result<Sources, CommandError> {
         receivers.push(receiver);
         kinds.push(PodSource::Http);
     }
-    if made.is_empty() {
-        tracing::warn!("no source of pods is configured: set staticPodPath or staticPodURL");
+    if let Some(cluster) = cluster {
+        receivers.push(cluster.snapshots());
+        kinds.push(PodSource::Api);
+    }
+    if kinds.is_empty() {
+        tracing::warn!("no source of pods is configured: set staticPodPath, staticPodURL or a kubeconfig");
     }
     Ok((made, receivers, kinds))
 }

@@ -35,6 +35,7 @@ pub mod security;
 pub mod status;
 mod swap;
 pub mod sysctls;
+mod taints;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod userns;

@@ -53,7 +53,7 @@ pub(super) fn admit_system(input: &AdmissionInput<'_>) -> Result<(), PodFailure>
 
 /// Refuses a pod that may not run on this node.
 pub(super) fn check(input: &AdmissionInput<'_>) -> Result<(), PodFailure> {
-    if matches(input.pod, &input.node.name, &input.node.labels) {
+    if matches(input.pod, &input.node.name, input.labels()) {
         return Ok(());
     }
     Err(PodFailure {
@@ -132,7 +132,7 @@ mod tests {
             .map(|(key, value)| (key.to_owned(), value.to_owned()));
         let node =
             NodeSettings { labels: node_labels("host1", "x86_64", &configured.into()), ..testing::node() };
-        let verdict = admit(&AdmissionInput { pod: &pod, others: &[], node: &node });
+        let verdict = admit(&AdmissionInput { pod: &pod, others: &[], node: &node, server_node: None });
         if let Err(refused) = &verdict {
             assert_eq!(refused.reason, "NodeAffinity");
         }
@@ -238,7 +238,8 @@ mod tests {
         let verdict = |system: &str| {
             let mut pod = testing::pod(&["a"]);
             pod.metadata.labels = Some([(OS.to_owned(), system.to_owned())].into());
-            admit(&AdmissionInput { pod: &pod, others: &[], node: &testing::node() }).map_err(|f| f.reason)
+            admit(&AdmissionInput { pod: &pod, others: &[], node: &testing::node(), server_node: None })
+                .map_err(|f| f.reason)
         };
         assert_eq!(verdict("linux"), Ok(()));
         assert_eq!(verdict("windows"), Err("PodOSSelectorNodeLabelDoesNotMatch".to_owned()));
