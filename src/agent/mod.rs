@@ -115,14 +115,14 @@ pub async fn run(mut config: AgentConfig, stop: CancellationToken) -> Result<(),
     cluster.as_ref().map_or(Ok(()), Cluster::connect)?;
     let pods = cluster.as_ref().map(|cluster| cluster.pods(Arc::new(jiff::Timestamp::now)));
     let cluster = cluster.zip(pods);
-    let parts = Parts::assemble(&config, cluster.as_ref()).await?;
+    let aside = CancellationToken::new();
+    let parts = Parts::assemble(&config, cluster.as_ref(), &aside).await?;
     let view: Arc<dyn AgentView> = Arc::new(View {
         env: Arc::clone(&parts.sync_loop.env),
         health: Arc::clone(&parts.sync_loop.health),
         sync_loop: Arc::clone(&parts.sync_loop.state),
         contact: parts.node.as_ref().map(NodeAgent::contact),
     });
-    let aside = CancellationToken::new();
     if let Some(listener) = healthz {
         let listener = tokio::net::TcpListener::from_std(listener).map_err(CommandError::failed)?;
         tokio::spawn(healthz::serve(listener, Arc::clone(&view), aside.clone()));
@@ -195,6 +195,7 @@ impl Parts {
     async fn assemble(
         config: &AgentConfig,
         cluster: Option<&(Cluster, ClusterPods)>,
+        aside: &CancellationToken,
     ) -> Result<Self, CommandError> {
         let cri: Arc<dyn Cri> = Arc::new(client(config)?);
         let driver = cgroup_driver(&*cri, config.cgroup_driver).await;
@@ -241,6 +242,7 @@ impl Parts {
             mountinfo: "/proc/self/mountinfo".into(),
             node,
             server_node: pods.map_or_else(|| watch::channel(None).1, ClusterPods::node),
+            supplies: cluster.map(|(cluster, _)| cluster.supplies(aside)),
             host_names: HostNames::of(config),
             runtime_classes: RuntimeClasses::new(config.runtime_class_path.clone()),
             admitted: Admitted::default(),

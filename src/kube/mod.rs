@@ -12,9 +12,11 @@ mod node;
 #[cfg(test)]
 pub(crate) mod test_server;
 mod tls;
+mod watches;
 
 pub use client::{ApiClient, KubeError, Method, Patch, escaped};
 pub use connect::{ApiServer, Clients, Rate, Rates, connect, told};
 pub use drain::{DrainError, DrainOptions, Drained, drain, obstacles};
 pub use kubeconfig::{Kubeconfig, KubeconfigError};
 pub use node::{Cordon, annotation, cordon, cordoned, node, set_annotation, uncordon};
+pub use watches::{WatchClient, WatchPool};

@@ -6,6 +6,7 @@ pub mod node;
 pub(crate) mod retry;
 pub mod server_node;
 pub mod status;
+pub mod supplies;
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -13,7 +14,7 @@ use k8s_openapi::api::core::v1::Node;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use self::{server_node::ServerNode, status::StatusWriter};
+use self::{server_node::ServerNode, status::StatusWriter, supplies::Supplies};
 use super::{
     pods::env::PodEnv,
     sources::{
@@ -108,6 +109,11 @@ impl Cluster {
             ApiSource::new(self.api.clone(), Arc::clone(name), clock);
         let (server_node, node, node_asked) = ServerNode::new(self.api.clone(), Arc::clone(name));
         ClusterPods { source, snapshots, server, server_node, node, node_asked }
+    }
+
+    /// What the server supplies pods with, until stopped.
+    pub fn supplies(&self, stop: &CancellationToken) -> Supplies {
+        Supplies::new(self.api.clone(), stop.clone())
     }
 
     /// Takes the credentials of the kubeconfig. Blocks shortly on the file system; must be called on the async
