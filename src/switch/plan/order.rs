@@ -173,10 +173,16 @@ impl Order<'_> {
                 },
             );
         }
-        for unit in OLD_UNITS {
-            if self.decided.from_docker && facts.unit(unit).runs() {
-                self.step(format!("stop {unit}"), Action::StopUnit { unit: unit.to_owned() });
-            }
+        let running: Vec<&str> = OLD_UNITS
+            .into_iter()
+            .filter(|unit| self.decided.from_docker && facts.unit(unit).runs())
+            .collect();
+        if !running.is_empty() {
+            let units = running.iter().map(|unit| (*unit).to_owned()).collect();
+            self.step("know what of Docker runs, should this be taken back", Action::StartWhenUndone { units });
+        }
+        for unit in running {
+            self.step(format!("stop {unit}"), Action::StopUnit { unit: unit.to_owned() });
         }
     }
 

@@ -161,6 +161,16 @@ impl<R: Report> World for Node<R> {
             Action::CarryImages { containerd, .. } => {
                 Before::Present { names: self.images_before(containerd).await? }
             }
+            Action::StartWhenUndone { units } => {
+                let systemd = self.systemd().await?;
+                let mut names = Vec::new();
+                for unit in units {
+                    if units::is_active(&systemd, unit).await? {
+                        names.push(unit.clone());
+                    }
+                }
+                Before::Present { names }
+            }
             Action::StopPodsWhenUndone { endpoint } => {
                 Before::Present { names: self.pods_before(endpoint).await? }
             }
@@ -205,7 +215,9 @@ impl<R: Report> World for Node<R> {
             Action::StopDockerPods { docker, cri, cni_bin_dirs } => {
                 Box::pin(self.stop_docker_pods(docker, cri.as_deref(), cni_bin_dirs)).await
             }
-            Action::StopPodsWhenUndone { .. } | Action::VerifyWhenUndone { .. } => Ok(()),
+            Action::StartWhenUndone { .. }
+            | Action::StopPodsWhenUndone { .. }
+            | Action::VerifyWhenUndone { .. } => Ok(()),
             Action::CheckContainerdConfig { config, expected } => {
                 self.check_containerd_config(config, expected).await
             }
@@ -263,6 +275,13 @@ impl<R: Report> World for Node<R> {
             (Action::ReloadUnits, _) => units::reload(&self.systemd().await?).await,
             (Action::CarryImages { containerd, images, .. }, Before::Present { names }) => {
                 self.remove_images(containerd, images, names).await;
+                Ok(())
+            }
+            (Action::StartWhenUndone { .. }, Before::Present { names }) => {
+                let systemd = self.systemd().await?;
+                for unit in names {
+                    units::start(&systemd, unit).await?;
+                }
                 Ok(())
             }
             (Action::StopPodsWhenUndone { endpoint }, Before::Present { names }) => {
