@@ -12,15 +12,15 @@
 
 mod support;
 
-use std::{collections::BTreeMap, path::Path};
+use std::path::Path;
 
 use serde_json::Value;
 use support::{
     Release, SOON,
     machine::Machine,
-    machine_files::{Files, differences},
-    said::Said,
-    switching, wait_until,
+    machine_files::differences,
+    switching::{self, Before, Said},
+    wait_until,
 };
 
 const CONTAINERD: &str = "unix:///run/containerd/containerd.sock";
@@ -33,20 +33,19 @@ const OLD_UNITS: [&str; 4] = ["cri-docker.service", "cri-docker.socket", "docker
 /// A node and how it was.
 struct Node {
     machine: Machine,
-    files: Files,
-    units: BTreeMap<String, (String, String)>,
+    before: Before,
 }
 
 impl Node {
     #[track_caller]
     fn new(name: &str, release: Release, kubelet: &str) -> Self {
         let machine = Machine::with_kubelet(name, release, kubelet);
-        let (files, units) = (machine.files(), machine.units());
-        assert_eq!(units.len(), 6);
-        for (unit, state) in &units {
+        let before = Before::of(&machine);
+        assert_eq!(before.units.len(), 6);
+        for (unit, state) in &before.units {
             assert_eq!(*state, ("active".to_owned(), "enabled".to_owned()), "{unit}");
         }
-        let node = Self { machine, files, units };
+        let node = Self { machine, before };
         let detected = node.switch(&["--detect", "-o", "json"]).ended(0).json();
         assert_eq!(detected["kubelet"]["version"], format!("v{kubelet}.0"));
         assert_eq!(detected["kubelet"]["runtime"], "cri-dockerd");
@@ -95,18 +94,12 @@ impl Node {
 
     #[track_caller]
     fn is_as_before(&self) {
-        assert_eq!(differences(&self.files, &self.machine.files()), Vec::<String>::new());
-        assert_eq!(self.machine.units(), self.units);
-        wait_until(SOON, "the pod serves", || self.machine.pod_serves());
-        let names = self.machine.sure(&["docker", "ps", "--format", "{{.Names}}"]);
-        assert_eq!(names.lines().filter(|name| name.contains("_web-node1_")).count(), 2, "{names}");
-        assert_eq!(self.machine.sure(&["ctr", "-n", "k8s.io", "containers", "ls", "-q"]), "");
-        assert_eq!(self.machine.try_read("/var/lib/nodectl/switch/unfinished"), None);
+        self.before.is_back(&self.machine);
     }
 
     /// What of the kubelet's files is not as it was.
     fn changed(&self) -> Vec<String> {
-        let all = differences(&self.files, &self.machine.files());
+        let all = differences(&self.before.files, &self.machine.files());
         all.into_iter().filter(|line| line.contains("kubelet") && line.ends_with("content")).collect()
     }
 
@@ -162,7 +155,7 @@ fn kubelet_1_29_goes_to_containerd_1_6_and_on_to_2_and_all_the_way_back() {
         )
     );
     let packaged = Path::new("/usr/lib/systemd/system/kubelet.service.d/10-kubeadm.conf");
-    assert!(node.files.contains_key(packaged));
+    assert!(node.before.files.contains_key(packaged));
 
     node.machine.install_containerd(Release::Two);
     let (before, container) = (node.machine.files(), node.container().unwrap());
