@@ -26,7 +26,7 @@ use crate::{
         plan::{Plan, PlanError, STATE, plan},
         rooted::Rooted,
         state::{State, entry},
-        world::in_the_way,
+        world::{in_the_way, try_out},
     },
 };
 
@@ -80,6 +80,7 @@ impl<O: Write, E: Write> Call<'_, O, E> {
             containerd_version: self.args.containerd_version.clone(),
             kubelet_version: self.args.kubelet_version.clone(),
             docker_socket: None,
+            patience: None,
         };
         if self.args.detect {
             let facts = self.detected(&place).await?;
@@ -154,6 +155,10 @@ impl<O: Write, E: Write> Call<'_, O, E> {
     ) -> Result<(), CommandError> {
         // Also before looking: what cannot be followed cannot be done.
         plan.resolve(|path| place.real(path)).map_err(refused)?;
+        if plan.changes() {
+            let refusals = try_out(facts, &plan, place).await;
+            plan.refusals.extend(refusals);
+        }
         self.report = Report::new(&plan);
         let json = self.args.output == Format::Json;
         if looks_only || !plan.changes() {

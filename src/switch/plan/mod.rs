@@ -89,6 +89,11 @@ impl Plan {
         !self.steps.is_empty()
     }
 
+    /// What containerd has to make of its files, as `containerd config dump` prints it.
+    pub fn expected(&self) -> &[(String, String)] {
+        &self.expected
+    }
+
     /// The differences of all files, as `diff -u` prints them. Passwords in URLs are left out.
     pub fn diff(&self) -> String {
         let differences = self.files.iter().map(|file| {

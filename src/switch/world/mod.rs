@@ -4,6 +4,7 @@
 //! a shell, and whatever is as wished already is left alone, so that a step can be done again after a crash.
 
 mod agent;
+mod beforehand;
 mod cluster;
 #[cfg(test)]
 mod cluster_tests;
@@ -25,6 +26,7 @@ mod units;
 
 use std::path::{Path, PathBuf};
 
+pub use beforehand::try_out;
 pub use cluster::in_the_way;
 
 use super::{
