@@ -26,6 +26,7 @@ mod units;
 
 use std::path::{Path, PathBuf};
 
+pub(super) use images::normalized;
 pub use beforehand::try_out;
 pub use cluster::in_the_way;
 
