@@ -64,9 +64,11 @@ look() {
     if [ "$purpose" = test ]; then
         # The second handler that runtime classes are tested with.
         need crun crun
-        # For registries with a certificate, and for what is killed in the middle.
+        # For certificates of registries and clusters, and for what is killed or struck in the middle.
         need openssl openssl
         need strace strace
+        # For hack/control-plane.sh.
+        need curl curl
         # For hack/containerd2.sh and hack/containerd14.sh; the keys are for Ubuntu.
         need patchelf patchelf
         [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || [ -e /usr/share/keyrings/debian-archive-keyring.pgp ] ||
@@ -75,9 +77,6 @@ look() {
         need systemd-nspawn systemd-container
         need nsenter util-linux
         need jq jq
-        need openssl openssl
-        # A change of a node is struck at a place of the test's choice.
-        need strace strace
         # For hack/vm.sh.
         need qemu-system-x86_64 qemu-system-x86
         need cpio cpio

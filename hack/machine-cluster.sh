@@ -8,46 +8,6 @@
 # Where the API server is, also for somebody on another node: the machine's own address.
 server=https://192.168.77.10:6443
 
-# authority: the cluster's.
-authority() {
-    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650 -subj /CN=kubernetes \
-        -addext keyUsage=critical,digitalSignature,keyCertSign -keyout "$pki/ca.key" -out "$pki/ca.crt" 2>/dev/null
-}
-
-# certificate NAME SUBJECT USAGE [ALTERNATIVE-NAMES]: NAME.crt and NAME.key, the key as kubeadm has it.
-certificate() {
-    openssl genrsa -traditional -out "$pki/$1.key" 2048 2>/dev/null
-    openssl req -new -key "$pki/$1.key" -subj "$2" -out "$pki/$1.csr"
-    openssl x509 -req -in "$pki/$1.csr" -CA "$pki/ca.crt" -CAkey "$pki/ca.key" -CAcreateserial -days 365 -out "$pki/$1.crt" \
-        -extfile <(printf 'keyUsage=critical,digitalSignature,keyEncipherment\nextendedKeyUsage=%s\n' "$3" && printf '%s' "${4:+subjectAltName=$4}") 2>/dev/null
-    rm "$pki/$1.csr"
-}
-
-# kubeconfig NAME USER: /etc/kubernetes/NAME.conf with the certificate NAME.
-kubeconfig() {
-    put "etc/kubernetes/$1.conf" 0600 <<YAML
-apiVersion: v1
-clusters:
-- cluster:
-    certificate-authority-data: $(base64 -w 0 "$pki/ca.crt")
-    server: $server
-  name: kubernetes
-contexts:
-- context:
-    cluster: kubernetes
-    user: $2
-  name: $2@kubernetes
-current-context: $2@kubernetes
-kind: Config
-preferences: {}
-users:
-- name: $2
-  user:
-    client-certificate-data: $(base64 -w 0 "$pki/$1.crt")
-    client-key-data: $(base64 -w 0 "$pki/$1.key")
-YAML
-}
-
 cluster_files() {
     local pki=$root/etc/kubernetes/pki
     mkdir -p "$pki"
@@ -58,8 +18,8 @@ cluster_files() {
     certificate admin /O=system:masters/CN=kubernetes-admin clientAuth
     certificate kubelet /O=system:nodes/CN=system:node:node1 clientAuth
     openssl genrsa -traditional -out "$pki/sa.key" 2048 2>/dev/null
-    kubeconfig admin kubernetes-admin
-    kubeconfig kubelet system:node:node1
+    kubeconfig kubernetes-admin "$server" "$(credentials admin)" | put etc/kubernetes/admin.conf 0600
+    kubeconfig system:node:node1 "$server" "$(credentials kubelet)" | put etc/kubernetes/kubelet.conf 0600
 
     put etc/systemd/system/etcd.service <<'UNIT'
 [Unit]

@@ -34,6 +34,8 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/lib.sh"
 # shellcheck source=hack/machine-disk.sh
 . "$here/machine-disk.sh"
+# shellcheck source=hack/pki.sh
+. "$here/pki.sh"
 # shellcheck source=hack/machine-cluster.sh
 . "$here/machine-cluster.sh"
 # shellcheck source=hack/machine-kubelet.sh

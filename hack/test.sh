@@ -29,6 +29,7 @@ hack/ansible.sh >/dev/null
 # What an earlier run that was killed has left.
 hack/containerd.sh gc
 hack/machine.sh gc
+hack/control-plane.sh gc
 
 if [ "$threads" = bench ]; then
     exec cargo bench --locked "$@"

@@ -14,6 +14,7 @@ pub mod error;
 pub mod host;
 pub mod kube;
 pub mod policy;
+mod rate;
 pub mod server;
 pub mod store;
 pub mod switch;

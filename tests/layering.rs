@@ -44,7 +44,10 @@ const RULE: &[(&str, &[&str])] = &[
         ],
     ),
     // The agent is where the parts are wired, so it starts the servers; no other sibling is imported.
-    ("agent", &["server", "policy", "cri", "host", "kube", "store", "config", "api", "error", "telemetry"]),
+    (
+        "agent",
+        &["server", "policy", "cri", "host", "kube", "store", "config", "api", "error", "telemetry", "rate"],
+    ),
     ("server", &["policy", "cri", "host", "kube", "store", "config", "api", "error"]),
     ("crictl", &["policy", "cri", "host", "kube", "store", "config", "api", "error"]),
     ("switch", &["policy", "cri", "host", "kube", "store", "config", "api", "error"]),
@@ -52,7 +55,7 @@ const RULE: &[(&str, &[&str])] = &[
     ("policy", &["config", "api"]),
     ("cri", &["config", "api", "error", "tls"]),
     ("host", &["config", "api", "error"]),
-    ("kube", &["config", "api", "error", "tls"]),
+    ("kube", &["config", "api", "error", "tls", "rate"]),
     ("store", &["config", "api", "error"]),
     ("config", &["api"]),
     ("api", &[]),
@@ -60,6 +63,8 @@ const RULE: &[(&str, &[&str])] = &[
     ("telemetry", &["config"]),
     // What the two TLS clients share; a leaf, as edges do not import one another.
     ("tls", &[]),
+    // A measure of time, for what asks others.
+    ("rate", &[]),
 ];
 
 /// What `policy` must not touch: each is a file, a socket, a clock or a global.

@@ -25,6 +25,7 @@ use crate::{
     cri::Cri,
     policy::backoff::RetryBackoff,
     policy::container_config::ImageFacts,
+    rate::TokenBucket,
 };
 
 /// How long a container waits for `ErrImagePull` before it waits for `ImagePullBackOff`.
@@ -305,29 +306,6 @@ fn qualified(image: &str) -> String {
     }
 }
 
-/// Lets through `rate` a second, and `burst` at once.
-struct TokenBucket {
-    rate: f64,
-    burst: f64,
-    tokens: f64,
-    filled: Instant,
-}
-
-impl TokenBucket {
-    fn new(rate: u32, burst: u32) -> Self {
-        let burst = f64::from(burst.max(1));
-        Self { rate: f64::from(rate), burst, tokens: burst, filled: Instant::now() }
-    }
-
-    /// Takes a token and answers how long to wait for it.
-    fn take(&mut self, now: Instant) -> Duration {
-        let gained = now.saturating_duration_since(self.filled).as_secs_f64() * self.rate;
-        self.filled = now;
-        self.tokens = (self.tokens + gained).min(self.burst) - 1.0;
-        Duration::from_secs_f64((-self.tokens / self.rate).max(0.0))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -355,14 +333,5 @@ mod tests {
         ] {
             assert_eq!(qualified(image), expected);
         }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_bucket_lets_a_burst_through_and_then_the_rate() {
-        let mut bucket = TokenBucket::new(5, 2);
-        let now = Instant::now();
-        let waits: Vec<u128> = (0..4).map(|_| bucket.take(now).as_millis()).collect();
-        assert_eq!(waits, [0, 0, 200, 400]);
-        assert_eq!(bucket.take(now + Duration::from_secs(60)), Duration::ZERO);
     }
 }

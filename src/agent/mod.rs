@@ -4,6 +4,7 @@
 pub mod board;
 pub mod cgroups;
 pub mod clock;
+pub mod cluster;
 pub mod env_files;
 pub mod health;
 pub mod housekeeping;
@@ -35,6 +36,10 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     clock::Clock,
+    cluster::{
+        Cluster, ClusterPods,
+        node::{NodeAgent, tell_configured},
+    },
     health::HealthMonitor,
     images::{Images, PullLimits},
     log_rotation::LogRotation,
@@ -49,7 +54,9 @@ use self::{
     probes::Prober,
     resolver::HostNames,
     runtime_classes::RuntimeClasses,
-    settings::{node_cgroups, node_settings, rotation_settings},
+    settings::{
+        machine_facts, node_cgroups, node_settings, node_template, pressure_sources, rotation_settings,
+    },
     sources::{
         PodSource, SourceSnapshot,
         file::{FileSource, FileSourceConfig},
@@ -104,11 +111,16 @@ pub async fn run(mut config: AgentConfig, stop: CancellationToken) -> Result<(),
     let healthz = config.healthz.map(|addr| bind(proc_root, addr)).transpose()?;
     let socket = OperatorSocket::bind(&config.operator_socket)?;
 
-    let parts = Parts::assemble(&config).await?;
+    let cluster = Cluster::of(&config);
+    cluster.as_ref().map_or(Ok(()), Cluster::connect)?;
+    let pods = cluster.as_ref().map(|cluster| cluster.pods(Arc::new(jiff::Timestamp::now)));
+    let cluster = cluster.zip(pods);
+    let parts = Parts::assemble(&config, cluster.as_ref()).await?;
     let view: Arc<dyn AgentView> = Arc::new(View {
         env: Arc::clone(&parts.sync_loop.env),
         health: Arc::clone(&parts.sync_loop.health),
         sync_loop: Arc::clone(&parts.sync_loop.state),
+        contact: parts.node.as_ref().map(NodeAgent::contact),
     });
     let aside = CancellationToken::new();
     if let Some(listener) = healthz {
@@ -118,7 +130,20 @@ pub async fn run(mut config: AgentConfig, stop: CancellationToken) -> Result<(),
     let serving = tokio::spawn(socket.serve(Arc::clone(&view), aside.clone()));
     tokio::spawn(Arc::clone(&parts.sync_loop.health).run(aside.clone()));
     tokio::spawn(Arc::clone(&parts.sync_loop.env.probes).run(aside.clone()));
+    match (parts.node, config.node.pod_cidr.clone()) {
+        (Some(node), _) => drop(tokio::spawn(node.run(aside.clone()))),
+        (None, Some(range)) => {
+            let (cri, health) = (&parts.sync_loop.env.cri, &parts.sync_loop.health);
+            let telling = tell_configured(Arc::clone(cri), Arc::clone(health), range);
+            let stopped = aside.clone();
+            tokio::spawn(async move { stopped.run_until_cancelled(telling).await });
+        }
+        (None, None) => {}
+    }
     parts.sources.into_iter().for_each(|source| source.spawn(&aside));
+    if let Some((cluster, pods)) = cluster {
+        pods.spawn(&cluster, &parts.sync_loop.env, &parts.sync_loop.state, &aside);
+    }
     if let Some(settings) = rotation_settings(&config) {
         let env = &parts.sync_loop.env;
         let rotation =
@@ -147,6 +172,8 @@ pub async fn run(mut config: AgentConfig, stop: CancellationToken) -> Result<(),
 struct Parts {
     sync_loop: SyncLoop,
     sources: Vec<Source>,
+    /// The machine as a node of its cluster, if it has one.
+    node: Option<NodeAgent>,
 }
 
 /// A source that has not begun.
@@ -165,7 +192,10 @@ impl Source {
 }
 
 impl Parts {
-    async fn assemble(config: &AgentConfig) -> Result<Self, CommandError> {
+    async fn assemble(
+        config: &AgentConfig,
+        cluster: Option<&(Cluster, ClusterPods)>,
+    ) -> Result<Self, CommandError> {
         let cri: Arc<dyn Cri> = Arc::new(client(config)?);
         let driver = cgroup_driver(&*cri, config.cgroup_driver).await;
         let clock = Clock::system();
@@ -182,6 +212,17 @@ impl Parts {
         let mounts = CgroupMounts::find(Path::new("/proc/self/mountinfo")).map_err(CommandError::failed)?;
         let node = node_settings(config, &machine, &mounts);
         let probes = Prober::new(Arc::clone(&cri), clock);
+        let cgroups = node_cgroups(config, driver, mounts.clone(), &machine, &node.resources);
+        let cluster_node = cluster.map(|(cluster, _)| {
+            NodeAgent::new(
+                cluster,
+                (node_template(config, &node), config.node.clone()),
+                machine_facts(config, &machine, &node),
+                pressure_sources(config, &machine, &cgroups, mounts),
+                (Arc::clone(&cri), Arc::clone(&health), clock),
+            )
+        });
+        let pods = cluster.map(|(_, pods)| pods);
         let env = Arc::new(PodEnv {
             images: Images::new(
                 Arc::clone(&cri),
@@ -196,9 +237,10 @@ impl Parts {
             health: Arc::clone(&health),
             clock,
             paths,
-            cgroups: node_cgroups(config, driver, mounts, &machine, &node.resources),
+            cgroups,
             mountinfo: "/proc/self/mountinfo".into(),
             node,
+            server_node: pods.map_or_else(|| watch::channel(None).1, ClusterPods::node),
             host_names: HostNames::of(config),
             runtime_classes: RuntimeClasses::new(config.runtime_class_path.clone()),
             admitted: Admitted::default(),
@@ -209,7 +251,7 @@ impl Parts {
             board: board::Board::default(),
             records: store,
         });
-        let (sources, receivers, kinds) = sources(config)?;
+        let (sources, receivers, kinds) = sources(config, pods)?;
         let sync_loop = SyncLoop {
             env,
             health,
@@ -220,7 +262,7 @@ impl Parts {
             sync_period: config.sync_frequency,
             state: LoopState::new(kinds),
         };
-        Ok(Self { sync_loop, sources })
+        Ok(Self { sync_loop, sources, node: cluster_node })
     }
 }
 
@@ -284,7 +326,7 @@ fn open_records(paths: &NodePaths) -> Result<(PodRecords, HashMap<PodUid, PodRec
 
 type Sources = (Vec<Source>, Vec<watch::Receiver<Arc<SourceSnapshot>>>, Vec<PodSource>);
 
-fn sources(config: &AgentConfig) -> Result<Sources, CommandError> {
+fn sources(config: &AgentConfig, cluster: Option<&ClusterPods>) -> Result<Sources, CommandError> {
     let clock: sources::Clock = Arc::new(jiff::Timestamp::now);
     let (mut made, mut receivers, mut kinds) = (Vec::new(), Vec::new(), Vec::new());
     if let Some(path) = &config.static_pod_path {
@@ -315,8 +357,12 @@ fn sources(config: &AgentConfig) -> Result<Sources, CommandError> {
         receivers.push(receiver);
         kinds.push(PodSource::Http);
     }
-    if made.is_empty() {
-        tracing::warn!("no source of pods is configured: set staticPodPath or staticPodURL");
+    if let Some(cluster) = cluster {
+        receivers.push(cluster.snapshots());
+        kinds.push(PodSource::Api);
+    }
+    if kinds.is_empty() {
+        tracing::warn!("no source of pods is configured: set staticPodPath, staticPodURL or a kubeconfig");
     }
     Ok((made, receivers, kinds))
 }

@@ -91,6 +91,19 @@ pub struct PodProgress {
     pub next: Option<NextView>,
 }
 
+/// How much of a pod is over.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PodEnd {
+    /// Nothing for certain: something of it may run.
+    #[default]
+    No,
+    /// Nothing of it runs, and nothing will.
+    Stopped,
+    /// It has no mounts and no cgroup either.
+    Released,
+}
+
 /// A pod as the agent sees it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -103,6 +116,9 @@ pub struct PodView {
     pub status: Arc<PodStatus>,
     /// Where it stands.
     pub progress: PodProgress,
+    /// How much of it is over.
+    #[serde(default)]
+    pub end: PodEnd,
 }
 
 /// One health check's answer.

@@ -13,7 +13,7 @@ use serde_json::{Value, from_value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api::view::{AgentView, HealthCheck, PodProgress, PodStep, PodView},
+    api::view::{AgentView, HealthCheck, PodEnd, PodProgress, PodStep, PodView},
     server::local::{InputProblem, OperatorSocket, PodsAnswer},
 };
 
@@ -56,6 +56,7 @@ pub(super) fn pod(name: &str, step: PodStep, spec: Value, status: Value) -> PodV
             last_error: None,
             next: None,
         },
+        end: PodEnd::No,
     }
 }
 

@@ -5,6 +5,7 @@
 //! help. It asks no proxy, and runs no credential plugin: a node's own kubeconfig has neither.
 
 mod client;
+mod connect;
 mod drain;
 mod kubeconfig;
 mod node;
@@ -13,6 +14,7 @@ pub(crate) mod test_server;
 mod tls;
 
 pub use client::{ApiClient, KubeError, Method, Patch, escaped};
+pub use connect::{ApiServer, Clients, Rate, Rates, connect, told};
 pub use drain::{DrainError, DrainOptions, Drained, drain, obstacles};
 pub use kubeconfig::{Kubeconfig, KubeconfigError};
 pub use node::{Cordon, annotation, cordon, cordoned, node, set_annotation, uncordon};

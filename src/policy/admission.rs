@@ -1,11 +1,13 @@
 //! Whether the node takes a pod at all. A pod that it refuses is `Failed` for good, with the reason, as with
 //! kubelet (pkg/kubelet/lifecycle): its manifest must change.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
 
-use super::{fit, host_ports, node::NodeSettings, node_affinity, security, status::PodFailure, sysctls};
+use super::{
+    fit, host_ports, node::NodeSettings, node_affinity, security, status::PodFailure, sysctls, taints,
+};
 
 /// What the answer depends on.
 #[derive(Debug, Clone, Copy)]
@@ -16,6 +18,15 @@ pub struct AdmissionInput<'a> {
     pub others: &'a [Arc<Pod>],
     /// The node.
     pub node: &'a NodeSettings,
+    /// The node as the API server has it, if there is one and it was heard.
+    pub server_node: Option<&'a Node>,
+}
+
+impl AdmissionInput<'_> {
+    /// The node's labels: the API server's word where there is one, for others may set labels there.
+    pub(super) fn labels(&self) -> &BTreeMap<String, String> {
+        self.server_node.and_then(|node| node.metadata.labels.as_ref()).unwrap_or(&self.node.labels)
+    }
 }
 
 type Check = fn(&AdmissionInput<'_>) -> Result<(), PodFailure>;
@@ -28,6 +39,7 @@ const CHECKS: &[Check] = &[
     node_affinity::check,
     host_ports::check,
     fit::check,
+    taints::check,
     security::admit_app_armor,
 ];
 

@@ -192,7 +192,8 @@ mod tests {
 
     fn verdict(pod: &Pod, others: &[Pod], node: &NodeSettings) -> Result<(), (String, String)> {
         let others: Vec<_> = others.iter().cloned().map(Arc::new).collect();
-        admit(&AdmissionInput { pod, others: &others, node }).map_err(|f| (f.reason, f.message))
+        admit(&AdmissionInput { pod, others: &others, node, server_node: None })
+            .map_err(|f| (f.reason, f.message))
     }
 
     #[test]

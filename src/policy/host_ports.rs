@@ -88,7 +88,7 @@ mod tests {
 
     fn refused(pod: &Pod, other: &Pod) -> Option<PodFailure> {
         let others = [Arc::new(testing::pod(&["x"])), Arc::new(other.clone())];
-        admit(&AdmissionInput { pod, others: &others, node: &testing::node() }).err()
+        admit(&AdmissionInput { pod, others: &others, node: &testing::node(), server_node: None }).err()
     }
 
     #[test]

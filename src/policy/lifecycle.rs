@@ -20,6 +20,9 @@ pub enum StopReason {
     DeadlineExceeded,
     /// The node does not take it. Nothing of it was ever made.
     Rejected,
+    /// The API server has it deleted, and forgets it once it hears that nothing of the pod runs any more. What has
+    /// ended is kept until then: the last status is made of it.
+    Deleted,
     /// Its source no longer names it.
     Removed,
     /// The runtime holds it and no source names it.
@@ -30,6 +33,17 @@ impl StopReason {
     /// Whether nothing of the pod is to be left.
     pub fn is_removal(self) -> bool {
         matches!(self, Self::Removed | Self::Orphaned)
+    }
+
+    /// The reason that counts after another: a removal outweighs a deletion, and that an end by itself.
+    #[must_use]
+    pub fn after(self, old: Self) -> Self {
+        let weight = |reason: Self| match reason {
+            Self::Completed | Self::DeadlineExceeded | Self::Rejected => 0,
+            Self::Deleted => 1,
+            Self::Removed | Self::Orphaned => 2,
+        };
+        if weight(self) > 0 && weight(self) >= weight(old) { self } else { old }
     }
 }
 
@@ -112,9 +126,9 @@ impl PodLifecycle {
                 (Self::Terminating { deadline: after(now, grace), reason }, vec![Persist])
             }
             (Self::Terminating { deadline, reason: old }, Stop { reason, grace }) => {
-                // A removal outweighs an end by itself; a nearer deadline counts, a later one does not.
+                // A nearer deadline counts, a later one does not.
                 let nearer = after(now, grace).min(deadline);
-                let reason = if reason.is_removal() { reason } else { old };
+                let reason = reason.after(old);
                 let mut effects = vec![];
                 if nearer < deadline || reason != old {
                     effects.push(Persist);
@@ -129,7 +143,7 @@ impl PodLifecycle {
                 (Self::Terminated { reason }, if reason.is_removal() { vec![] } else { vec![Persist] })
             }
             (Self::Terminated { reason: old }, Stop { reason, .. }) => {
-                let reason = if reason.is_removal() { reason } else { old };
+                let reason = reason.after(old);
                 (Self::Terminated { reason }, if reason == old { vec![] } else { vec![Persist] })
             }
             (Self::Terminated { reason }, Cleaned) if reason.is_removal() => (Self::Finished, vec![Forget]),
@@ -213,6 +227,21 @@ mod tests {
         let state = PodLifecycle::Terminating { deadline: at(40), reason: StopReason::Removed };
         let (state, _) = state.step(stop(StopReason::Completed, 30), at(10)).unwrap();
         assert_eq!(state, PodLifecycle::Terminating { deadline: at(40), reason: StopReason::Removed });
+    }
+
+    #[test]
+    fn a_deleted_pod_keeps_what_ended_until_the_server_forgets_it() {
+        let state = PodLifecycle::Terminating { deadline: at(40), reason: StopReason::Completed };
+        let (state, effects) = state.step(stop(StopReason::Deleted, 60), at(10)).unwrap();
+        assert_eq!(state, PodLifecycle::Terminating { deadline: at(40), reason: StopReason::Deleted });
+        assert_eq!(effects, [Persist]);
+        let (state, effects) = state.step(Stopped, at(11)).unwrap();
+        assert_eq!(effects, [Persist]);
+        let (same, _) = state.step(stop(StopReason::Completed, 0), at(11)).unwrap();
+        assert_eq!(same, PodLifecycle::Terminated { reason: StopReason::Deleted });
+        assert!(same.step(Cleaned, at(12)).is_err());
+        let (state, _) = same.step(stop(StopReason::Removed, 0), at(12)).unwrap();
+        assert_eq!(state.step(Cleaned, at(12)).unwrap().0, PodLifecycle::Finished);
     }
 
     #[test]

@@ -21,8 +21,10 @@ pub mod lifecycle;
 pub mod log_rotation;
 pub mod node;
 pub mod node_affinity;
+pub mod node_status;
 pub mod pod_actions;
 pub mod pod_cgroup;
+pub mod pressure;
 pub mod probe;
 pub mod qos;
 pub mod resources;
@@ -33,6 +35,7 @@ pub mod security;
 pub mod status;
 mod swap;
 pub mod sysctls;
+mod taints;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod userns;

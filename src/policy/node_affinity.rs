@@ -13,6 +13,18 @@ use crate::api::PodExt as _;
 const OS: &str = "kubernetes.io/os";
 const SYSTEM: &str = "linux";
 
+/// A processor as Go calls it, by what Rust calls it.
+pub(super) fn go_arch(processor: &str) -> &str {
+    match processor {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "x86" => "386",
+        "powerpc64" => "ppc64le",
+        "loongarch64" => "loong64",
+        other => other,
+    }
+}
+
 /// The labels of a node: of its host name, its system and its processor (as Rust calls it), and those
 /// configured over them.
 pub fn node_labels(
@@ -20,15 +32,7 @@ pub fn node_labels(
     processor: &str,
     configured: &BTreeMap<String, String>,
 ) -> BTreeMap<String, String> {
-    // As Go calls them.
-    let arch = match processor {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        "x86" => "386",
-        "powerpc64" => "ppc64le",
-        "loongarch64" => "loong64",
-        other => other,
-    };
+    let arch = go_arch(processor);
     let own = [("kubernetes.io/hostname", host_name), (OS, SYSTEM), ("kubernetes.io/arch", arch)];
     let mut labels: BTreeMap<_, _> = own.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
     labels.extend(configured.clone());
@@ -49,7 +53,7 @@ pub(super) fn admit_system(input: &AdmissionInput<'_>) -> Result<(), PodFailure>
 
 /// Refuses a pod that may not run on this node.
 pub(super) fn check(input: &AdmissionInput<'_>) -> Result<(), PodFailure> {
-    if matches(input.pod, &input.node.name, &input.node.labels) {
+    if matches(input.pod, &input.node.name, input.labels()) {
         return Ok(());
     }
     Err(PodFailure {
@@ -128,7 +132,7 @@ mod tests {
             .map(|(key, value)| (key.to_owned(), value.to_owned()));
         let node =
             NodeSettings { labels: node_labels("host1", "x86_64", &configured.into()), ..testing::node() };
-        let verdict = admit(&AdmissionInput { pod: &pod, others: &[], node: &node });
+        let verdict = admit(&AdmissionInput { pod: &pod, others: &[], node: &node, server_node: None });
         if let Err(refused) = &verdict {
             assert_eq!(refused.reason, "NodeAffinity");
         }
@@ -234,7 +238,8 @@ mod tests {
         let verdict = |system: &str| {
             let mut pod = testing::pod(&["a"]);
             pod.metadata.labels = Some([(OS.to_owned(), system.to_owned())].into());
-            admit(&AdmissionInput { pod: &pod, others: &[], node: &testing::node() }).map_err(|f| f.reason)
+            admit(&AdmissionInput { pod: &pod, others: &[], node: &testing::node(), server_node: None })
+                .map_err(|f| f.reason)
         };
         assert_eq!(verdict("linux"), Ok(()));
         assert_eq!(verdict("windows"), Err("PodOSSelectorNodeLabelDoesNotMatch".to_owned()));

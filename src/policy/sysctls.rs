@@ -120,7 +120,7 @@ mod tests {
             ..PodSecurityContext::default()
         });
         change(&mut pod);
-        let input = AdmissionInput { pod: &pod, others: &[], node: &node };
+        let input = AdmissionInput { pod: &pod, others: &[], node: &node, server_node: None };
         admission::admit(&input).map_err(|failure| format!("{}: {}", failure.reason, failure.message))
     }
 

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 use crate::{
-    api::view::{PodProgress, PodStep},
+    api::view::{PodEnd, PodProgress, PodStep},
     server::local_client::{self, ClientError},
 };
 
@@ -26,7 +26,7 @@ impl AgentView for View {
             next: None,
         };
         let (pod, status) = (Arc::new(pod), Arc::new(PodStatus::default()));
-        vec![PodView { uid: "u1".into(), pod, status, progress }]
+        vec![PodView { uid: "u1".into(), pod, status, progress, end: PodEnd::No }]
     }
     fn health(&self) -> Vec<HealthCheck> {
         vec![HealthCheck { name: "ping".into(), ok: true, fatal: true, message: String::new() }]

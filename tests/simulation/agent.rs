@@ -174,6 +174,7 @@ impl Node {
                 },
                 ..NodeSettings::default()
             },
+            server_node: watch::channel(None).1,
             host_names: HostNames::new(None, None, self.folder.path().join("hosts")),
             runtime_classes: RuntimeClasses::default(),
             admitted: Admitted::default(),

@@ -18,6 +18,7 @@
 
 pub(crate) mod cluster;
 mod containerd;
+pub(crate) mod control_plane;
 mod cri;
 pub(crate) mod cri_cli;
 pub(crate) mod fake_cri;
@@ -46,6 +47,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 pub(crate) use containerd::{Containerd, Release, script};
+pub(crate) use control_plane::ControlPlane;
 pub(crate) use cri::{Empty, Id, call};
 pub(crate) use inside::{Process, Record, get, wait_lines};
 pub(crate) use leaks::{Leaks, cgroup_hierarchies, processes};
@@ -147,6 +149,13 @@ impl NodeBuilder {
         self
     }
 
+    /// A node of a cluster, with a certificate of its own.
+    #[track_caller]
+    pub(crate) fn joined(self, cluster: &ControlPlane) -> Self {
+        let kubeconfig = cluster.node_kubeconfig(&self.name);
+        self.argument(&format!("--kubeconfig={}", kubeconfig.display()))
+    }
+
     /// A variable of the agent's environment.
     pub(crate) fn env(mut self, key: &str, value: &str) -> Self {
         self.environment.push((key.to_owned(), value.to_owned()));
@@ -230,6 +239,11 @@ impl Node {
         self.dir.join("kubelet")
     }
 
+    /// The agent's `--cert-dir`.
+    pub(crate) fn cert_dir(&self) -> PathBuf {
+        self.dir.join("pki")
+    }
+
     /// The manifest folder.
     pub(crate) fn manifests(&self) -> PathBuf {
         self.dir.join("manifests")
@@ -292,6 +306,8 @@ impl Node {
             .arg(self.config_file())
             .arg("--root-dir")
             .arg(self.root_dir())
+            .arg("--cert-dir")
+            .arg(self.cert_dir())
             .arg("--hostname-override")
             .arg(&self.name)
             .arg("--operator-socket")

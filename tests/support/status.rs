@@ -60,9 +60,9 @@ impl View {
 }
 
 impl Node {
-    /// A pod as listed, by its name in the manifest.
+    /// A pod as listed, by its name in the manifest or at the API server.
     pub(crate) fn view(&self, pod: &str) -> Option<View> {
-        self.pod(&self.static_name(pod)).map(View)
+        self.pod(&self.static_name(pod)).or_else(|| self.pod(pod)).map(View)
     }
 
     /// Writes a manifest from a value.
@@ -127,7 +127,8 @@ impl Node {
     /// `nodectl explain POD -o json`: the first item.
     #[track_caller]
     pub(crate) fn explain(&self, pod: &str) -> Value {
-        let output = self.run_cli(&["explain", "-o", "json", &self.static_name(pod)]);
+        let name = self.pod(pod).map_or_else(|| self.static_name(pod), |_| pod.to_owned());
+        let output = self.run_cli(&["explain", "-o", "json", &name]);
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "nodectl explain {pod}: {}: {errors}", output.status);
         let answer: Value = serde_json::from_slice(&output.stdout).expect("nodectl explain prints JSON");

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
 
 use crate::{
     api::PodUid,
@@ -53,11 +53,17 @@ impl Admitted {
     ///
     /// # Errors
     /// Why the node does not take it.
-    pub fn admit(&self, uid: &PodUid, pod: &Arc<Pod>, node: &NodeSettings) -> Result<(), PodFailure> {
+    pub fn admit(
+        &self,
+        uid: &PodUid,
+        pod: &Arc<Pod>,
+        node: &NodeSettings,
+        server_node: Option<&Node>,
+    ) -> Result<(), PodFailure> {
         let mut taken = self.lock();
         let others: Vec<_> =
             taken.pods.iter().filter(|(other, _)| *other != uid).map(|(_, pod)| Arc::clone(pod)).collect();
-        admit(&AdmissionInput { pod, others: &others, node })?;
+        admit(&AdmissionInput { pod, others: &others, node, server_node })?;
         taken.insert(uid, pod);
         Ok(())
     }

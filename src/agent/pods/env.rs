@@ -3,8 +3,9 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use super::{admission::Admitted, host_work::HostWork, paths::NodePaths, userns::UserNamespaces};
 use crate::{
@@ -101,6 +102,8 @@ pub struct PodEnv {
     pub mountinfo: std::path::PathBuf,
     /// The node's settings.
     pub node: NodeSettings,
+    /// The node as the API server has it, as far as it was heard.
+    pub server_node: watch::Receiver<Option<Arc<Node>>>,
     /// The host's files that pods' name resolution starts from.
     pub host_names: HostNames,
     /// Runtime classes.

@@ -97,6 +97,11 @@ impl Failures {
         self.pod.as_ref().or_else(|| self.containers.values().max_by_key(|failed| failed.error.at))
     }
 
+    /// The failure of the pod's own steps, in words.
+    pub fn of_pod(&self) -> Option<&str> {
+        self.pod.as_ref().map(|failed| failed.error.message.as_str())
+    }
+
     /// Why containers wait, by name.
     pub fn waiting(&self) -> BTreeMap<String, WaitingReason> {
         self.containers

@@ -64,15 +64,13 @@ impl Mailbox {
         self.wake();
     }
 
-    /// Tells that the pod is to stop. Of several unread tellings a removal outweighs, and the shortest time
-    /// counts.
+    /// Tells that the pod is to stop. Of several unread tellings the weightiest reason and the shortest time
+    /// count.
     pub fn stop(&self, reason: StopReason, grace: Duration) {
         {
             let mut mail = self.lock();
             mail.stop = Some(match mail.stop {
-                Some((old, old_grace)) => {
-                    (if reason.is_removal() { reason } else { old }, grace.min(old_grace))
-                }
+                Some((old, old_grace)) => (reason.after(old), grace.min(old_grace)),
                 None => (reason, grace),
             });
         }

@@ -11,7 +11,7 @@ use crate::{
         logs,
         volumes::{self, VolumeContext, make_agent_dir},
     },
-    api::{PodExt as _, view::PodStep},
+    api::{PodExt as _, manifest::unsupported, view::PodStep},
     error::chain,
     policy::{security::has_user_namespace, userns::PodIds},
 };
@@ -24,6 +24,11 @@ impl PodWorker {
     pub(super) async fn prepare(&mut self, pod: &Arc<Pod>) -> Result<(), StepError> {
         if self.prepared {
             return Ok(());
+        }
+        if !pod.is_static()
+            && let Some(first) = unsupported::check_api_support(pod).first()
+        {
+            return Err(StepError::new("FailedMount", first.to_string()));
         }
         self.check_host_paths(pod).await?;
         self.at(PodStep::PreparingVolumes, "make folders and volumes");

@@ -8,10 +8,10 @@ use super::worker::{Next, PodWorker};
 use crate::{
     api::{
         PodExt as _, PodObservation,
-        view::{ErrorView, NextView, PodStep, PodView},
+        view::{ErrorView, NextView, PodEnd, PodStep, PodView},
     },
     policy::{
-        lifecycle::{PodLifecycle, StopReason},
+        lifecycle::PodLifecycle,
         pod_actions::PodActions,
         status::{PodFailure, StatusInput, WaitingReason, pod_status, refused_status},
     },
@@ -60,13 +60,24 @@ impl PodWorker {
         let observation = self.observation();
         let mut waiting = self.failures.waiting();
         waiting.extend(self.crash_loops.clone());
+        // Whoever looks at the API server has no other place to see what keeps the pod from being started.
+        if let Some(problem) = self.failures.of_pod().filter(|_| !pod.is_static()) {
+            let init = pod.spec().init_containers.as_ref().is_some_and(|init| !init.is_empty());
+            let reason = if init { "PodInitializing" } else { "ContainerCreating" };
+            for (_, container) in pod.all_containers() {
+                waiting.entry(container.name.clone()).or_insert_with(|| WaitingReason {
+                    reason: reason.to_owned(),
+                    message: problem.to_owned(),
+                });
+            }
+        }
         let health = self.env.health.current();
         let handler = observation.newest_sandbox().map_or("", |sandbox| &sandbox.runtime_handler);
         let terminal = self.failure.as_ref().map(PodFailure::from);
         // Before the runtime was asked, a container that is not seen is not one that is lost: a pod that
         // succeeded would be told as failed, and a phase that is told as the last one stays.
         let asked = *self.env.pleg.primed().borrow();
-        let refused = self.lifecycle.stop_reason() == Some(StopReason::Rejected);
+        let refused = !self.admitted && self.lifecycle.is_stopping();
         let status = match &terminal {
             Some(why) if refused && observation.is_gone() => refused_status(&pod, why, self.start_time),
             _ => pod_status(&StatusInput {
@@ -91,7 +102,26 @@ impl PodWorker {
         self.progress.last_error = failed.or_else(|| self.last_crash(&observation));
         self.progress.next = self.next_view(next);
         let Some(status) = self.status.clone() else { return };
-        self.env.board.post(PodView { uid: self.uid.clone(), pod, status, progress: self.progress.clone() });
+        let end = self.end();
+        self.env.board.post(PodView {
+            uid: self.uid.clone(),
+            pod,
+            status,
+            progress: self.progress.clone(),
+            end,
+        });
+    }
+
+    fn end(&self) -> PodEnd {
+        match self.lifecycle {
+            PodLifecycle::Terminated { .. } | PodLifecycle::Finished
+                if self.released && self.cgroup_removed =>
+            {
+                PodEnd::Released
+            }
+            PodLifecycle::Terminated { .. } | PodLifecycle::Finished => PodEnd::Stopped,
+            PodLifecycle::Pending | PodLifecycle::Syncing | PodLifecycle::Terminating { .. } => PodEnd::No,
+        }
     }
 
     /// The last end of a container that is in crash-loop back-off.
@@ -128,6 +158,9 @@ impl PodWorker {
             PodStep::CrashLoopBackOff => "start the container again",
             PodStep::Retrying => "try again",
             PodStep::Terminating => "kill what has not ended at the deadline, then remove the sandbox",
+            PodStep::CleaningUp if self.lifecycle.removal().is_none() => {
+                "forget the pod when the API server does, which is told that nothing of it is left"
+            }
             PodStep::CleaningUp => "forget the pod when nothing of it is left",
         };
         let at = match (self.progress.step, self.lifecycle) {

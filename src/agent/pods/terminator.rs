@@ -147,6 +147,30 @@ impl PodWorker {
         }
     }
 
+    /// Lets go of all that a deleted pod has beside what has ended, and waits for the API server, which is told of
+    /// it and forgets the pod. Its source stops naming it then, and the rest goes too.
+    pub(super) async fn wait_to_be_forgotten(&mut self) -> Next {
+        self.env.admitted.release(&self.uid);
+        self.show(PodStep::CleaningUp, "unmount the volumes and remove the cgroup");
+        self.release_volumes().await;
+        let cgroup = self.remove_cgroup().await;
+        self.cgroup_removed = cgroup.is_ok();
+        let problem = match cgroup {
+            Err(error) => error,
+            // It is told by who tried.
+            Ok(()) if !self.released => {
+                StepError::new("FailedUnmount", "the pod's volumes cannot be unmounted")
+            }
+            Ok(()) => {
+                self.at(PodStep::CleaningUp, "wait until the API server has forgotten the pod");
+                return Next::Told;
+            }
+        };
+        let next = self.pod_failed(problem);
+        self.at(PodStep::CleaningUp, "unmount the volumes and remove the cgroup");
+        next
+    }
+
     /// Removes all that is left of a pod. Ends in the last state, or with when to try again.
     pub(super) async fn clean_up(&mut self) -> Next {
         self.at(PodStep::CleaningUp, "remove sandbox, containers, volumes and folders");

@@ -65,6 +65,8 @@ pub struct PodWorker {
     pub(super) prepared: bool,
     /// Whether the volumes of the pod, which has come to its end, are unmounted.
     pub(super) released: bool,
+    /// Whether the cgroup of the pod, which has come to its end, is removed.
+    pub(super) cgroup_removed: bool,
     /// The host's users and groups behind the pod's own; told by preparing.
     pub(super) user_namespace: Option<PodIds>,
     /// Whether the cgroup of a pod that needed nothing made is as the present specification says.
@@ -74,7 +76,7 @@ pub struct PodWorker {
     /// Whether the pod has the overhead of its runtime class.
     pub(super) classed: bool,
     /// Whether the node has taken the pod.
-    admitted: bool,
+    pub(super) admitted: bool,
     pub(super) start_time: Timestamp,
     pub(super) failure: Option<Failure>,
     /// What probes and hooks say.
@@ -133,6 +135,7 @@ impl PodWorker {
             failures: Failures::default(),
             prepared: false,
             released: false,
+            cgroup_removed: false,
             user_namespace: None,
             cgroup_adopted: false,
             unseen: false,
@@ -175,6 +178,7 @@ impl PodWorker {
                 PodLifecycle::Syncing => self.sync().await,
                 PodLifecycle::Terminating { .. } => self.terminate().await,
                 PodLifecycle::Terminated { reason } if reason.is_removal() => self.clean_up().await,
+                PodLifecycle::Terminated { reason: StopReason::Deleted } => self.wait_to_be_forgotten().await,
                 PodLifecycle::Terminated { reason: StopReason::Rejected } => {
                     self.env.admitted.release(&self.uid);
                     let why = self.failure.as_ref().map_or_else(String::new, |f| f.message.clone());
@@ -489,7 +493,8 @@ impl PodWorker {
         if self.admitted || self.observation().has_live_parts() {
             env.admitted.keep(&self.uid, pod);
         } else {
-            env.admitted.admit(&self.uid, pod, &env.node)?;
+            let server_node = env.server_node.borrow().clone();
+            env.admitted.admit(&self.uid, pod, &env.node, server_node.as_deref())?;
         }
         if !self.admitted {
             self.admitted = true;

@@ -2,7 +2,9 @@
 //!
 //! An edited manifest is a new pod with a new UID and the old name: it waits until nothing of the old one is
 //! left. A manifest that is removed and put back is the same UID again: it starts anew when the first life
-//! has ended.
+//! has ended. Pods of the API server have their names for themselves: one that is forced out of the server may still
+//! be ending when another comes under its name, and both are there for that time, as with kubelet
+//! (pkg/kubelet/pod_workers.go, `allowPodStart`).
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -62,14 +64,18 @@ pub struct PodWorkers {
 struct State {
     workers: HashMap<PodUid, Handle>,
     /// Who has a full name, and who waits for it.
-    names: HashMap<PodFullName, NameQueue>,
+    names: HashMap<NameKey, NameQueue>,
     /// Checkpoints of an earlier agent that nobody has asked for yet.
     records: HashMap<PodUid, PodRecord>,
 }
 
+/// What only one pod has at a time: a full name, of the API server's pods with the UID.
+type NameKey = (PodFullName, Option<PodUid>);
+
 struct Handle {
     mailbox: Arc<Mailbox>,
     full_name: PodFullName,
+    key: NameKey,
     pod: Option<Arc<Pod>>,
     /// Told to stop for good.
     removing: Option<(StopReason, Duration)>,
@@ -165,13 +171,17 @@ impl PodWorkers {
                 handle.again = Some(pod);
             } else {
                 handle.pod = Some(Arc::clone(&pod));
-                handle.mailbox.update(pod);
+                handle.mailbox.update(Arc::clone(&pod));
+                end_deleted(handle, &pod);
             }
             return;
         }
         let full_name = pod.full_name();
         let record = state.records.remove(&uid);
-        self.spawn(state, uid, full_name, Some(pod), record);
+        self.spawn(state, uid.clone(), full_name, Some(Arc::clone(&pod)), record);
+        if let Some(handle) = state.workers.get(&uid) {
+            end_deleted(handle, &pod);
+        }
     }
 
     /// A pod is no longer wanted.
@@ -198,7 +208,7 @@ impl PodWorkers {
             return;
         }
         let mut state = self.state();
-        let free: Vec<PodFullName> = state
+        let free: Vec<NameKey> = state
             .names
             .iter()
             .filter(|(_, queue)| queue.holder.is_none() && !queue.waiting.is_empty())
@@ -214,20 +224,22 @@ impl PodWorkers {
                 self.env.admitted.keep(&seen.uid, pod);
             }
         }
-        for name in free {
+        for key in free {
+            let name = &key.0;
             let predecessor = running
                 .iter()
-                .find(|seen| seen.full_name == name && !state.workers.contains_key(&seen.uid))
+                .filter(|_| key.1.is_none())
+                .find(|seen| seen.full_name == *name && !state.workers.contains_key(&seen.uid))
                 .cloned();
             if let Some(seen) = predecessor {
                 // A source that has yet to be read may name it.
                 if !self.removals.load(Ordering::Relaxed) {
                     continue;
                 }
-                self.stop_orphan(&mut state, &seen.uid, &name, Some(&seen));
+                self.stop_orphan(&mut state, &seen.uid, name, Some(&seen));
                 continue;
             }
-            let Some(queue) = state.names.get_mut(&name) else { continue };
+            let Some(queue) = state.names.get_mut(&key) else { continue };
             let Some(uid) = queue.waiting.pop_front() else { continue };
             queue.holder = Some(uid.clone());
             if let Some(handle) = state.workers.get(&uid) {
@@ -273,7 +285,9 @@ impl PodWorkers {
             handle.remove(StopReason::Orphaned, grace);
         }
         // It has its name for as long as it is there, ahead of whoever waits for it.
-        let queue = state.names.entry(full_name.clone()).or_default();
+        let key =
+            state.workers.get(uid).map_or_else(|| (full_name.clone(), None), |handle| handle.key.clone());
+        let queue = state.names.entry(key).or_default();
         queue.waiting.retain(|waiting| waiting != uid);
         queue.holder.get_or_insert_with(|| uid.clone());
     }
@@ -294,15 +308,18 @@ impl PodWorkers {
         let pod = pod.filter(|_| removing.is_none());
         let mailbox = Arc::new(Mailbox::default());
         let known = pod.clone().or_else(|| record.as_ref().and_then(|record| record.pod.clone()));
+        let of_api = known.as_deref().is_some_and(|pod| !pod.is_static());
+        let key = (full_name.clone(), of_api.then(|| uid.clone()));
         let handle = Handle {
             mailbox: Arc::clone(&mailbox),
             full_name: full_name.clone(),
+            key: key.clone(),
             pod: known,
             removing,
             again,
         };
         state.workers.insert(uid.clone(), handle);
-        let queue = state.names.entry(full_name.clone()).or_default();
+        let queue = state.names.entry(key).or_default();
         if removing.is_some() && queue.holder.is_none() {
             queue.holder = Some(uid.clone());
         } else {
@@ -333,13 +350,13 @@ impl PodWorkers {
         }
         let mut state = self.state();
         let Some(handle) = state.workers.remove(uid) else { return };
-        if let Some(queue) = state.names.get_mut(&handle.full_name) {
+        if let Some(queue) = state.names.get_mut(&handle.key) {
             queue.waiting.retain(|waiting| waiting != uid);
             if queue.holder.as_ref() == Some(uid) {
                 queue.holder = None;
             }
             if queue.holder.is_none() && queue.waiting.is_empty() {
-                state.names.remove(&handle.full_name);
+                state.names.remove(&handle.key);
             }
         }
         if end == WorkerEnd::Panicked {
@@ -374,6 +391,13 @@ impl PodWorkers {
     pub async fn wait(&self) {
         self.tasks.close();
         self.tasks.wait().await;
+    }
+}
+
+/// Has a pod stopped that the API server has deleted. It says how long it may take, also when that becomes less.
+fn end_deleted(handle: &Handle, pod: &Pod) {
+    if pod.metadata.deletion_timestamp.is_some() && !pod.is_static() {
+        handle.mailbox.stop(StopReason::Deleted, pod_grace(pod));
     }
 }
 

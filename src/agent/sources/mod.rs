@@ -1,4 +1,4 @@
-//! Where pods come from without an API server: a manifest folder ([`file`]) and a URL ([`http`]).
+//! Where pods come from: a manifest folder ([`file`]), a URL ([`http`]), and the API server ([`api`]).
 //!
 //! Each source is one task that publishes, on a `watch` channel, everything it knows: the pods, and
 //! what is wrong. A reader always sees the latest state and can never be behind, and a source can
@@ -9,6 +9,7 @@
 //! stay. And a manifest that is broken *now* does not end the pod that it described before; only
 //! removing the file does.
 
+pub mod api;
 mod client;
 pub mod file;
 #[cfg(test)]

@@ -385,6 +385,25 @@ pub fn check_support(pod: &Pod) -> Support {
     support
 }
 
+/// What a pod of the API server asks for that it does not get yet: by path, and why. Such a pod waits.
+///
+/// The rest of what a static pod may not have either has no effect on a node, or is what the server has decided.
+pub fn check_api_support(pod: &Pod) -> Vec<FieldProblem> {
+    let of_no_effect = |path: &str| {
+        ["spec.serviceAccount", "spec.imagePullSecrets", "spec.ephemeralContainers", "spec.schedulingGates"]
+            .iter()
+            .any(|field| path.starts_with(field))
+    };
+    let mut refused = check_support(pod).refused;
+    refused.retain(|problem| !of_no_effect(&problem.path));
+    for problem in &mut refused {
+        if let Some(what) = problem.detail.split("may not reference ").nth(1) {
+            problem.detail = format!("nodectl does not give pods {what} yet");
+        }
+    }
+    refused
+}
+
 fn walk(table: &Table, value: &Value, path: &str, support: &mut Support) {
     let Value::Object(fields) = value else { return };
     for (name, value) in fields.iter().filter(|(_, v)| !is_unset(v)) {

@@ -348,7 +348,8 @@ impl<O: Write, E: Write> Call<'_, O, E> {
                     output::write(self.out, &text)?;
                 }
             }
-            Ended::TakenBack => {
+            Ended::TakenBack { warnings } => {
+                self.report.warnings.extend(warnings);
                 self.report.outcome = "rolled-back";
                 if self.args.output == Format::Text {
                     output::write(self.out, "Everything is put back as it was.\n")?;

@@ -16,7 +16,7 @@ use crate::api::{ContainerKind, PodExt, SandboxState, pod::init_kind};
 
 pub(super) const ALL_CONTAINERS_RESTARTING: &str = "AllContainersRestarting";
 /// The conditions that are ours; all others in the API server's pod belong to somebody else and are kept.
-const OURS: [&str; 8] = [
+pub(super) const OURS: [&str; 8] = [
     "PodReadyToStartContainers",
     "Initialized",
     "Ready",

@@ -9,6 +9,9 @@
 
 mod conditions;
 mod containers;
+mod merge;
+#[cfg(test)]
+mod merge_tests;
 mod phase;
 #[cfg(test)]
 mod properties;
@@ -23,6 +26,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
 };
 
+pub use merge::{dropped, is_ours, merge_status, our_part, status_patch, without};
 pub use phase::PodPhase;
 
 use super::{

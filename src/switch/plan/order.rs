@@ -102,6 +102,11 @@ impl Order<'_> {
             };
             self.step("move its pods elsewhere", action);
         }
+        if let Some(kubeconfig) = self.seen_by_cluster() {
+            let action =
+                Action::NodeReadyWhenUndone { kubeconfig, node: facts.node_name.clone(), timeout: NODE };
+            self.step("know when the node is Ready again, should it be taken back", action);
+        }
         let kubelet = facts.kubelet.as_ref();
         if self.decided.agent_runs() {
             let action = Action::VerifyWhenUndone {
@@ -118,6 +123,11 @@ impl Order<'_> {
             };
             self.step("know when all is as before, should it be taken back", action);
         }
+    }
+
+    /// Credentials, if the API server can be asked whether the node is well.
+    fn seen_by_cluster(&self) -> Option<std::path::PathBuf> {
+        self.decided.request.kubeconfig.clone().filter(|_| self.decided.agent_runs())
     }
 
     fn stop(&mut self, plan: &Plan) {
@@ -270,9 +280,8 @@ impl Order<'_> {
                 },
             );
         }
-        let in_cluster = request.kubeconfig.as_ref().filter(|_| self.decided.agent_runs());
-        if let Some(kubeconfig) = in_cluster {
-            let (kubeconfig, node) = (kubeconfig.clone(), facts.node_name.clone());
+        if let Some(kubeconfig) = self.seen_by_cluster() {
+            let node = facts.node_name.clone();
             self.step(
                 "name the runtime in the node's annotation for kubeadm",
                 Action::AnnotateNode { kubeconfig: kubeconfig.clone(), node: node.clone(), endpoint },

@@ -1,0 +1,122 @@
+//! The agent as a node of a cluster. Everything here is beside the pods' way: an API server that is away, slow or
+//! refuses holds up no pod that the node knows of.
+
+mod mirror;
+pub mod node;
+pub(crate) mod retry;
+pub mod server_node;
+pub mod status;
+
+use std::{path::PathBuf, sync::Arc};
+
+use k8s_openapi::api::core::v1::Node;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use self::{server_node::ServerNode, status::StatusWriter};
+use super::{
+    pods::env::PodEnv,
+    sources::{
+        Clock, PodSource, SourceSnapshot,
+        api::{ApiReceivers, ApiSource, ServerPods},
+    },
+    sync_loop::LoopState,
+};
+
+use crate::{
+    config::AgentConfig,
+    error::CommandError,
+    kube::{ApiServer, Kubeconfig, Rate, Rates},
+};
+
+/// What the parts that speak to the API server share.
+pub struct Cluster {
+    /// The server.
+    pub api: ApiServer,
+    /// The node's name.
+    pub node_name: Arc<str>,
+    kubeconfig: PathBuf,
+}
+
+/// What has to do with pods: where they are heard of, and where their statuses go. Nothing of it has begun.
+pub struct ClusterPods {
+    source: ApiSource,
+    snapshots: watch::Receiver<Arc<SourceSnapshot>>,
+    server: watch::Receiver<Arc<ServerPods>>,
+    server_node: ServerNode,
+    node: watch::Receiver<Option<Arc<Node>>>,
+    node_asked: watch::Receiver<bool>,
+}
+
+impl ClusterPods {
+    /// The pods that the node is to run.
+    pub fn snapshots(&self) -> watch::Receiver<Arc<SourceSnapshot>> {
+        self.snapshots.clone()
+    }
+
+    /// The node as the server has it.
+    pub fn node(&self) -> watch::Receiver<Option<Arc<Node>>> {
+        self.node.clone()
+    }
+
+    /// Begins all of it.
+    pub fn spawn(
+        self,
+        cluster: &Cluster,
+        env: &Arc<PodEnv>,
+        state: &Arc<LoopState>,
+        stop: &CancellationToken,
+    ) {
+        let state = Arc::clone(state);
+        let known = move || {
+            let desired = state.desired();
+            desired.sources().filter(|s| s.source != PodSource::Api).all(|s| s.delivered && !s.incomplete)
+        };
+        let name = Arc::clone(&cluster.node_name);
+        let writer = StatusWriter::new(cluster.api.clone(), Arc::clone(env), name, self.server, known);
+        tokio::spawn(writer.run(stop.clone()));
+        tokio::spawn(self.server_node.run(stop.clone()));
+        let mut asked = self.node_asked;
+        let ready = async move {
+            // The sender ends with the agent alone.
+            asked.wait_for(|asked| *asked).await.ok();
+        };
+        tokio::spawn(self.source.run(ready, stop.clone()));
+    }
+}
+
+impl Cluster {
+    /// The cluster that the configuration names; `None` of an agent that stands alone.
+    pub fn of(config: &AgentConfig) -> Option<Self> {
+        let kubeconfig = config.kubeconfig.clone()?;
+        let set = |rate: Option<i32>| u32::try_from(rate.unwrap_or_default()).unwrap_or_default();
+        let kubelet = &config.kubelet;
+        let api = ApiServer::new(Rates {
+            objects: Rate { per_second: set(kubelet.kube_api_qps), burst: set(kubelet.kube_api_burst) },
+            events: Rate {
+                per_second: config.event_record_qps.unwrap_or_default(),
+                burst: config.event_burst,
+            },
+        });
+        Some(Self { api, node_name: config.node_name.as_str().into(), kubeconfig })
+    }
+
+    /// What has to do with pods.
+    pub fn pods(&self, clock: Clock) -> ClusterPods {
+        let name = &self.node_name;
+        let (source, ApiReceivers { snapshots, server }) =
+            ApiSource::new(self.api.clone(), Arc::clone(name), clock);
+        let (server_node, node, node_asked) = ServerNode::new(self.api.clone(), Arc::clone(name));
+        ClusterPods { source, snapshots, server, server_node, node, node_asked }
+    }
+
+    /// Takes the credentials of the kubeconfig. Blocks shortly on the file system; must be called on the async
+    /// runtime.
+    ///
+    /// # Errors
+    /// Invalid configuration (exit code 2) when the kubeconfig cannot be used.
+    pub fn connect(&self) -> Result<(), CommandError> {
+        let kubeconfig = Kubeconfig::read(&self.kubeconfig).map_err(CommandError::usage)?;
+        self.api.use_credentials(&kubeconfig).map_err(CommandError::usage)
+    }
+}

@@ -1,0 +1,280 @@
+//! Connections to the API server: kube-rs' client over HTTP/2, with what a node needs of a connection.
+//!
+//! kube-rs reads kubeconfigs and makes connections too. Both are done here instead, because a node's files are to be
+//! read within bounds and with errors that name them, because its certificate changes while it runs, and because a
+//! connection whose other end has vanished must be noticed within half a minute: pings are sent on it every ten
+//! seconds, and it is given up when one stays without an answer for as long again.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use ::kube::client::{Body, Client};
+use hyper::{
+    Request, Response, Uri,
+    body::Incoming,
+    header::{AUTHORIZATION, HeaderValue, USER_AGENT},
+};
+use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{Client as HttpClient, connect::HttpConnector},
+    rt::{TokioExecutor, TokioTimer},
+};
+use rustls::pki_types::ServerName;
+use tokio::{sync::watch, time::Instant};
+use tower::BoxError;
+
+use super::{
+    kubeconfig::{Kubeconfig, KubeconfigError, Token, read_bounded},
+    tls,
+};
+use crate::rate::TokenBucket;
+
+/// For a connection alone: an address that swallows packets must not cost the time of the request.
+const CONNECT: Duration = Duration::from_secs(10);
+/// Between two pings, and for the answer to one.
+const PING: Duration = Duration::from_secs(10);
+/// For the beginning of an answer.
+const ANSWER: Duration = Duration::from_secs(30);
+/// Bytes that one stream, and all together, may have on their way: a list of pods is not to wait for round trips.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 8 << 20;
+const AGENT: &str = concat!("nodectl/", env!("CARGO_PKG_VERSION"));
+
+/// How often a server may be asked; kubelet's `kubeAPIQPS` and `kubeAPIBurst`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// Requests a second; 0 is no bound.
+    pub per_second: u32,
+    /// Requests at once after a pause.
+    pub burst: u32,
+}
+
+/// Makes a client that connects with its first request. Must be called on the async runtime. `None` for `rate` is
+/// no bound.
+///
+/// # Errors
+/// When a certificate or key of the kubeconfig cannot be used.
+pub fn connect(kubeconfig: &Kubeconfig, rate: Option<Rate>) -> Result<Client, KubeconfigError> {
+    let wrong = |problem: String| KubeconfigError { path: kubeconfig.path.clone(), problem };
+    let base: Uri = kubeconfig.server.parse().map_err(|_error| wrong("its server is no URL".to_owned()))?;
+    let config = tls::client_config(kubeconfig).map_err(wrong)?;
+    let builder = HttpsConnectorBuilder::new().with_tls_config(config).https_or_http();
+    let builder = match &kubeconfig.server_name {
+        Some(name) => {
+            let name = ServerName::try_from(name.clone())
+                .map_err(|_error| wrong(format!("tls-server-name {name:?} is no name")))?;
+            builder.with_server_name_resolver(FixedServerNameResolver::new(name))
+        }
+        None => builder,
+    };
+    let mut connector = HttpConnector::new();
+    connector.enforce_http(false);
+    connector.set_nodelay(true);
+    connector.set_connect_timeout(Some(CONNECT));
+    // Where the server speaks HTTP/1.1 alone, TCP has to notice what pings would.
+    connector.set_keepalive(Some(PING));
+    connector.set_keepalive_interval(Some(PING / 2));
+    connector.set_keepalive_retries(Some(2));
+    connector.set_tcp_user_timeout(Some(PING * 2));
+    let http = HttpClient::builder(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(Duration::from_secs(90))
+        .http2_keep_alive_interval(PING)
+        .http2_keep_alive_timeout(PING)
+        .http2_keep_alive_while_idle(true)
+        .http2_initial_stream_window_size(STREAM_WINDOW)
+        .http2_initial_connection_window_size(CONNECTION_WINDOW)
+        .build(builder.enable_all_versions().wrap_connector(connector));
+    let bucket = rate
+        .filter(|rate| rate.per_second > 0)
+        .map(|rate| Mutex::new(TokenBucket::new(rate.per_second, rate.burst)));
+    let sender = Arc::new(Sender { http, base, token: kubeconfig.credentials.token.clone(), bucket });
+    let service = tower::service_fn(move |request| {
+        let sender = Arc::clone(&sender);
+        async move { sender.send(request).await }
+    });
+    Ok(Client::new(service, "default"))
+}
+
+struct Sender {
+    http: HttpClient<HttpsConnector<HttpConnector>, Body>,
+    base: Uri,
+    token: Option<Token>,
+    bucket: Option<Mutex<TokenBucket>>,
+}
+
+impl Sender {
+    async fn send(&self, mut request: Request<Body>) -> Result<Response<Incoming>, BoxError> {
+        let wait = self
+            .bucket
+            .as_ref()
+            .map(|bucket| bucket.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now()));
+        if let Some(wait) = wait.filter(|wait| !wait.is_zero()) {
+            tokio::time::sleep(wait).await;
+        }
+        *request.uri_mut() = self.address(request.uri())?;
+        request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(AGENT));
+        if let Some(token) = &self.token {
+            request.headers_mut().insert(AUTHORIZATION, authorization(token).await?);
+        }
+        match tokio::time::timeout(ANSWER, self.http.request(request)).await {
+            Ok(answer) => Ok(answer?),
+            Err(_elapsed) => Err(format!("no answer within {} s", ANSWER.as_secs()).into()),
+        }
+    }
+
+    /// The request's path behind the server's URL.
+    fn address(&self, path: &Uri) -> Result<Uri, BoxError> {
+        let behind = path.path_and_query().map_or("/", |path| path.as_str());
+        let mut parts = self.base.clone().into_parts();
+        let before = self.base.path().trim_end_matches('/');
+        parts.path_and_query = Some(format!("{before}{behind}").parse()?);
+        Ok(Uri::from_parts(parts)?)
+    }
+}
+
+async fn authorization(token: &Token) -> Result<HeaderValue, BoxError> {
+    let text = match token {
+        Token::Text(text) => text.clone(),
+        Token::File(path) => {
+            let told = |problem: String| format!("tokenFile {} {problem}", path.display());
+            let file = path.clone();
+            let bytes = tokio::task::spawn_blocking(move || read_bounded(&file)).await?.map_err(told)?;
+            String::from_utf8(bytes).map_err(|_error| told("is no text".to_owned()))?
+        }
+    };
+    let mut value = HeaderValue::from_str(&format!("Bearer {}", text.trim()))
+        .map_err(|_error| "the token has characters that cannot be sent")?;
+    // Keeps it out of debug output.
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// Clients of one server, each with a connection of its own, so that none waits behind the others.
+#[derive(Clone)]
+pub struct Clients {
+    /// For the lease and the node's status: never held back.
+    pub heartbeat: Client,
+    /// For pods and what they name, within the configured rate.
+    pub objects: Client,
+    /// For events, within a rate of their own.
+    pub events: Client,
+    /// The server's URL.
+    pub server: Arc<str>,
+}
+
+/// The rates of [`Clients`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rates {
+    /// `kubeAPIQPS` and `kubeAPIBurst`.
+    pub objects: Rate,
+    /// `eventRecordQPS` and `eventBurst`.
+    pub events: Rate,
+}
+
+/// The API server as the agent's parts have it: not there before the node has credentials, and with other clients
+/// when it gets new ones.
+#[derive(Clone)]
+pub struct ApiServer {
+    rates: Rates,
+    clients: watch::Sender<Option<Clients>>,
+}
+
+impl ApiServer {
+    /// Nobody can be asked yet.
+    #[must_use]
+    pub fn new(rates: Rates) -> Self {
+        Self { rates, clients: watch::Sender::new(None) }
+    }
+
+    /// Takes these credentials from now on. Requests under way end as they are; the connections of the former
+    /// clients close when the last of them is dropped.
+    ///
+    /// # Errors
+    /// As [`connect`]; the former clients stay.
+    pub fn use_credentials(&self, kubeconfig: &Kubeconfig) -> Result<(), KubeconfigError> {
+        let clients = Clients {
+            heartbeat: connect(kubeconfig, None)?,
+            objects: connect(kubeconfig, Some(self.rates.objects))?,
+            events: connect(kubeconfig, Some(self.rates.events))?,
+            server: kubeconfig.server().into(),
+        };
+        self.clients.send_replace(Some(clients));
+        Ok(())
+    }
+
+    /// The present clients; `None` before there are credentials.
+    #[must_use]
+    pub fn current(&self) -> Option<Clients> {
+        self.clients.borrow().clone()
+    }
+
+    /// The present clients, once there are any.
+    pub async fn clients(&self) -> Clients {
+        let mut clients = self.clients.subscribe();
+        loop {
+            if let Some(clients) = clients.borrow_and_update().clone() {
+                return clients;
+            }
+            // The sender is ours and lives as long as this.
+            if clients.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Tells when the clients are replaced: what holds a watch open begins it anew with the new ones.
+    #[must_use]
+    pub fn replaced(&self) -> watch::Receiver<Option<Clients>> {
+        self.clients.subscribe()
+    }
+}
+
+/// An error of a request in words: the server's own where it has answered.
+#[must_use]
+pub fn told(error: &::kube::Error) -> String {
+    match error {
+        ::kube::Error::Api(status) => {
+            let reason =
+                if status.reason.is_empty() { String::new() } else { format!("{}, ", status.reason) };
+            format!("the API server refuses: {} ({reason}{})", status.message, status.code)
+        }
+        other => crate::error::chain(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Node;
+    use serde_json::json;
+
+    use super::*;
+    use crate::kube::test_server::TestServer;
+
+    #[tokio::test]
+    async fn the_server_is_asked_and_its_refusals_are_told() {
+        let server = TestServer::start().await;
+        server.put("/api/v1/nodes/a", json!({ "metadata": { "name": "a" } }));
+        let api = ApiServer::new(Rates {
+            objects: Rate { per_second: 0, burst: 0 },
+            events: Rate { per_second: 5, burst: 1 },
+        });
+        assert!(api.current().is_none());
+        let waiting = tokio::spawn({
+            let api = api.clone();
+            async move { api.clients().await.server.to_string() }
+        });
+        let kubeconfig = Kubeconfig::read(&server.kubeconfig("")).unwrap();
+        api.use_credentials(&kubeconfig).unwrap();
+        assert_eq!(waiting.await.unwrap(), kubeconfig.server());
+        let clients = api.current().unwrap();
+        let nodes: ::kube::Api<Node> = ::kube::Api::all(clients.objects);
+        assert_eq!(nodes.get("a").await.unwrap().metadata.name.as_deref(), Some("a"));
+        let error = told(&nodes.get("b").await.unwrap_err());
+        assert!(error.starts_with("the API server refuses: ") && error.ends_with("404)"), "{error}");
+        assert_eq!(server.requests()[0].who, "certificate");
+    }
+}

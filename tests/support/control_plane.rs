@@ -1,0 +1,224 @@
+//! A control plane without nodes (`hack/control-plane.sh`): etcd, a real API server with the Node authorizer and
+//! NodeRestriction, and a controller manager, on an address of their own.
+//!
+//! It takes some seconds to start, so tests that only use it share one: [`ControlPlane::shared`] gives the one that
+//! another test of this program has, and the last that lets go of it ends it. Tests that stop it, or that count its
+//! requests, take one of their own. Nodes of one control plane differ in their names, and tests ask for their own
+//! objects only.
+
+use std::{
+    fmt::Debug,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::{
+    Api, Client, Resource,
+    api::{DeleteParams, Patch, PatchParams, PostParams},
+    core::NamespaceResourceScope,
+};
+use nodectl::kube::{Kubeconfig, connect};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+
+use super::{
+    SOON,
+    containerd::{parse, script},
+    wait_for, wait_until,
+};
+
+/// See the module.
+pub(crate) struct ControlPlane {
+    dir: PathBuf,
+    facts: std::collections::BTreeMap<String, String>,
+    runtime: tokio::runtime::Runtime,
+    client: Client,
+}
+
+impl ControlPlane {
+    /// One that tests of this program share.
+    #[track_caller]
+    pub(crate) fn shared() -> Arc<Self> {
+        static SHARED: Mutex<Weak<ControlPlane>> = Mutex::new(Weak::new());
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.upgrade().unwrap_or_else(|| {
+            let new = Arc::new(Self::start());
+            *shared = Arc::downgrade(&new);
+            new
+        })
+    }
+
+    /// One of the test's own.
+    #[track_caller]
+    pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// The same with variables of `hack/control-plane.sh`.
+    #[track_caller]
+    pub(crate) fn start_with(environment: &[(&str, &str)]) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let pid = std::process::id();
+        let dir = PathBuf::from(format!("/run/ndp-{pid}-{}", COUNT.fetch_add(1, Ordering::Relaxed)));
+        let owner = pid.to_string();
+        let environment = [environment, &[("NODECTL_OWNER", owner.as_str())]].concat();
+        let facts = parse(&succeed(&["start", dir.to_str().unwrap()], &environment));
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let admin = Kubeconfig::read(Path::new(&facts["ADMIN"])).unwrap();
+        let client = {
+            let _inside = runtime.enter();
+            connect(&admin, None).unwrap()
+        };
+        Self { dir, facts, runtime, client }
+    }
+
+    /// A value that `hack/control-plane.sh start` printed.
+    #[track_caller]
+    pub(crate) fn fact(&self, key: &str) -> &str {
+        self.facts.get(key).unwrap_or_else(|| panic!("hack/control-plane.sh printed no {key}"))
+    }
+
+    /// The folder that it lives in, with the logs of its programs.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// A kubeconfig with a client certificate of this node.
+    #[track_caller]
+    pub(crate) fn node_kubeconfig(&self, node: &str) -> PathBuf {
+        succeed(&["node", self.dir.to_str().unwrap(), node], &[]).trim().into()
+    }
+
+    /// Ends a program at once: `etcd`, `kube-apiserver` or `kube-controller-manager`.
+    #[track_caller]
+    pub(crate) fn kill(&self, program: &str) {
+        succeed(&["kill", self.dir.to_str().unwrap(), program], &[]);
+    }
+
+    /// Starts what was ended.
+    #[track_caller]
+    pub(crate) fn resume(&self) {
+        succeed(&["resume", self.dir.to_str().unwrap()], &[]);
+    }
+
+    /// The administrator's client.
+    pub(crate) fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// Waits for an answer.
+    pub(crate) fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+        self.runtime.block_on(future)
+    }
+
+    /// The pods of the namespace `default`, or other namespaced objects.
+    pub(crate) fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope>,
+        K::DynamicType: Default,
+    {
+        Api::namespaced(self.client(), "default")
+    }
+
+    /// Makes an object in the namespace `default`; it as it is then.
+    #[track_caller]
+    pub(crate) fn create<K>(&self, object: &Value) -> K
+    where
+        K: Resource<Scope = NamespaceResourceScope> + Serialize + DeserializeOwned + Clone + Debug,
+        K::DynamicType: Default,
+    {
+        let object: K = serde_json::from_value(object.clone()).unwrap();
+        self.block_on(self.api::<K>().create(&PostParams::default(), &object)).unwrap()
+    }
+
+    /// Makes a pod that is bound to a node, without a token of the service account.
+    #[track_caller]
+    pub(crate) fn bind(&self, node: &str, pod: &Value) -> Pod {
+        let mut pod = pod.clone();
+        pod["spec"]["nodeName"] = json!(node);
+        if pod["spec"]["automountServiceAccountToken"].is_null() {
+            pod["spec"]["automountServiceAccountToken"] = json!(false);
+        }
+        self.create(&pod)
+    }
+
+    /// A pod as the server has it.
+    #[track_caller]
+    pub(crate) fn pod(&self, name: &str) -> Option<Pod> {
+        self.block_on(self.api::<Pod>().get_opt(name)).unwrap()
+    }
+
+    /// Deletes a pod as `kubectl delete` does; what is to come of it is for the node.
+    #[track_caller]
+    pub(crate) fn delete_pod(&self, name: &str, grace: Option<u32>) {
+        let params = DeleteParams { grace_period_seconds: grace, ..DeleteParams::default() };
+        self.block_on(self.api::<Pod>().delete(name, &params)).unwrap();
+    }
+
+    /// Merges a change into a pod.
+    #[track_caller]
+    pub(crate) fn patch_pod(&self, name: &str, change: &Value) -> Pod {
+        let patch = self.api::<Pod>();
+        self.block_on(patch.patch(name, &PatchParams::default(), &Patch::Strategic(change))).unwrap()
+    }
+
+    /// Waits until the server has the pod in this phase.
+    #[track_caller]
+    pub(crate) fn wait_phase(&self, name: &str, phase: &str) -> Pod {
+        wait_for(SOON, &format!("pod {name} is {phase}"), || {
+            self.pod(name).filter(|pod| pod.status.as_ref().and_then(|s| s.phase.as_deref()) == Some(phase))
+        })
+    }
+
+    /// Waits until the server has the pod ready.
+    #[track_caller]
+    pub(crate) fn wait_ready(&self, name: &str) -> Pod {
+        wait_for(SOON, &format!("pod {name} is ready"), || {
+            self.pod(name).filter(|pod| {
+                let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+                conditions
+                    .into_iter()
+                    .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+            })
+        })
+    }
+
+    /// Waits until the server has no such pod.
+    #[track_caller]
+    pub(crate) fn wait_gone(&self, name: &str) {
+        wait_until(SOON, &format!("pod {name} is gone"), || self.pod(name).is_none());
+    }
+
+    /// A node as the server has it.
+    #[track_caller]
+    pub(crate) fn node(&self, name: &str) -> Option<Node> {
+        self.block_on(Api::<Node>::all(self.client()).get_opt(name)).unwrap()
+    }
+}
+
+impl Drop for ControlPlane {
+    fn drop(&mut self) {
+        let ended = script("control-plane.sh", &["stop", self.dir.to_str().unwrap_or_default()], &[]);
+        if !ended.status.success() {
+            eprintln!("{}", String::from_utf8_lossy(&ended.stderr));
+        }
+    }
+}
+
+#[track_caller]
+fn succeed(arguments: &[&str], environment: &[(&str, &str)]) -> String {
+    let output = script("control-plane.sh", arguments, environment);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "hack/control-plane.sh {}: {}\n{errors}",
+        arguments.join(" "),
+        output.status
+    );
+    String::from_utf8(output.stdout).expect("the script prints text")
+}
