@@ -58,7 +58,8 @@ esac
 source=$build/go/src/k8s.io/kubernetes
 mkdir -p "$source"
 tar -xzf "$archive" -C "$source" --strip-components=1
-# The release's own makes every reading of a map from JSON panic since Go 1.18.
+# The release's own calls into Go's runtime as Go before 1.18 had it, and writes to memory that is not its own with
+# this one: an API server then panics at maps in JSON, or says wrong things.
 reflect2=github.com/modern-go/reflect2
 rm -rf "${source:?}/vendor/$reflect2"
 cp -r "$build/new/usr/share/gocode/src/$reflect2" "$source/vendor/$reflect2"

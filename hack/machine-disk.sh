@@ -284,6 +284,7 @@ make_disk() {
     containerd_files
     kubelet_files
     [ "$cluster" = no ] || cluster_files
+    [ "$kubelet" = 1.20 ] || later_kubelet_files
     docker_archive pause k8s.gcr.io/pause:3.2
     docker_archive busybox
 }

@@ -10,6 +10,8 @@
 #       --config docker|debian|none        whose /etc/containerd/config.toml it has (default: docker)
 #       --program FILE                     is /usr/local/bin/nodectl there
 #       --cluster yes|no                   whether it is a node of a cluster, with an API server on itself
+#       --kubelet 1.20|1.N                 its kubelet's version: 1.20 is the real one with its dockershim; a later one
+#                                          is a stand-in (see machine-kubelet.sh), on a stand-in of cri-dockerd
 #   hack/machine.sh run DIR COMMAND...     runs a command in it, with its exit code
 #   hack/machine.sh crash DIR              cuts its power: no process of it gets to do anything more
 #   hack/machine.sh boot DIR               boots it again on the disk that it had, and waits for systemd alone
@@ -36,6 +38,8 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/pki.sh"
 # shellcheck source=hack/machine-cluster.sh
 . "$here/machine-cluster.sh"
+# shellcheck source=hack/machine-kubelet.sh
+. "$here/machine-kubelet.sh"
 
 # Who runs.
 registry=/run/nodectl-machines
@@ -155,6 +159,11 @@ boot() {
     if [ "$cluster" = yes ]; then
         for program in etcd kube-apiserver kubectl; do binds+=("--bind-ro=$kubernetes/$program:/usr/local/bin/$program"); done
     fi
+    if [ "$kubelet" = 1.20 ]; then
+        binds+=("--bind-ro=$kubernetes/kubelet:/usr/bin/kubelet")
+    else
+        binds+=("--bind-ro=$kubernetes/kubelet:$kubelet120")
+    fi
     # The runc of containerd 2.x looks for its C library there.
     if [ -d "$containerd2/../lib" ]; then binds+=("--bind-ro=$(readlink -f "$containerd2/../..")"); fi
     (
@@ -165,7 +174,7 @@ boot() {
             --resolv-conf=off --timezone=off --link-journal=no --console=pipe --kill-signal=SIGRTMIN+3 \
             --bind="$disk/docker:/var/lib/docker" --bind="$disk/containerd:/var/lib/containerd" --bind="$disk/kubelet:/var/lib/kubelet" \
             --bind-ro="$docker/usr/sbin/dockerd:/usr/sbin/dockerd" --bind-ro="$docker/usr/sbin/docker-proxy:/usr/sbin/docker-proxy" \
-            --bind-ro="$docker/usr/bin/docker:/usr/bin/docker" --bind-ro="$kubernetes/kubelet:/usr/bin/kubelet" --bind-ro="$cni:/opt/cni/bin" \
+            --bind-ro="$docker/usr/bin/docker:/usr/bin/docker" --bind-ro="$cni:/opt/cni/bin" \
             --bind-ro="$here/machine-init.sh:/run/nodectl-machine/init" --bind-ro="$disk/images:/run/nodectl-machine/images" \
             ${binds[0]+"${binds[@]}"} /bin/sh /run/nodectl-machine/init
     ) </dev/null >>"$dir/console.log" 2>&1 &
@@ -184,7 +193,7 @@ complain() {
     {
         tail -n 20 "$dir/console.log"
         inside systemctl --no-pager --failed || true
-        inside journalctl --no-pager -n 30 -o cat -u docker -u containerd -u kubelet -u kube-apiserver -u etcd || true
+        inside journalctl --no-pager -n 30 -o cat -u docker -u cri-docker -u containerd -u kubelet -u kube-apiserver -u etcd || true
     } >&2
     say "machine.sh: $dir: $1"
     return 1
@@ -243,6 +252,7 @@ CONTAINERD=$release
 CONTAINERD_CONFIG=$config
 PROGRAM=$program
 CLUSTER=$cluster
+KUBELET=$kubelet
 CONSOLE=$dir/console.log
 ENV
 }
@@ -284,6 +294,7 @@ existing() {
     config=$(sed -n 's/^CONTAINERD_CONFIG=//p' "$dir/env")
     program=$(sed -n 's/^PROGRAM=//p' "$dir/env")
     cluster=$(sed -n 's/^CLUSTER=//p' "$dir/env")
+    kubelet=$(sed -n 's/^KUBELET=//p' "$dir/env")
 }
 
 become_root "${BASH_SOURCE[0]}" "$@"
@@ -294,17 +305,21 @@ case $verb in
 start)
     names "${1:-}"
     shift
-    release=1 config=docker program='' cluster=no
+    release=1 config=docker program='' cluster=no kubelet=1.20
     while [ "$#" -gt 0 ]; do
         case $1:${2:-} in
         --containerd:1 | --containerd:2) release=$2 ;;
         --config:docker | --config:debian | --config:none) config=$2 ;;
         --program:/*) program=$2 ;;
         --cluster:yes | --cluster:no) cluster=$2 ;;
+        --kubelet:1.20 | --kubelet:1.2[4-9] | --kubelet:1.3[0-9]) kubelet=$2 ;;
         *) usage ;;
         esac
         shift 2
     done
+    if [ "$kubelet" != 1.20 ] && { [ -z "$program" ] || [ "$cluster" = yes ]; }; then
+        die "a kubelet $kubelet is a stand-in: it needs --program, and is in no cluster"
+    fi
     start
     ;;
 run)

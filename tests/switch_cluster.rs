@@ -19,11 +19,10 @@ use support::{
     machine::{Job, Machine},
     machine_files::{Files, differences},
     slow,
-    switching::{Said, struck, switch},
+    switching::{STATE, Said, hurry, struck, switch},
     wait_until,
 };
 
-const STATE: &str = "/var/lib/nodectl/switch";
 const KUBEADM: &str = "kubeadm.alpha.kubernetes.io/cri-socket";
 const OURS: &str = "nodectl.dev/cordoned-by";
 const DOCKERSHIM: &str = "/var/run/dockershim.sock";
@@ -154,10 +153,13 @@ fn a_node_is_drained_moved_and_moved_back() {
     }
     // A budget that lets none go: time runs out.
     machine.make_budget("web", 0);
-    cluster.drain(&["--drain-timeout", "5"]).ended(4).told(
-        "move its pods elsewhere: not drained within 5 s: default/web (Cannot evict pod as it would violate the pod's \
-         disruption budget.)",
-    );
+    let why = "default/web (Cannot evict pod as it would violate the pod's disruption budget.)";
+    cluster
+        .drain(&["--drain-timeout", "8"])
+        .ended(4)
+        .told("    waiting for 1 pods, for ")
+        .told(&format!(" s at most: {why}\n"))
+        .told(&format!("move its pods elsewhere: not drained within 8 s: {why}"));
     assert_eq!(cluster.cordoned(), (false, false));
     assert_eq!(cluster.seen().0, DOCKERSHIM);
     cluster.is_untouched();
@@ -216,7 +218,13 @@ fn a_node_is_drained_moved_and_moved_back() {
     let again = cluster.drain(&["-o", "json"]).ended(0).json();
     assert_eq!((&again["changed"], &again["outcome"]), (&json!(false), &json!("nothing-to-do")));
 
-    switch(machine, &["rollback", "--yes"]).ended(0);
+    // It is Ready by the time that this ends, and was before it was uncordoned.
+    let back = switch(machine, &["rollback", "--yes"]).ended(0);
+    let (_, runtime, ready) = cluster.seen();
+    assert!(ready && runtime.starts_with("docker://"), "{runtime}");
+    let at = |words: &str| back.err.find(words).unwrap_or_else(|| panic!("{words}: {}", back.err));
+    assert!(at("back: know when the node is Ready again") < at("back: cordon the node"));
+    assert!(!back.err.contains("warning:"), "{}", back.err);
     assert_eq!(cluster.cordoned(), (false, false));
     cluster.is_back();
 }
@@ -312,4 +320,47 @@ fn a_cluster_that_cannot_be_asked_is_told_before_anything_changes() {
     Said::of(&machine.run(&["sh", "-c", "cd / && exec nodectl switch-runtime rollback --yes"])).ended(0);
     cluster.is_back();
     assert_eq!(cluster.cordoned(), (true, false));
+}
+
+#[test]
+fn what_the_cluster_does_not_let_or_see_is_told() {
+    let cluster = Cluster::new("faults");
+    let machine = &cluster.machine;
+    // Another node's credentials: they may read everything, and change this node in nothing.
+    let script = "cd /root; pki=/etc/kubernetes/pki; openssl genrsa -out other.key 2048 2>/dev/null
+        openssl req -new -key other.key -subj /O=system:nodes/CN=system:node:node2 -out other.csr
+        echo extendedKeyUsage=clientAuth >other.ext
+        openssl x509 -req -in other.csr -CA $pki/ca.crt -CAkey $pki/ca.key -set_serial 77 -days 2 -extfile other.ext -out other.crt 2>/dev/null
+        sed -e 's|client-certificate-data:.*|client-certificate: other.crt|' -e 's|client-key-data:.*|client-key: other.key|' \
+            /etc/kubernetes/admin.conf >other.conf";
+    machine.sure(&["sh", "-ec", script]);
+    let other = cluster.words("/root/other.conf", &[]);
+    let refused = "node \"node2\" is not allowed to modify node \"node1\"";
+    switch(machine, &other).ended(4).told("cordon the node node1: ").told(refused);
+    assert_eq!(cluster.cordoned(), (false, false));
+    cluster.is_back();
+
+    // The kubelet goes on as it was begun, and when it is started anew it does not find the API server.
+    let dead = SERVER.replace("6443", "6444");
+    let right = machine.read(NODE);
+    machine.put(NODE, &right.replace(SERVER, &dead), 0o600);
+    let words = ["--kubeconfig", "/root/other.conf", "--cgroup-driver=cgroupfs", "--yes"];
+    assert_eq!(struck(machine, "SIGKILL", 2, &words).code, None);
+    for action in ["verify-node", "node-ready-when-undone"] {
+        hurry(machine, action);
+    }
+    let failed = switch(machine, &["--resume"]).ended(4);
+    // That the annotation cannot be written is told, and no reason to go back; that the node is not Ready is one.
+    let failed =
+        failed.told("warning: name the runtime in the node's annotation for kubeadm: ").told(refused);
+    let failed = failed.told("wait until the node is Ready: node node1 is not Ready within 10 s: ");
+    failed.told("warning: everything is put back, and node node1 is not Ready within 10 s: ");
+    assert_eq!(cluster.seen().0, DOCKERSHIM);
+    assert_eq!(
+        differences(&cluster.files, &machine.files()),
+        [format!("{NODE}: content"), format!("{NODE}: mtime")]
+    );
+    machine.put(NODE, &right, 0o600);
+    machine.sure(&["systemctl", "restart", "kubelet.service"]);
+    wait_until(SOON, "the node is Ready on Docker", || cluster.seen().2 && machine.pod_serves());
 }

@@ -15,7 +15,7 @@ use std::{
 };
 
 use nodectl::switch::{
-    containerd::{ConfigFile, Release, Runtime, Wishes, check_dump, edit},
+    containerd::{ConfigFile, Release, Runtime, Wishes, cgroup_driver, check_dump, edit},
     lines::unified_diff,
 };
 use toml_edit::{DocumentMut, Item};
@@ -173,6 +173,29 @@ fn containerd_reads_what_was_edited() {
             }
         }
     }
+}
+
+#[test]
+fn the_cgroup_driver_of_a_file_is_the_one_that_containerd_takes() {
+    let mut told = Vec::new();
+    for containerd in both() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in corpus(&containerd) {
+            let path = folder.path().join("config.toml");
+            fs::write(&path, &text).unwrap();
+            let dump: DocumentMut = containerd.dump(&path).parse().unwrap();
+            let section = if containerd.release.major < 2 { "grpc.v1.cri" } else { "cri.v1.runtime" };
+            let section = &dump["plugins"][&format!("io.containerd.{section}")]["containerd"];
+            let runtime = section["default_runtime_name"].as_str().unwrap();
+            let settings = containerd.settings(&dump);
+            let found = settings.runtimes.iter().find(|(name, ..)| name == runtime).unwrap();
+            let driver = if found.2 == Some(true) { "systemd" } else { "cgroupfs" };
+            let file = ConfigFile { path, text };
+            assert_eq!(cgroup_driver(&[file], containerd.release), Some(driver), "{name}: {settings:?}");
+            told.push(driver);
+        }
+    }
+    assert!(told.contains(&"systemd") && told.contains(&"cgroupfs"), "{told:?}");
 }
 
 #[test]

@@ -11,14 +11,12 @@
 
 mod support;
 
-use std::collections::BTreeMap;
-
 use serde_json::Value;
 use support::{
     Release, SOON,
     machine::{Config, Machine},
-    machine_files::{Files, differences},
-    switching::{self, Said},
+    machine_files::differences,
+    switching::{self, Before, Said},
     wait_until,
 };
 
@@ -27,20 +25,17 @@ const STATE: &str = "/var/lib/nodectl/switch";
 /// In files of a node, all that a change may leave of itself.
 const OURS: [&str; 2] = ["00-nodectl-switch.conf", ".nodectl"];
 
-type Units = BTreeMap<String, (String, String)>;
-
 /// A node and how it was.
 struct Node {
     machine: Machine,
-    files: Files,
-    units: Units,
+    before: Before,
 }
 
 impl Node {
     fn new(name: &str, release: Release, config: Config) -> Self {
         let machine = Machine::with_config(name, release, config);
-        let (files, units) = (machine.files(), machine.units());
-        Self { machine, files, units }
+        let before = Before::of(&machine);
+        Self { machine, before }
     }
 
     fn switch(&self, arguments: &[&str]) -> Said {
@@ -117,24 +112,15 @@ impl Node {
 
     #[track_caller]
     fn is_as_before(&self) {
-        assert_eq!(differences(&self.files, &self.machine.files()), Vec::<String>::new());
-        assert_eq!(self.machine.units(), self.units);
-        wait_until(SOON, "the pod serves", || self.machine.pod_serves());
-        let names = self.machine.sure(&["docker", "ps", "--format", "{{.Names}}"]);
-        assert_eq!(names.lines().filter(|name| name.contains("_web-node1_")).count(), 2, "{names}");
-        let others = self.machine.sure(&["ctr", "-n", "k8s.io", "containers", "ls", "-q"]);
-        assert_eq!(others, "", "nothing runs in containerd");
-        assert_eq!(self.machine.try_read(&format!("{STATE}/unfinished")), None);
-        let needs = self.machine.sure(&[
-            "systemctl",
-            "show",
-            "--property=NeedDaemonReload",
-            "--value",
-            "kubelet",
-            "containerd",
-        ]);
-        assert!(!needs.contains("yes"), "systemd knows the units as they are");
+        self.before.is_back(&self.machine);
     }
+}
+
+/// Whether a table for people has a line.
+fn told(table: &str, name: &str, value: &str) -> bool {
+    table
+        .lines()
+        .any(|line| line.split_once(':').is_some_and(|(key, rest)| key == name && rest.trim() == value))
 }
 
 fn there_and_back(name: &str, release: Release, config: Config) {
@@ -146,7 +132,10 @@ fn there_and_back(name: &str, release: Release, config: Config) {
     assert_eq!(detected["init"]["name"], "systemd");
     assert_eq!(detected["docker"]["answers"], true);
     assert_eq!(detected["units"]["docker.socket"]["enabled"], "enabled");
-    assert!(node.switch(&["--detect"]).ended(0).out.contains("Docker:"));
+    assert_eq!(detected["containerd"]["cgroupDriver"], "cgroupfs");
+    assert_eq!(detected["containerd"]["pods"], serde_json::json!([]));
+    let text = node.switch(&["--detect"]).ended(0).out;
+    assert!(text.contains("Docker:") && told(&text, "Pods in Docker", "default/web-node1"), "{text}");
 
     // Looking changes nothing, and leaves nothing.
     let looked = node.switch(&["--dry-run"]).ended(0).out;
@@ -173,6 +162,22 @@ fn there_and_back(name: &str, release: Release, config: Config) {
     let images = node.machine.sure(&["ctr", "-n", "k8s.io", "images", "ls", "-q"]);
     assert!(images.contains("k8s.gcr.io/pause:3.2\n"), "{images}");
     let moved = node.machine.files();
+    let detected = node.switch(&["--detect", "-o", "json"]).ended(0).json();
+    assert_eq!(detected["containerd"]["cgroupDriver"], "systemd");
+    let [pod] = detected["containerd"]["pods"].as_array().unwrap().as_slice() else { panic!("{detected}") };
+    assert_eq!((&pod["namespace"], &pod["name"]), (&Value::from("default"), &Value::from("web-node1")));
+    let text = node.switch(&["--detect"]).ended(0).out;
+    assert!(text.contains("cgroup driver systemd, serves CRI, 1 pods\n"), "{text}");
+    assert!(told(&text, "Pods in containerd", "default/web-node1"), "{text}");
+    // What runs counts, not a file that has not been read yet.
+    let config = node.machine.outside("/etc/containerd/config.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let times = std::fs::metadata(&config).unwrap().modified().unwrap();
+    std::fs::write(&config, text.replace("SystemdCgroup = true", "SystemdCgroup = false")).unwrap();
+    let detected = node.switch(&["--detect", "-o", "json"]).ended(0).json();
+    assert_eq!(detected["containerd"]["cgroupDriver"], "systemd");
+    std::fs::write(&config, text).unwrap();
+    std::fs::File::options().append(true).open(&config).unwrap().set_modified(times).unwrap();
 
     for again in [&["--yes"][..], &["--yes", "--from", "docker"], &["--check"], &["--dry-run"]] {
         let again = node.switch(&[again, &["-o", "json"]].concat()).ended(0).json();

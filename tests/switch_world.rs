@@ -51,6 +51,8 @@ impl Report for &mut Told {
         self.warnings.push(text.to_owned());
     }
 
+    fn waits(&mut self, _: &str) {}
+
     fn carried(&mut self, progress: &Carried<'_>) {
         assert!(progress.number >= 1 && progress.number <= progress.of);
         self.carried.push((progress.image.to_owned(), progress.bytes, progress.done));

@@ -36,7 +36,10 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     clock::Clock,
-    cluster::{Cluster, ClusterPods},
+    cluster::{
+        Cluster, ClusterPods,
+        node::{NodeAgent, tell_configured},
+    },
     health::HealthMonitor,
     images::{Images, PullLimits},
     log_rotation::LogRotation,
@@ -51,7 +54,9 @@ use self::{
     probes::Prober,
     resolver::HostNames,
     runtime_classes::RuntimeClasses,
-    settings::{node_cgroups, node_settings, rotation_settings},
+    settings::{
+        machine_facts, node_cgroups, node_settings, node_template, pressure_sources, rotation_settings,
+    },
     sources::{
         PodSource, SourceSnapshot,
         file::{FileSource, FileSourceConfig},
@@ -108,12 +113,12 @@ pub async fn run(mut config: AgentConfig, stop: CancellationToken) -> Result<(),
 
     let cluster = Cluster::of(&config);
     cluster.as_ref().map_or(Ok(()), Cluster::connect)?;
-    let cluster_pods = cluster.as_ref().map(|cluster| cluster.pods(Arc::new(jiff::Timestamp::now)));
-    let parts = Parts::assemble(&config, cluster_pods.as_ref()).await?;
+    let parts = Parts::assemble(&config, cluster.as_ref()).await?;
     let view: Arc<dyn AgentView> = Arc::new(View {
         env: Arc::clone(&parts.sync_loop.env),
         health: Arc::clone(&parts.sync_loop.health),
         sync_loop: Arc::clone(&parts.sync_loop.state),
+        contact: parts.node.as_ref().map(NodeAgent::contact),
     });
     let aside = CancellationToken::new();
     if let Some(listener) = healthz {
@@ -123,8 +128,18 @@ pub async fn run(mut config: AgentConfig, stop: CancellationToken) -> Result<(),
     let serving = tokio::spawn(socket.serve(Arc::clone(&view), aside.clone()));
     tokio::spawn(Arc::clone(&parts.sync_loop.health).run(aside.clone()));
     tokio::spawn(Arc::clone(&parts.sync_loop.env.probes).run(aside.clone()));
+    match (parts.node, config.node.pod_cidr.clone()) {
+        (Some(node), _) => drop(tokio::spawn(node.run(aside.clone()))),
+        (None, Some(range)) => {
+            let (cri, health) = (&parts.sync_loop.env.cri, &parts.sync_loop.health);
+            let telling = tell_configured(Arc::clone(cri), Arc::clone(health), range);
+            let stopped = aside.clone();
+            tokio::spawn(async move { stopped.run_until_cancelled(telling).await });
+        }
+        (None, None) => {}
+    }
     parts.sources.into_iter().for_each(|source| source.spawn(&aside));
-    if let (Some(pods), Some(cluster)) = (cluster_pods, &cluster) {
+    if let (Some(pods), Some(cluster)) = (parts.cluster_pods, &cluster) {
         pods.spawn(cluster, &parts.sync_loop.env, &parts.sync_loop.state, &aside);
     }
     if let Some(settings) = rotation_settings(&config) {
@@ -155,6 +170,10 @@ pub async fn run(mut config: AgentConfig, stop: CancellationToken) -> Result<(),
 struct Parts {
     sync_loop: SyncLoop,
     sources: Vec<Source>,
+    /// The machine as a node of its cluster, if it has one.
+    node: Option<NodeAgent>,
+    /// What it hears and tells of pods there.
+    cluster_pods: Option<ClusterPods>,
 }
 
 /// A source that has not begun.
@@ -173,7 +192,7 @@ impl Source {
 }
 
 impl Parts {
-    async fn assemble(config: &AgentConfig, cluster: Option<&ClusterPods>) -> Result<Self, CommandError> {
+    async fn assemble(config: &AgentConfig, cluster: Option<&Cluster>) -> Result<Self, CommandError> {
         let cri: Arc<dyn Cri> = Arc::new(client(config)?);
         let driver = cgroup_driver(&*cri, config.cgroup_driver).await;
         let clock = Clock::system();
@@ -190,6 +209,17 @@ impl Parts {
         let mounts = CgroupMounts::find(Path::new("/proc/self/mountinfo")).map_err(CommandError::failed)?;
         let node = node_settings(config, &machine, &mounts);
         let probes = Prober::new(Arc::clone(&cri), clock);
+        let cgroups = node_cgroups(config, driver, mounts.clone(), &machine, &node.resources);
+        let cluster_node = cluster.map(|cluster| {
+            NodeAgent::new(
+                cluster,
+                (node_template(config, &node), config.node.clone()),
+                machine_facts(config, &machine, &node),
+                pressure_sources(config, &machine, &cgroups, mounts),
+                (Arc::clone(&cri), Arc::clone(&health), clock),
+            )
+        });
+        let cluster_pods = cluster.map(|cluster| cluster.pods(Arc::new(jiff::Timestamp::now)));
         let env = Arc::new(PodEnv {
             images: Images::new(
                 Arc::clone(&cri),
@@ -204,10 +234,10 @@ impl Parts {
             health: Arc::clone(&health),
             clock,
             paths,
-            cgroups: node_cgroups(config, driver, mounts, &machine, &node.resources),
+            cgroups,
             mountinfo: "/proc/self/mountinfo".into(),
             node,
-            server_node: cluster.map_or_else(|| watch::channel(None).1, ClusterPods::node),
+            server_node: cluster_node.as_ref().map(NodeAgent::node),
             host_names: HostNames::of(config),
             runtime_classes: RuntimeClasses::new(config.runtime_class_path.clone()),
             admitted: Admitted::default(),
@@ -218,7 +248,7 @@ impl Parts {
             board: board::Board::default(),
             records: store,
         });
-        let (sources, receivers, kinds) = sources(config, cluster)?;
+        let (sources, receivers, kinds) = sources(config, cluster_pods.as_ref())?;
         let sync_loop = SyncLoop {
             env,
             health,
@@ -229,7 +259,7 @@ impl Parts {
             sync_period: config.sync_frequency,
             state: LoopState::new(kinds),
         };
-        Ok(Self { sync_loop, sources })
+        Ok(Self { sync_loop, sources, node: cluster_node, cluster_pods })
     }
 }
 

@@ -6,12 +6,17 @@ use std::{
     path::Path,
 };
 
-use super::{cgroups::NodeCgroups, log_rotation::RotationSettings};
+use super::{
+    cgroups::NodeCgroups,
+    cluster::node::{MachineFacts, PressureSources},
+    log_rotation::RotationSettings,
+};
 use crate::{
     config::{AgentConfig, CgroupDriver},
     host::{
         capacity::file_system_bytes,
         cgroup::{CgroupMounts, Cgroups},
+        identity::Identity,
         machine::Machine,
     },
     policy::{
@@ -20,7 +25,10 @@ use crate::{
         fit::NodeRoom,
         node::NodeSettings,
         node_affinity::node_labels,
+        node_status::{NodeTemplate, SystemFacts, resources},
         pod_cgroup::{NodeCapacity, reserved_values},
+        pressure::{EvictionSettings, Pressures},
+        qos::QosClass,
         resources::ResourceSettings,
         security::SecuritySettings,
         sysctls::AllowedSysctls,
@@ -74,6 +82,7 @@ pub(super) fn node_settings(config: &AgentConfig, machine: &Machine, cgroups: &C
             hugepage_sizes: machine.hugepage_bytes.keys().copied().collect(),
             pod_pids_limit: config.pod_pids_limit,
         },
+        capacity,
         allocatable,
         room: room(config, machine, capacity, allocatable),
         // Without a cloud the node is named as its host.
@@ -169,6 +178,72 @@ pub(super) fn node_cgroups(
         CgroupDriver::Systemd => Cgroups::with_systemd(mounts),
     };
     NodeCgroups::new(layout, cgroups, settings.clone(), capacity, reserved)
+}
+
+/// What the Node says whatever happens.
+pub(super) fn node_template(config: &AgentConfig, settings: &NodeSettings) -> NodeTemplate {
+    NodeTemplate {
+        name: config.node_name.clone(),
+        labels: settings.labels.clone(),
+        processor: std::env::consts::ARCH,
+        taints: config.node.taints.clone(),
+        provider_id: config.node.provider_id.clone(),
+        external_cloud: config.node.external_cloud,
+        given_addresses: config.node_ips.clone(),
+        controller_attaches: config.node.controller_attaches,
+        port: config.node.port,
+    }
+}
+
+/// What the Node says of the machine. Blocks on the file system.
+pub(super) fn machine_facts(
+    config: &AgentConfig,
+    machine: &Machine,
+    settings: &NodeSettings,
+) -> MachineFacts {
+    let identity = Identity::read(Path::new("/"));
+    let config = config.clone();
+    let amounts = |amounts| resources(amounts, settings.room.pods, &machine.hugepage_bytes);
+    MachineFacts {
+        capacity: amounts(settings.capacity),
+        allocatable: amounts(settings.allocatable),
+        system: SystemFacts {
+            machine_id: identity.machine_id,
+            system_uuid: identity.system_uuid,
+            boot_id: identity.boot_id,
+            kernel_version: identity.kernel_version,
+            os_image: identity.os_image,
+            swap_bytes: machine.swap_bytes,
+        },
+        // A machine may get its address after the agent has started.
+        addresses: Box::new(move || host_ips(&config)),
+    }
+}
+
+/// What the node's pressure is measured by.
+pub(super) fn pressure_sources(
+    config: &AgentConfig,
+    machine: &Machine,
+    cgroups: &NodeCgroups,
+    mounts: CgroupMounts,
+) -> PressureSources {
+    let kubelet = &config.kubelet;
+    let enforced = kubelet.enforce_node_allocatable.iter().flatten().any(|level| level == "pods");
+    let settings = EvictionSettings {
+        hard: kubelet.eviction_hard.as_ref(),
+        soft: kubelet.eviction_soft.as_ref(),
+        soft_grace: kubelet.eviction_soft_grace_period.as_ref(),
+        minimum_reclaim: kubelet.eviction_minimum_reclaim.as_ref(),
+        pods_enforced: enforced && config.cgroups_per_qos,
+    };
+    PressureSources {
+        pressures: Pressures::new(&settings, config.node.pressure_transition),
+        cgroups: mounts,
+        pods_cgroup: cgroups.layout().class_path(QosClass::Guaranteed),
+        root_dir: config.root_dir.clone(),
+        memory_bytes: machine.memory_bytes,
+        pids: i64::try_from(machine.pids).unwrap_or(i64::MAX),
+    }
 }
 
 /// The configured addresses, else the one that the machine would speak from: a UDP socket that is connected

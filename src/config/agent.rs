@@ -8,6 +8,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::Taint;
+
 use crate::api::pod_resources::Amounts;
 
 use super::gates::FeatureGates;
@@ -73,6 +75,35 @@ impl Default for ContainerGcSettings {
     }
 }
 
+/// How the agent is a node of a cluster.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClusterNode {
+    /// Whether the agent makes the Node object (`registerNode`); else somebody else does.
+    pub register: bool,
+    /// Taints that a new Node has (`registerWithTaints`).
+    pub taints: Vec<Taint>,
+    /// The machine's identity at its cloud provider (`providerID`).
+    pub provider_id: Option<String>,
+    /// Whether a cloud controller tells addresses and takes the first taint away (`--cloud-provider=external`).
+    pub external_cloud: bool,
+    /// Whether controllers attach and detach volumes (`enableControllerAttachDetach`).
+    pub controller_attaches: bool,
+    /// Port of the node's API, as the Node tells it (`port`).
+    pub port: u16,
+    /// Time between two looks at what the Node's status should be (`nodeStatusUpdateFrequency`).
+    pub status_update: Duration,
+    /// Time after which an unchanged status is sent again (`nodeStatusReportFrequency`).
+    pub status_report: Duration,
+    /// How long the lease is good for after a renewal (`nodeLeaseDurationSeconds`).
+    pub lease: Duration,
+    /// Most images in the status (`nodeStatusMaxImages`); `None` is no bound.
+    pub max_images: Option<usize>,
+    /// How long a pressure is told after it was last seen (`evictionPressureTransitionPeriod`).
+    pub pressure_transition: Duration,
+    /// The node's pod addresses where there is no cluster to tell them (`podCIDR`).
+    pub pod_cidr: Option<String>,
+}
+
 /// The configuration of a running agent.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AgentConfig {
@@ -94,6 +125,8 @@ pub struct AgentConfig {
     pub node_ips: Vec<IpAddr>,
     /// Labels of the node over its own (`--node-labels`).
     pub node_labels: BTreeMap<String, String>,
+    /// How the agent is a node of a cluster.
+    pub node: ClusterNode,
     /// Folder or file of static pod manifests; `None` is no such source.
     pub static_pod_path: Option<PathBuf>,
     /// URL of static pod manifests; `None` is no such source. Printed without credentials.

@@ -15,13 +15,7 @@ pub(super) const FLAGS: &[FlagSpec] = &[
     flag("config-dir", Str, Agent, Acts, "Folder of drop-ins (*.conf) merged over --config"),
     flag("root-dir", Str, Agent, Acts, "Folder of the agent's own files"),
     flag("cert-dir", Str, Agent, NotYet, "Folder of the agent's certificates"),
-    flag(
-        "kubeconfig",
-        Str,
-        Agent,
-        NotYet,
-        "Connection to the API server; without it the agent is standalone",
-    ),
+    flag("kubeconfig", Str, Agent, Acts, "Connection to the API server; without it the agent is standalone"),
     flag("bootstrap-kubeconfig", Str, Agent, NotYet, "Connection used to get the first certificate"),
     flag("hostname-override", Str, Agent, Acts, "Node name, instead of the machine's host name"),
     flag("node-ip", IpList, Agent, Acts, "Addresses of the node: one, or one of each family"),
@@ -29,7 +23,7 @@ pub(super) const FLAGS: &[FlagSpec] = &[
     flag("operator-socket", Str, Agent, Acts, "Local socket for nodectl pods and explain"),
     flag("container-log-dir", Str, Agent, Acts, "Folder of links to container logs by name"),
     flag("runtime-class-path", Str, Agent, Acts, "Folder of runtime class manifests"),
-    flag("cloud-provider", Str, Agent, NotYet, "Cloud provider: empty or external"),
+    flag("cloud-provider", Str, Agent, Acts, "Cloud provider: empty or external"),
     flag(
         "image-credential-provider-config",
         Str,

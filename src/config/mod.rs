@@ -30,7 +30,9 @@ mod validate_maps;
 #[cfg(test)]
 mod tests;
 
-pub use agent::{AgentConfig, CgroupDriver, ContainerGcSettings, ImagePulls, LogFormat, ReservedCgroup};
+pub use agent::{
+    AgentConfig, CgroupDriver, ClusterNode, ContainerGcSettings, ImagePulls, LogFormat, ReservedCgroup,
+};
 pub use defaults::{API_VERSION, KIND, apply as apply_defaults, defaulted};
 pub use duration::{DurationError, GoDuration};
 pub use error::{ConfigError, ConfigWarning, Origin, Problem, WarningKind};

@@ -6,11 +6,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::Taint;
+
 use crate::api::pod_resources::Amounts;
 use crate::api::quantity::Quantity;
 use crate::api::validation::names::dns1123_subdomain;
 
-use super::agent::{AgentConfig, CgroupDriver, ContainerGcSettings, ImagePulls, LogFormat, ReservedCgroup};
+use super::agent::{
+    AgentConfig, CgroupDriver, ClusterNode, ContainerGcSettings, ImagePulls, LogFormat, ReservedCgroup,
+};
 use super::duration::GoDuration;
 use super::error::{ConfigError, Origin, Problem};
 use super::flags::{Flags, Syntax};
@@ -54,6 +58,7 @@ pub(super) fn resolve(
             .map_err(|m| wrong("node-ip", m))?
             .unwrap_or_default(),
         node_labels: labels(flags)?,
+        node: cluster_node(config, flags)?,
         static_pod_path: config.static_pod_path.clone().filter(|path| !path.is_empty()).map(PathBuf::from),
         manifest_url: config.static_pod_url.clone().filter(|url| !url.is_empty()),
         manifest_url_headers: config.static_pod_url_header.clone().unwrap_or_default(),
@@ -160,19 +165,88 @@ fn node_name(flags: &Flags, hostname: &dyn Fn() -> Result<String, String>) -> Re
 }
 
 fn labels(flags: &Flags) -> Result<BTreeMap<String, String>, ConfigError> {
-    let Some(text) = flags.text("node-labels") else { return Ok(BTreeMap::new()) };
-    match value_of(Syntax::Map, &[text], &Origin::Flag("node-labels".into())) {
-        Ok(Value::Map(map)) => Ok(map
+    const FLAG: &str = "node-labels";
+    let Some(text) = flags.text(FLAG) else { return Ok(BTreeMap::new()) };
+    let labels: BTreeMap<String, String> = match value_of(Syntax::Map, &[text], &Origin::Flag(FLAG.into())) {
+        Ok(Value::Map(map)) => map
             .0
             .into_iter()
             .filter_map(|(name, _, node)| match node.value {
                 Value::Str(value) => Some((name, value)),
                 _ => None,
             })
-            .collect()),
-        Ok(_) => Ok(BTreeMap::new()),
-        Err(message) => Err(wrong("node-labels", message)),
+            .collect(),
+        Ok(_) => BTreeMap::new(),
+        Err(message) => return Err(wrong(FLAG, message)),
+    };
+    let joined = flags.text("kubeconfig").is_some();
+    match labels.keys().find(|label| joined && !label_of_node(label)) {
+        Some(label) => Err(wrong(
+            FLAG,
+            format!(
+                "a node may not give itself the label {label:?}: of kubernetes.io and k8s.io it may have those \
+                 below node.kubernetes.io and kubelet.kubernetes.io, and its host name, region, zone, instance \
+                 type, system and architecture"
+            ),
+        )),
+        None => Ok(labels),
     }
+}
+
+/// What a kubelet takes, as the API server's NodeRestriction refuses the rest
+/// (pkg/apis/core/v1/helper, `kubelet/pkg/apis/well_known_labels.go`).
+fn label_of_node(label: &str) -> bool {
+    const WELL_KNOWN: [&str; 12] = [
+        "kubernetes.io/hostname",
+        "kubernetes.io/os",
+        "kubernetes.io/arch",
+        "topology.kubernetes.io/region",
+        "topology.kubernetes.io/zone",
+        "node.kubernetes.io/instance-type",
+        "failure-domain.beta.kubernetes.io/region",
+        "failure-domain.beta.kubernetes.io/zone",
+        "beta.kubernetes.io/instance-type",
+        "beta.kubernetes.io/os",
+        "beta.kubernetes.io/arch",
+        "node.kubernetes.io/windows-build",
+    ];
+    let within =
+        |domain: &str, of: &str| domain == of || domain.strip_suffix(of).is_some_and(|d| d.ends_with('.'));
+    let Some((domain, _)) = label.split_once('/') else { return true };
+    let restricted = within(domain, "kubernetes.io") || within(domain, "k8s.io");
+    let allowed = within(domain, "node.kubernetes.io") || within(domain, "kubelet.kubernetes.io");
+    !restricted || allowed || WELL_KNOWN.contains(&label)
+}
+
+fn cluster_node(config: &KubeletConfiguration, flags: &Flags) -> Result<ClusterNode, ConfigError> {
+    const CLOUD: &str = "cloud-provider";
+    let external_cloud = match flags.text(CLOUD).unwrap_or_default() {
+        "" => false,
+        "external" => true,
+        other => return Err(wrong(CLOUD, format!("{other:?} is not known (want external or nothing)"))),
+    };
+    let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    let taints = config.register_with_taints.iter().flatten().map(|taint| Taint {
+        key: taint.key.clone().unwrap_or_default(),
+        value: given(&taint.value),
+        effect: taint.effect.clone().unwrap_or_default(),
+        time_added: None,
+    });
+    let lease = config.node_lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
+    Ok(ClusterNode {
+        register: config.register_node.unwrap_or(true),
+        taints: taints.collect(),
+        provider_id: given(&config.provider_id),
+        external_cloud,
+        controller_attaches: config.enable_controller_attach_detach.unwrap_or(true),
+        port: config.port.and_then(|port| u16::try_from(port).ok()).unwrap_or_default(),
+        status_update: duration(config.node_status_update_frequency),
+        status_report: duration(config.node_status_report_frequency),
+        lease: Duration::from_secs(lease.unwrap_or_default().max(1)),
+        max_images: config.node_status_max_images.and_then(|most| usize::try_from(most).ok()),
+        pressure_transition: duration(config.eviction_pressure_transition_period),
+        pod_cidr: given(&config.pod_cidr),
+    })
 }
 
 fn healthz(config: &KubeletConfiguration) -> Result<Option<SocketAddr>, ConfigError> {

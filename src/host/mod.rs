@@ -6,6 +6,7 @@ pub mod beneath;
 pub mod capacity;
 pub mod cgroup;
 pub mod cni;
+pub mod identity;
 pub mod instance;
 pub mod log_file;
 pub mod machine;

@@ -15,6 +15,9 @@ use super::{ApiClient, KubeError, client::escaped};
 
 /// Between two looks at the pods, and between two tries of an eviction; kubectl's is 5 s for the latter.
 const PAUSE: Duration = Duration::from_secs(2);
+/// Whoever waits is told for which pods, after so long and then again and again.
+const FIRST_WORD: Duration = Duration::from_secs(5);
+const BETWEEN_WORDS: Duration = Duration::from_secs(15);
 /// So many pods of a list come at once.
 const PAGE: usize = 500;
 /// So many pods are named in a message.
@@ -160,12 +163,18 @@ pub async fn obstacles(
     Ok(choose(&pods_of(client, node).await?, options).obstacles)
 }
 
-/// Evicts the pods of a node but those of DaemonSets and static ones, and waits until they are gone.
+/// Evicts the pods of a node but those of DaemonSets and static ones, and waits until they are gone. `waits` is told at
+/// intervals for which, and why.
 ///
 /// # Errors
 /// When pods stand in the way (then none is evicted), an eviction is refused for good, the API server cannot be
 /// asked, or time is up.
-pub async fn drain(client: &ApiClient, node: &str, options: DrainOptions) -> Result<Drained, DrainError> {
+pub async fn drain(
+    client: &ApiClient,
+    node: &str,
+    options: DrainOptions,
+    mut waits: impl FnMut(&str),
+) -> Result<Drained, DrainError> {
     let choice = choose(&pods_of(client, node).await?, options);
     if !choice.obstacles.is_empty() {
         return Err(DrainError::InTheWay(choice.obstacles));
@@ -180,6 +189,7 @@ pub async fn drain(client: &ApiClient, node: &str, options: DrainOptions) -> Res
         .map(|pod| (pod.uid.clone(), (pod, "not evicted yet".to_owned())))
         .collect();
     let mut waiting: Vec<String> = left.keys().cloned().collect();
+    let mut word = Instant::now() + FIRST_WORD;
     loop {
         let mut refused = Vec::new();
         for uid in waiting {
@@ -199,9 +209,13 @@ pub async fn drain(client: &ApiClient, node: &str, options: DrainOptions) -> Res
         waiting = refused;
         if !left.is_empty() {
             match pods_of(client, node).await {
-                Ok(there) => {
-                    left.retain(|uid, _| there.iter().any(|pod| pod.metadata.uid.as_deref() == Some(uid)));
-                }
+                Ok(there) => left.retain(|uid, (_, told)| {
+                    let found = there.iter().find(|pod| pod.metadata.uid.as_deref() == Some(uid));
+                    if let Some(end) = found.and_then(|pod| pod.metadata.deletion_timestamp.as_ref()) {
+                        *told = format!("still terminating; its grace period ends {:.0}", end.0);
+                    }
+                    found.is_some()
+                }),
                 // There is time yet for it to come back.
                 Err(error) if error.may_pass() => {
                     left.values_mut().for_each(|(_, told)| *told = error.to_string());
@@ -212,9 +226,16 @@ pub async fn drain(client: &ApiClient, node: &str, options: DrainOptions) -> Res
         if left.is_empty() {
             return Ok(Drained { evicted, daemon_sets: choice.daemon_sets });
         }
-        if Instant::now() >= deadline {
-            let pods = left.values().map(|(pod, told)| format!("{} ({told})", pod.title())).collect();
-            return Err(DrainError::Late { seconds: options.timeout.as_secs(), pods });
+        let now = Instant::now();
+        if now >= deadline || now >= word {
+            let pods: Vec<String> =
+                left.values().map(|(pod, told)| format!("{} ({told})", pod.title())).collect();
+            if now >= deadline {
+                return Err(DrainError::Late { seconds: options.timeout.as_secs(), pods });
+            }
+            let seconds = deadline.saturating_duration_since(now).as_secs();
+            waits(&format!("waiting for {} pods, for {seconds} s at most: {}", pods.len(), listed(&pods)));
+            word = now + BETWEEN_WORDS;
         }
         sleep(PAUSE.min(deadline.saturating_duration_since(Instant::now()))).await;
     }
@@ -382,7 +403,7 @@ mod tests {
         });
         let b = "/api/v1/namespaces/ns/pods/b/eviction";
         server.refuse("POST", b, 429, "Cannot evict pod as it would violate the pod's disruption budget.");
-        let drained = drain(&client, "n", OPTIONS).await.unwrap();
+        let drained = drain(&client, "n", OPTIONS, |_| ()).await.unwrap();
         assert_eq!(drained.evicted, ["ns/a", "ns/b"]);
         assert_eq!(drained.daemon_sets, ["ns/d"]);
         let asked = server.requests();
@@ -401,21 +422,38 @@ mod tests {
             server.refuse("POST", "/api/v1/namespaces/ns/pods/b/eviction", 429, "budget");
         }
         let short = DrainOptions { timeout: Duration::from_millis(100), ..OPTIONS };
-        let error = drain(&client, "n", short).await.unwrap_err().to_string();
+        let error = drain(&client, "n", short, |_| ()).await.unwrap_err().to_string();
         assert_eq!(error, "not drained within 0 s: ns/a (evicted and not gone yet); ns/b (budget)");
         let evictions = server.requests().into_iter().find(|asked| asked.method == "POST").unwrap();
         assert_eq!(evictions.body["apiVersion"], "policy/v1beta1");
     }
 
     #[tokio::test]
+    async fn whoever_waits_is_told_for_what() {
+        let mut ending = pod("a", Some("ReplicaSet"));
+        ending["metadata"]["deletionTimestamp"] = "2026-01-02T03:04:05Z".into();
+        let (server, client) = server("v1", &[ending, pod("b", Some("ReplicaSet"))]).await;
+        for _ in 0..9 {
+            server.refuse("POST", "/api/v1/namespaces/ns/pods/b/eviction", 429, "budget");
+        }
+        let options = DrainOptions { timeout: Duration::from_secs(7), ..OPTIONS };
+        let mut words = Vec::new();
+        drain(&client, "n", options, |text| words.push(text.to_owned())).await.unwrap_err();
+        let [word] = words.as_slice() else { panic!("{words:?}") };
+        assert!(word.starts_with("waiting for 2 pods, for "), "{word}");
+        let why = "ns/a (still terminating; its grace period ends 2026-01-02T03:04:05Z); ns/b (budget)";
+        assert!(word.ends_with(&format!(" s at most: {why}")), "{word}");
+    }
+
+    #[tokio::test]
     async fn nothing_is_evicted_while_something_stands_in_the_way() {
         let (server, client) = server("v1", &[pod("a", Some("ReplicaSet")), pod("bare", None)]).await;
-        let error = drain(&client, "n", OPTIONS).await.unwrap_err().to_string();
+        let error = drain(&client, "n", OPTIONS, |_| ()).await.unwrap_err().to_string();
         assert!(error.contains("ns/bare has no controller"), "{error}");
         assert_eq!(server.count("POST"), 0);
         server.refuse("POST", "/api/v1/namespaces/ns/pods/a/eviction", 403, "nobody may");
         let all = DrainOptions { unmanaged: true, ..OPTIONS };
-        let error = drain(&client, "n", all).await.unwrap_err().to_string();
+        let error = drain(&client, "n", all, |_| ()).await.unwrap_err().to_string();
         let told = format!("pods/a/eviction: API server {} refuses: nobody may (403)", client.server());
         assert!(error.contains(&told), "{error}");
     }

@@ -24,6 +24,8 @@ pub struct NodeSettings {
     pub hostname_override: bool,
     /// What resources depend on.
     pub resources: ResourceSettings,
+    /// What the node has.
+    pub capacity: NodeResources,
     /// What of the node is for pods.
     pub allocatable: NodeResources,
     /// How much pods may request together.

@@ -13,6 +13,18 @@ use crate::api::PodExt as _;
 const OS: &str = "kubernetes.io/os";
 const SYSTEM: &str = "linux";
 
+/// A processor as Go calls it, by what Rust calls it.
+pub(super) fn go_arch(processor: &str) -> &str {
+    match processor {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "x86" => "386",
+        "powerpc64" => "ppc64le",
+        "loongarch64" => "loong64",
+        other => other,
+    }
+}
+
 /// The labels of a node: of its host name, its system and its processor (as Rust calls it), and those
 /// configured over them.
 pub fn node_labels(
@@ -20,15 +32,7 @@ pub fn node_labels(
     processor: &str,
     configured: &BTreeMap<String, String>,
 ) -> BTreeMap<String, String> {
-    // As Go calls them.
-    let arch = match processor {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        "x86" => "386",
-        "powerpc64" => "ppc64le",
-        "loongarch64" => "loong64",
-        other => other,
-    };
+    let arch = go_arch(processor);
     let own = [("kubernetes.io/hostname", host_name), (OS, SYSTEM), ("kubernetes.io/arch", arch)];
     let mut labels: BTreeMap<_, _> = own.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
     labels.extend(configured.clone());

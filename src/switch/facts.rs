@@ -230,6 +230,11 @@ pub struct ContainerdFacts {
     pub socket: PathBuf,
     /// Whether it answers CRI there today.
     pub cri_answers: bool,
+    /// `systemd` or `cgroupfs`, of its default runtime: as it runs, else as its files have it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cgroup_driver: Option<String>,
+    /// The pods that run there (their sandboxes are ready); none if it does not answer.
+    pub pods: Vec<PodFacts>,
     /// Its main configuration file, there or not.
     pub config: PathBuf,
     /// The configuration files that are there, in the order in which containerd reads them.

@@ -80,7 +80,8 @@ pub fn save(path: &Path, folder: &Path, name: &str) -> io::Result<Option<Saved>>
     }))
 }
 
-/// Puts a saved file back where it was.
+/// Puts a saved file back where it was. One that is as it was is not written: that nothing could be written there may be
+/// what it is put back for.
 ///
 /// # Errors
 /// When the copy cannot be read or the file cannot be written. A copy is a file in the folder and nothing else: the
@@ -94,6 +95,9 @@ pub fn restore(path: &Path, saved: &Saved, folder: &Path) -> io::Result<()> {
         return Err(io::Error::other(format!("{} is no copy of a file", copy.display())));
     }
     let text = read(&copy)?.ok_or_else(|| io::Error::other("its copy is gone"))?;
+    if is_as(path, saved, &text) {
+        return Ok(());
+    }
     replace(path, &text, |file| {
         std::os::unix::fs::fchown(file, Some(saved.user), Some(saved.group))?;
         file.set_permissions(fs::Permissions::from_mode(saved.mode))?;
@@ -102,6 +106,18 @@ pub fn restore(path: &Path, saved: &Saved, folder: &Path) -> io::Result<()> {
         let since = Duration::new(seconds.unsigned_abs(), nanoseconds);
         file.set_modified(SystemTime::UNIX_EPOCH + since)
     })
+}
+
+/// Whether a file is as it was saved.
+fn is_as(path: &Path, saved: &Saved, text: &str) -> bool {
+    // A link would be replaced.
+    let Ok(like) = fs::symlink_metadata(path) else { return false };
+    let modified = (like.mtime(), u32::try_from(like.mtime_nsec()).unwrap_or(0));
+    like.is_file()
+        && (like.mode() & 0o7777, like.uid(), like.gid(), modified)
+            == (saved.mode, saved.user, saved.group, saved.modified)
+        && label_of(path) == saved.label
+        && read(path).is_ok_and(|found| found.as_deref() == Some(text))
 }
 
 /// Gives a file a text. One that is there keeps its rights, owner and label; a new one gets `mode` and belongs to
@@ -138,9 +154,10 @@ pub fn write(path: &Path, text: &str, mode: u32) -> io::Result<bool> {
 /// # Errors
 /// When it is there and cannot be removed.
 pub fn remove(path: &Path, folders: &[PathBuf]) -> io::Result<()> {
-    match fs::remove_file(path) {
+    // Asked first: on a file system that is read-only the removal of nothing is refused too.
+    match fs::symlink_metadata(path).and_then(|_like| fs::remove_file(path)) {
         Ok(()) => path.parent().map_or(Ok(()), flush)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
         Err(error) => return Err(error),
     }
     for folder in folders.iter().rev() {
@@ -165,8 +182,13 @@ fn replace(path: &Path, text: &str, dress: impl Fn(&File) -> io::Result<()>) -> 
         return Err(io::Error::other("is no path of a file"));
     };
     let temporary = format!(".{}.nodectl", name.to_string_lossy());
-    write_new(folder, &temporary, text, dress)?;
-    fs::rename(folder.join(&temporary), path)?;
+    let written =
+        write_new(folder, &temporary, text, dress).and_then(|()| fs::rename(folder.join(&temporary), path));
+    if written.is_err() {
+        // On a disk that is full, too, nothing of it stays.
+        fs::remove_file(folder.join(&temporary)).ok();
+    }
+    written?;
     flush(folder)
 }
 
@@ -227,6 +249,12 @@ mod tests {
         assert!(!write(&file, "new\n", 0o600).unwrap());
         assert_eq!(fs::metadata(&file).unwrap().mode() & 0o7777, 0o640);
         fs::remove_file(&file).unwrap();
+        restore(&file, &saved, &copies).unwrap();
+        let like = fs::metadata(&file).unwrap();
+        // What is as it was is left alone.
+        restore(&file, &saved, &copies).unwrap();
+        assert_eq!(fs::metadata(&file).unwrap().ino(), like.ino());
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
         restore(&file, &saved, &copies).unwrap();
         let like = fs::metadata(&file).unwrap();
         assert_eq!((like.mode() & 0o7777, like.modified().unwrap()), (0o640, then));

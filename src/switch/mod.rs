@@ -31,4 +31,5 @@ mod toml;
 pub mod transaction;
 #[cfg(test)]
 mod transaction_tests;
+pub mod watch;
 pub mod world;

@@ -19,6 +19,7 @@ use rustix::{
 use super::{
     files::{self, MAX_FILE, Saved},
     systemd::unit::Files,
+    watch::Watch,
 };
 
 /// How often a resolution is tried anew that a rename elsewhere disturbed.
@@ -33,6 +34,7 @@ const REFERENCE: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
 #[derive(Debug, Clone, Default)]
 pub struct Rooted {
     root: Option<Arc<Root>>,
+    watch: Watch,
 }
 
 #[derive(Debug)]
@@ -72,7 +74,8 @@ impl Rooted {
     pub fn folder(path: &Path) -> io::Result<Self> {
         let folder = rustix::fs::openat(CWD, path, REFERENCE | OFlags::DIRECTORY, Mode::empty())?;
         let real = location(&folder)?;
-        let rooted = Self { root: Some(Arc::new(Root { folder, path: real })) };
+        let root = Some(Arc::new(Root { folder, path: real }));
+        let rooted = Self { root, watch: Watch::default() };
         rooted.find(Path::new("/")).map_err(|error| match Errno::from_io_error(&error) {
             Some(Errno::NOSYS | Errno::PERM) => {
                 io::Error::other("files cannot be kept within a folder here: openat2 (Linux 5.6) is missing")
@@ -80,6 +83,17 @@ impl Rooted {
             _ => error,
         })?;
         Ok(rooted)
+    }
+
+    /// With somebody who watches what is looked at.
+    #[must_use]
+    pub fn watched(self, watch: Watch) -> Self {
+        Self { watch, ..self }
+    }
+
+    /// Who watches.
+    pub fn watch(&self) -> &Watch {
+        &self.watch
     }
 
     /// Whether this is the running node.
@@ -145,7 +159,7 @@ impl Rooted {
             }
             Ok(Some(bytes))
         };
-        read().map_err(|error| named(path, &error))
+        self.watch.during(path, read).map_err(|error| named(path, &error))
     }
 
     /// A link whose last target is `/dev/null`, which need not be there.
@@ -166,7 +180,7 @@ impl Rooted {
 
     /// Whether there is something.
     pub fn exists(&self, path: &Path) -> bool {
-        matches!(self.look(path), Ok(Some(_)))
+        matches!(self.watch.during(path, || self.look(path)), Ok(Some(_)))
     }
 
     /// Whether there is a program.
@@ -174,7 +188,7 @@ impl Rooted {
         let is = |stat: Stat| {
             FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && stat.st_mode & 0o111 != 0
         };
-        matches!(self.look(path), Ok(Some((_, stat))) if is(stat))
+        matches!(self.watch.during(path, || self.look(path)), Ok(Some((_, stat))) if is(stat))
     }
 
     /// The room where a path is, or will be: on the file system of the nearest folder that is there.
@@ -183,8 +197,12 @@ impl Rooted {
     /// When it cannot be found out.
     pub fn room(&self, path: &Path) -> io::Result<Room> {
         for at in path.ancestors() {
-            let Some((found, stat)) = self.look(at).map_err(|error| named(at, &error))? else { continue };
-            let told = rustix::fs::fstatvfs(&found).map_err(|error| named(at, &error.into()))?;
+            let look = || match self.look(at)? {
+                Some((found, stat)) => Ok(Some((rustix::fs::fstatvfs(&found)?, stat))),
+                None => Ok(None),
+            };
+            let told = self.watch.during(at, look).map_err(|error: io::Error| named(at, &error))?;
+            let Some((told, stat)) = told else { continue };
             return Ok(Room {
                 available: told.f_bavail.saturating_mul(told.f_frsize),
                 total: told.f_blocks.saturating_mul(told.f_frsize),
@@ -219,7 +237,7 @@ impl Rooted {
             }
             Err(io::ErrorKind::NotFound.into())
         };
-        follow().map_err(|error| named(path, &error))
+        self.watch.during(path, follow).map_err(|error| named(path, &error))
     }
 
     /// Where a path of the node is on this machine, without links: what is made there is made in the node.
@@ -360,7 +378,7 @@ impl Files for Rooted {
             }
             Ok(names)
         };
-        list().map_err(|error| named(folder, &error))
+        self.watch.during(folder, list).map_err(|error| named(folder, &error))
     }
 }
 

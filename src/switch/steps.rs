@@ -174,6 +174,16 @@ pub enum Action {
         /// Seconds it may take.
         timeout: u64,
     },
+    /// Nothing is done. Taken back, it is waited until the API server sees the node Ready again; if it does not, that is
+    /// told and no failure, as all that was changed is as before by then.
+    NodeReadyWhenUndone {
+        /// Credentials.
+        kubeconfig: PathBuf,
+        /// The node's name.
+        node: String,
+        /// Seconds it may take.
+        timeout: u64,
+    },
     /// What the pods left with Docker goes: their containers, dockershim's state, addresses of theirs that a CNI
     /// plugin still holds. Nothing of it is needed to go back: the kubelet makes its containers anew.
     RemoveOldPods {
@@ -181,7 +191,7 @@ pub enum Action {
         docker: PathBuf,
         /// Whether Docker is to be stopped behind it; it is started for this if need be.
         stop_docker: bool,
-        /// dockershim's folder.
+        /// dockershim's folder, or cri-dockerd's.
         dockershim: PathBuf,
     },
 }

@@ -19,6 +19,10 @@ const PATIENCE: u32 = 300;
 
 /// The units that a change of the runtime is about.
 const UNITS: [&str; 4] = ["kubelet.service", "docker.service", "docker.socket", "containerd.service"];
+/// Those of a node with a later kubelet besides.
+const SHIM_UNITS: [&str; 2] = ["cri-docker.service", "cri-docker.socket"];
+/// The kubelet that has its own dockershim.
+const DOCKERSHIM: &str = "1.20";
 
 /// Folders of a machine that are not on its root; each is one beside it here.
 const BESIDE: [&str; 3] = ["/var/lib/docker", "/var/lib/containerd", "/var/lib/kubelet"];
@@ -87,17 +91,23 @@ impl Machine {
     /// The same with another configuration of containerd.
     #[track_caller]
     pub(crate) fn with_config(name: &str, release: Release, config: Config) -> Self {
-        Self::start(name, release, config, "no")
+        Self::start(name, release, config, "no", DOCKERSHIM)
+    }
+
+    /// One whose kubelet is a stand-in for a later version (`1.N`), on a stand-in of cri-dockerd.
+    #[track_caller]
+    pub(crate) fn with_kubelet(name: &str, release: Release, kubelet: &str) -> Self {
+        Self::start(name, release, Config::Docker, "no", kubelet)
     }
 
     /// One that is the node of a cluster, with an API server on itself. It is Ready.
     #[track_caller]
     pub(crate) fn in_cluster(name: &str) -> Self {
-        Self::start(name, Release::Machine, Config::Docker, "yes")
+        Self::start(name, Release::Machine, Config::Docker, "yes", DOCKERSHIM)
     }
 
     #[track_caller]
-    fn start(name: &str, release: Release, config: Config, cluster: &str) -> Self {
+    fn start(name: &str, release: Release, config: Config, cluster: &str, kubelet: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         assert!(nix::unistd::geteuid().is_root(), "this test boots a machine and needs root: `make test`");
         let pid = std::process::id();
@@ -119,6 +129,8 @@ impl Machine {
                 env!("CARGO_BIN_EXE_nodectl"),
                 "--cluster",
                 cluster,
+                "--kubelet",
+                kubelet,
             ],
             &[("NODECTL_OWNER", &pid.to_string())],
         );
@@ -252,12 +264,13 @@ impl Machine {
         configuration(|path| self.outside(path))
     }
 
-    /// kubelet's, Docker's and containerd's units: whether each is `active` and whether it is `enabled`, in
+    /// kubelet's, Docker's and containerd's units, and cri-dockerd's where a node has them: whether each is `active` and whether it is `enabled`, in
     /// systemd's words. A unit that is not there is `inactive` and nothing.
     #[track_caller]
     pub(crate) fn units(&self) -> BTreeMap<String, (String, String)> {
         let show = ["systemctl", "show", "--property=Id,ActiveState,UnitFileState"];
-        let text = self.sure(&[&show[..], &UNITS].concat());
+        let shim: &[&str] = if self.fact("KUBELET") == DOCKERSHIM { &[] } else { &SHIM_UNITS };
+        let text = self.sure(&[&show[..], &UNITS, shim].concat());
         let unit = |block: &str| {
             let facts = super::containerd::parse(block);
             let get = |key: &str| facts.get(key).cloned().unwrap_or_default();
@@ -354,8 +367,8 @@ impl Drop for Machine {
     fn drop(&mut self) {
         let panicking = std::thread::panicking();
         if panicking && self.dir.exists() {
-            let units =
-                ["-u", "kubelet", "-u", "docker", "-u", "containerd", "-u", "kube-apiserver", "-u", "etcd"];
+            let units = ["kubelet", "docker", "cri-docker", "containerd", "kube-apiserver", "etcd"];
+            let units: Vec<&str> = units.iter().flat_map(|unit| ["-u", unit]).collect();
             let log = [&["run", self.path(), "journalctl", "--no-pager", "-n", "60"], &units[..]].concat();
             eprintln!(
                 "---- log of {} ({}) ----\n{}",

@@ -57,6 +57,10 @@ impl Report for Reporter {
         self.warnings.lock().unwrap_or_else(PoisonError::into_inner).push(printable(text));
     }
 
+    fn waits(&mut self, text: &str) {
+        say(&format!("    {}\n", printable(text)));
+    }
+
     fn carried(&mut self, progress: &Carried<'_>) {
         let Carried { image, number, of, bytes, done } = *progress;
         let line = format!("    image {number}/{of}: {}, {} MiB", printable(image), bytes >> 20);
@@ -76,7 +80,10 @@ pub(super) enum Ended {
         warnings: Vec<String>,
     },
     /// Everything is as it was, as was asked.
-    TakenBack,
+    TakenBack {
+        /// What is not well all the same.
+        warnings: Vec<String>,
+    },
 }
 
 /// Does what is left of a change; a step that fails, and a signal, take everything back.
@@ -128,12 +135,12 @@ pub(super) async fn take_back(
     let reporter = Reporter::new(journal.steps().len());
     let mut signals = listen()?;
     let done = if place.is_node() {
-        back(journal, &mut Node::new(reporter, Paths::default()), why, &mut signals).await
+        back(journal, &mut Node::new(reporter.clone(), Paths::default()), why, &mut signals).await
     } else {
-        back(journal, &mut Folder::new(place.clone(), reporter), why, &mut signals).await
+        back(journal, &mut Folder::new(place.clone(), reporter.clone()), why, &mut signals).await
     };
     done.map_err(|error| stuck(journal, why, &error))?;
-    Ok(Ended::TakenBack)
+    Ok(Ended::TakenBack { warnings: reporter.warnings() })
 }
 
 /// Signals do not stop it: what they ask for is what it does.

@@ -80,6 +80,7 @@ impl<O: Write, E: Write> Call<'_, O, E> {
             containerd_version: self.args.containerd_version.clone(),
             kubelet_version: self.args.kubelet_version.clone(),
             docker_socket: None,
+            patience: None,
         };
         if self.args.detect {
             let facts = self.detected(&place).await?;
@@ -339,7 +340,8 @@ impl<O: Write, E: Write> Call<'_, O, E> {
                     output::write(self.out, &text)?;
                 }
             }
-            Ended::TakenBack => {
+            Ended::TakenBack { warnings } => {
+                self.report.warnings.extend(warnings);
                 self.report.outcome = "rolled-back";
                 if self.args.output == Format::Text {
                     output::write(self.out, "Everything is put back as it was.\n")?;

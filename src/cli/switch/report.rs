@@ -8,7 +8,7 @@ use crate::{
     cli::output::{self, Table, printable},
     error::CommandError,
     switch::{
-        facts::Facts,
+        facts::{Facts, PodFacts},
         journal::Outcome,
         plan::Plan,
         secrets,
@@ -155,6 +155,13 @@ fn outcome(outcome: Option<Outcome>) -> &'static str {
     }
 }
 
+/// Pods by their names, in their order.
+fn pods<'a>(all: impl Iterator<Item = &'a PodFacts>) -> String {
+    let mut names: Vec<String> = all.map(|pod| format!("{}/{}", pod.namespace, pod.name)).collect();
+    names.sort();
+    names.join(", ")
+}
+
 /// What was detected, for people.
 pub(super) fn facts_text(facts: &Facts) -> String {
     let mut lines: Vec<(&str, String)> = Vec::new();
@@ -200,10 +207,23 @@ pub(super) fn facts_text(facts: &Facts) -> String {
         let driver = docker.cgroup_driver.clone().unwrap_or_else(|| "unknown".to_owned());
         lines
             .push(("Docker", format!("{}, cgroup driver {driver}, {state}", known(docker.version.as_ref()))));
+        if pods > 0 {
+            let of_pods = docker.containers.iter().filter(|container| container.running && container.sandbox);
+            lines.push(("Pods in Docker", self::pods(of_pods.filter_map(|sandbox| sandbox.pod.as_ref()))));
+        }
     }
     if let Some(containerd) = &facts.containerd {
-        let cri = if containerd.cri_answers { "serves CRI" } else { "does not serve CRI" };
-        lines.push(("containerd", format!("{}, {cri}", known(containerd.version.as_ref()))));
+        let cri = if containerd.cri_answers {
+            format!("serves CRI, {} pods", containerd.pods.len())
+        } else {
+            "does not serve CRI".to_owned()
+        };
+        let driver = containerd.cgroup_driver.as_deref().unwrap_or("unknown");
+        let version = known(containerd.version.as_ref());
+        lines.push(("containerd", format!("{version}, cgroup driver {driver}, {cri}")));
+        if !containerd.pods.is_empty() {
+            lines.push(("Pods in containerd", pods(containerd.pods.iter())));
+        }
     }
     let configs = if facts.cni.configs.is_empty() { "none".to_owned() } else { facts.cni.configs.join(", ") };
     lines.push(("CNI configuration", format!("{configs} in {}", facts.cni.conf_dir.display())));

@@ -6,6 +6,7 @@
 //! is read-only or lacks a controller) is said once, and the rest is done all the same.
 
 mod files;
+mod memory;
 mod systemd;
 mod v1;
 mod v2;
@@ -24,6 +25,7 @@ use nix::{
 };
 
 use self::files::Once;
+pub use self::memory::MemoryUse;
 pub use self::systemd::SystemdError;
 use super::mounts;
 use crate::api::cgroup::CgroupValues;
@@ -135,6 +137,22 @@ impl CgroupMounts {
             collect_processes(&mount.join(cgroup), &mut found)?;
         }
         Ok(found)
+    }
+
+    /// The memory that a cgroup uses, with those below it; `/` is all of the machine's. `None` of a cgroup that is
+    /// not there, or where memory is not counted. Blocks on the file system.
+    ///
+    /// # Errors
+    /// As `read`, and when a file is not as the kernel writes it.
+    pub fn memory(&self, cgroup: &str) -> io::Result<Option<MemoryUse>> {
+        let cgroup = if cgroup == "/" { "" } else { relative(cgroup)? };
+        match &self.kind {
+            Kind::V1(all) => match all.iter().find(|hierarchy| hierarchy.has("memory")) {
+                Some(hierarchy) => memory::v1(&hierarchy.point.join(cgroup)),
+                None => Ok(None),
+            },
+            Kind::V2(root) => memory::v2(&root.join(cgroup)),
+        }
     }
 
     /// Blocks on the file system.

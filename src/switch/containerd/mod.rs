@@ -27,6 +27,7 @@ use super::{
 pub use expect::{check_dump, sandbox_image};
 pub(crate) use registry::authority;
 pub use registry::{Registry, Tls, hosts_toml};
+pub use runtimes::{cgroup_driver, running_cgroup_driver};
 
 /// Where the main file is unless containerd is told otherwise.
 pub const CONFIG: &str = "/etc/containerd/config.toml";

@@ -1,7 +1,9 @@
 //! The runtimes of a configuration, and who makes their containers' cgroups.
 
-use super::{ConfigError, Files, Schema, Wishes, joined};
-use crate::switch::toml::{get_str, names, rename, set};
+use toml_edit::Item;
+
+use super::{ConfigError, ConfigFile, Document, Files, Release, Schema, Wishes, joined};
+use crate::switch::toml::{get, get_str, names, rename, set};
 
 /// The shims that take `SystemdCgroup`. (The first went with containerd 2.)
 const RUNC_TYPES: [&str; 2] = ["io.containerd.runc.v1", "io.containerd.runc.v2"];
@@ -11,6 +13,66 @@ pub(super) const OPTION: &str = "SystemdCgroup";
 const LINUX_TYPE: &str = "io.containerd.runtime.v1.linux";
 /// The handler that is used where none is asked for, unless the configuration says another.
 const DEFAULT_HANDLER: &str = "runc";
+
+/// The cgroup driver of the default runtime as files say it, `systemd` or `cgroupfs`, which containerd takes where they
+/// do not. `None` if they cannot be read, or the runtime is one that chooses by itself.
+pub fn cgroup_driver(files: &[ConfigFile], release: Release) -> Option<&'static str> {
+    let all = Files::read(files, release).ok()?;
+    // containerd 2 does not take CRI's settings from a file of version 1.
+    let read = |document: &&Document| release.major < 2 || document.schema != Schema::V1;
+    let documents = || all.documents.iter().rev().filter(read);
+    let named = documents().find_map(|document| {
+        get_str(document.item(), &document.schema.default_runtime_name()).filter(|name| !name.is_empty())
+    });
+    let name = named.unwrap_or(DEFAULT_HANDLER);
+    let (mut kind, mut systemd) = (None, None);
+    for document in documents() {
+        let containerd = document.schema.containerd();
+        let runtime = [containerd.as_slice(), &["runtimes", name]].concat();
+        kind = kind.or_else(|| get_str(document.item(), &joined_to(&runtime, "runtime_type")));
+        let options = joined_to(&runtime, "options");
+        let spelt = names(document.item(), &options).into_iter().find(|key| is_option(key));
+        let told = spelt.and_then(|key| get(document.item(), &joined_to(&options, &key))?.as_bool());
+        systemd = systemd.or(told);
+        // The whole section counts, and with it what it leaves out.
+        if release.major < 2 && document.has(&document.schema.runtime()) {
+            break;
+        }
+    }
+    match kind.filter(|kind| !kind.is_empty()) {
+        Some(LINUX_TYPE) => {
+            systemd = documents()
+                .find_map(|document| get(document.item(), &document.schema.linux_systemd_cgroup()))
+                .and_then(Item::as_bool);
+        }
+        Some(kind) if !RUNC_TYPES.contains(&kind) => return None,
+        _ => {}
+    }
+    Some(driver(systemd.unwrap_or_default()))
+}
+
+/// The same as a containerd that runs tells it: its `info["config"]` of a verbose CRI Status, in 1.x and 2.x. `None`
+/// if that does not say it.
+pub fn running_cgroup_driver(config: &serde_json::Value) -> Option<&'static str> {
+    let containerd = config.get("containerd")?;
+    let name = containerd.get("defaultRuntimeName")?.as_str()?;
+    let options = containerd.get("runtimes")?.get(name)?.get("options")?.as_object()?;
+    let (_, systemd) = options.iter().find(|(key, _)| is_option(key))?;
+    systemd.as_bool().map(driver)
+}
+
+fn driver(systemd: bool) -> &'static str {
+    if systemd { "systemd" } else { "cgroupfs" }
+}
+
+/// containerd 1.x takes the option in any case, and some installers write it in another.
+fn is_option(key: &str) -> bool {
+    key.eq_ignore_ascii_case(OPTION)
+}
+
+fn joined_to<'a>(path: &[&'a str], key: &'a str) -> Vec<&'a str> {
+    [path, &[key]].concat()
+}
 
 impl Files<'_> {
     /// The tables of runtimes in a file, as paths.
@@ -41,13 +103,12 @@ impl Files<'_> {
         found.into_iter().find(|kind| !kind.is_empty())
     }
 
-    /// Spells the option as containerd does: 1.x takes it in any case, and some installers write it in another.
-    /// Beside the default of containerd 2 it would be a second one.
+    /// Spells the option as containerd does. In another case it would be a second one beside the default of
+    /// containerd 2.
     fn spell_option(&mut self, at: usize, runtime: &[String]) {
         let Some(document) = self.documents.get_mut(at) else { return };
         let options = joined(runtime, &["options"]);
-        let found =
-            names(document.item(), &options).into_iter().find(|name| name.eq_ignore_ascii_case(OPTION));
+        let found = names(document.item(), &options).into_iter().find(|name| is_option(name));
         if let Some(name) = found.filter(|name| name != OPTION) {
             document.changed |= rename(document.root.as_item_mut(), &options, &name, OPTION);
         }
@@ -194,7 +255,7 @@ impl Files<'_> {
 
     /// Whether a runtime is in the file that counts, or in any of those that count.
     fn has_runtime(&self, at: usize, name: &str) -> bool {
-        let has = |document: &super::Document| {
+        let has = |document: &Document| {
             document.has(&[document.schema.containerd().as_slice(), &["runtimes", name]].concat())
         };
         if self.release.major < 2 {

@@ -457,3 +457,45 @@ fn the_image_of_sandboxes_that_is_said_is_found_in_any_version() {
     assert_eq!(of(&["version = 2\n"], OLD), None);
     assert_eq!(of(&["not = [\n"], OLD), None);
 }
+
+#[test]
+fn the_cgroup_driver_that_is_said_is_found_in_any_version() {
+    let of = |texts: &[&str], release| cgroup_driver(&files(texts), release);
+    let v1 = "[plugins.cri.containerd.runtimes.runc.options]\nsystemdcgroup = true\n";
+    let v2 = "version = 2\nplugins.'io.containerd.grpc.v1.cri'.containerd.runtimes.runc.options.SystemdCgroup = true\n";
+    let v3 = "version = 3\n[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]\nSystemdCgroup = true\n";
+    for (text, release) in [(v1, OLD), (v2, OLD), (v2, NEW), (v3, NEW)] {
+        assert_eq!(of(&[text], release), Some("systemd"), "{text}");
+        assert_eq!(of(&[text, &text.replace("true", "false")], release), Some("cgroupfs"), "{text}");
+        assert_eq!(of(&[text, "version = 2\n"], release), Some("systemd"), "{text}");
+    }
+    assert_eq!(of(&[], OLD), Some("cgroupfs"));
+    assert_eq!(of(&[v1], NEW), Some("cgroupfs"), "it is not read");
+    // The section of the last file counts whole, in 1.x alone.
+    let other = "version = 2\n[plugins.'io.containerd.grpc.v1.cri']\nsandbox_image = 'a'\n";
+    assert_eq!((of(&[v2, other], OLD), of(&[v2, other], NEW)), (Some("cgroupfs"), Some("systemd")));
+    // Of several runtimes it is the default one's.
+    let nvidia = v3.replace("runc", "nvidia");
+    assert_eq!(of(&[&nvidia], NEW), Some("cgroupfs"));
+    let named = format!(
+        "{nvidia}[plugins.'io.containerd.cri.v1.runtime'.containerd]\ndefault_runtime_name = 'nvidia'\n"
+    );
+    assert_eq!(of(&[&named], NEW), Some("systemd"));
+    let kata = "[plugins.'io.containerd.cri.v1.runtime'.containerd]\ndefault_runtime_name = 'kata'\n\
+                [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.kata]\nruntime_type = 'io.containerd.kata.v2'\n";
+    assert_eq!(of(&[&format!("version = 3\n{kata}")], NEW), None, "it has a way of its own");
+    let linux = "[plugins.cri]\nsystemd_cgroup = true\n[plugins.cri.containerd.runtimes.runc]\nruntime_type = 'io.containerd.runtime.v1.linux'\n";
+    assert_eq!(of(&[linux], OLD), Some("systemd"));
+    assert_eq!(of(&["not = [\n"], OLD), None);
+}
+
+#[test]
+fn the_cgroup_driver_that_a_running_containerd_has_is_found() {
+    let config = |name: &str, options: serde_json::Value| serde_json::json!({ "containerd": { "defaultRuntimeName": "runc", "runtimes": { name: { "options": options } } } });
+    let of = |name, options| running_cgroup_driver(&config(name, options));
+    assert_eq!(of("runc", serde_json::json!({ "Root": "", "SystemdCgroup": false })), Some("cgroupfs"));
+    assert_eq!(of("runc", serde_json::json!({ "systemdCgroup": true })), Some("systemd"));
+    assert_eq!(of("runc", serde_json::json!({})), None);
+    assert_eq!(of("runc", serde_json::Value::Null), None);
+    assert_eq!(of("kata", serde_json::json!({ "SystemdCgroup": true })), None);
+}

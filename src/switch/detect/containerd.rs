@@ -13,10 +13,11 @@ use super::{
     program::{self, plain_version},
 };
 use crate::{
-    cri::{RuntimeEndpoint, probe},
+    api::cri::{PodSandboxFilter, PodSandboxState, PodSandboxStateValue},
+    cri::{Cri as _, CriClient, CriTimeouts, RuntimeEndpoint},
     switch::{
-        containerd::{CONFIG, ConfigFile, Release, imports},
-        facts::ContainerdFacts,
+        containerd::{CONFIG, ConfigFile, Release, cgroup_driver, imports, running_cgroup_driver},
+        facts::{ContainerdFacts, PodFacts},
         toml::get_str,
     },
 };
@@ -68,11 +69,16 @@ pub(super) async fn detect(look: &Look<'_>, notes: &mut Notes) -> Option<Contain
             notes.read(look, &folder.join(registry).join("hosts.toml"));
         }
     }
+    let asked = if look.live { ask(&socket, notes).await } else { None };
+    let cri_answers = asked.is_some();
+    let Asked { driver, pods } = asked.unwrap_or_default();
     Some(ContainerdFacts {
         version,
         release,
         program,
-        cri_answers: look.live && answers(&socket).await,
+        cri_answers,
+        cgroup_driver: driver.or_else(|| cgroup_driver(&files, read_as)).map(str::to_owned),
+        pods,
         socket: PathBuf::from(socket),
         config,
         config_files: files.into_iter().map(|file| file.path).collect(),
@@ -97,8 +103,8 @@ async fn versions(
     }
     let Some(program) = program else { return (given, None) };
     let (version, default) = tokio::join!(
-        program::output(program, &["--version"]),
-        program::output(program, &["config", "default"]),
+        program::output(look.rooted.watch(), program, &["--version"]),
+        program::output(look.rooted.watch(), program, &["config", "default"]),
     );
     let mut known = |said: Result<String, String>| said.map_err(|why| notes.problem(why)).ok();
     let (version, default) = (known(version), known(default));
@@ -246,7 +252,44 @@ fn hosts_folders(documents: &[DocumentMut]) -> BTreeSet<PathBuf> {
     folders
 }
 
-async fn answers(socket: &str) -> bool {
-    let Ok(endpoint) = socket.parse::<RuntimeEndpoint>() else { return false };
-    probe(&[endpoint], ANSWER).await.into_iter().any(|(_, answer)| matches!(answer, Some(Ok(_))))
+/// What a containerd that runs says over CRI, v1 or v1alpha2.
+#[derive(Default)]
+struct Asked {
+    driver: Option<&'static str>,
+    pods: Vec<PodFacts>,
+}
+
+/// `None` if it does not answer.
+async fn ask(socket: &str, notes: &mut Notes) -> Option<Asked> {
+    let endpoint: RuntimeEndpoint = socket.parse().ok()?;
+    let client = CriClient::connect_lazy_to_any(endpoint, None, CriTimeouts::from_request_timeout(ANSWER));
+    client.version().await.ok()?;
+    let ready = PodSandboxFilter {
+        state: Some(PodSandboxStateValue { state: PodSandboxState::SandboxReady.into() }),
+        ..PodSandboxFilter::default()
+    };
+    let (status, sandboxes) = tokio::join!(client.status(true), client.list_pod_sandboxes(Some(ready)));
+    let driver = match status {
+        Ok(status) => {
+            let config = status.info.get("config").and_then(|text| serde_json::from_str(text).ok());
+            config.as_ref().and_then(running_cgroup_driver)
+        }
+        Err(error) => {
+            notes.problem(format!("the cgroup driver that containerd has now is not known: {error}"));
+            None
+        }
+    };
+    let mut pods: Vec<PodFacts> = match sandboxes {
+        Ok(sandboxes) => sandboxes
+            .into_iter()
+            .filter_map(|sandbox| sandbox.metadata)
+            .map(|pod| PodFacts { namespace: pod.namespace, name: pod.name, uid: pod.uid })
+            .collect(),
+        Err(error) => {
+            notes.problem(format!("the pods in containerd are not known: {error}"));
+            Vec::new()
+        }
+    };
+    pods.sort();
+    Some(Asked { driver, pods })
 }

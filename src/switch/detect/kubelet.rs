@@ -105,7 +105,7 @@ async fn version(look: &Look<'_>, program: Option<&Path>, notes: &mut Notes) -> 
         packages::version(look, &["kubelet"], Some("--kubelet-version"), notes)
     } else {
         let program = program?;
-        match program::output(program, &["--version"]).await {
+        match program::output(look.rooted.watch(), program, &["--version"]).await {
             Err(why) => {
                 notes.problem(why);
                 None

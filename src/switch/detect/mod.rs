@@ -17,18 +17,28 @@ mod units;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
+
+use tokio::{sync::oneshot, time::timeout};
 
 use super::{
     facts::{Facts, RuntimeKind},
     rooted::Rooted,
     systemd::unit::{self, Files as _, Unit},
+    watch::Watch,
 };
 use crate::host::systemd::Systemd;
 
 /// Where programs are besides `$PATH`, which sudo and cron cut short.
 const PROGRAMS: [&str; 7] =
     ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin", "/opt/bin"];
+
+/// So long one file or folder may take to answer; those of a slow disk or a server take a second or two.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// Between two looks at how far it is.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// Which node it is, and what is known of it beforehand.
 #[derive(Debug, Clone, Default)]
@@ -41,6 +51,8 @@ pub struct Where {
     pub kubelet_version: Option<String>,
     /// Docker's socket, if it is not the one that dockerd is told.
     pub docker_socket: Option<PathBuf>,
+    /// How long one file may take to answer, if not 15 s.
+    pub patience: Option<Duration>,
 }
 
 /// A node that cannot be looked at.
@@ -54,19 +66,69 @@ pub enum DetectError {
         /// The cause.
         source: std::io::Error,
     },
+    /// A file does not answer.
+    #[error(
+        "{} has not answered for {} s: the file system that it is on hangs, or the server behind that (NFS, FUSE); \
+         mend or unmount it, then run this again", path.display(), patience.as_secs()
+    )]
+    Hangs {
+        /// The file, folder or program.
+        path: PathBuf,
+        /// How long it had.
+        patience: Duration,
+    },
+    /// Nobody can look.
+    #[error("cannot look at the node: {0}")]
+    Thread(std::io::Error),
 }
 
-/// Finds out what is on a node. It takes seconds at most, whatever hangs there.
+/// Finds out what is on a node. It takes seconds at most, whatever hangs there: what hangs in the kernel hangs a thread
+/// of its own, which ends with the process.
 ///
 /// # Errors
 /// [`DetectError`]. What is missing on the node is no error.
 pub async fn detect(place: &Where) -> Result<Facts, DetectError> {
+    let patience = place.patience.unwrap_or(PATIENCE);
+    let (watch, place) = (Watch::default(), place.clone());
+    let (answer, mut answered) = oneshot::channel();
+    let watched = watch.clone();
+    let look = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let facts = match runtime {
+            Ok(runtime) => {
+                let facts = runtime.block_on(look_at(&place, watched));
+                runtime.shutdown_background();
+                facts
+            }
+            Err(error) => Err(DetectError::Thread(error)),
+        };
+        // Whoever asked may have given up.
+        answer.send(facts).ok();
+    };
+    thread::Builder::new().name("detect".to_owned()).spawn(look).map_err(DetectError::Thread)?;
+    loop {
+        match timeout(PAUSE, &mut answered).await {
+            Ok(Ok(facts)) => return facts,
+            Ok(Err(_ended)) => {
+                return Err(DetectError::Thread(std::io::Error::other("its thread ended, which is a bug")));
+            }
+            Err(_not_yet) => {
+                if let Some(path) = watch.stuck(patience) {
+                    return Err(DetectError::Hangs { path, patience });
+                }
+            }
+        }
+    }
+}
+
+async fn look_at(place: &Where, watch: Watch) -> Result<Facts, DetectError> {
     let rooted = match &place.root {
         None => Rooted::node(),
-        Some(root) => {
-            Rooted::folder(root).map_err(|source| DetectError::Root { root: root.clone(), source })?
-        }
+        Some(root) => watch
+            .during(root, || Rooted::folder(root))
+            .map_err(|source| DetectError::Root { root: root.clone(), source })?,
     };
+    let rooted = rooted.watched(watch);
     let look = Look { place, live: rooted.is_node(), rooted };
     let mut notes = Notes::default();
     let systemd = if look.live { units::connect(&mut notes).await } else { None };
@@ -180,7 +242,9 @@ impl Look<'_> {
         }
         let known = std::env::var_os("PATH").unwrap_or_default();
         let folders = std::env::split_paths(&known).chain(PROGRAMS.iter().map(PathBuf::from));
-        which::which_in(name, Some(std::env::join_paths(folders).ok()?), "/").ok()
+        let folders = std::env::join_paths(folders).ok()?;
+        let watch = self.rooted.watch();
+        watch.during(Path::new(&folders), || which::which_in(name, Some(&folders), "/").ok())
     }
 
     /// The program that a unit starts, else the one that is found by its name.

@@ -4,6 +4,8 @@ use std::{path::Path, process::Stdio, time::Duration};
 
 use tokio::{io::AsyncReadExt as _, process::Command, time::timeout};
 
+use crate::switch::watch::Watch;
+
 /// A kubelet takes half a second for its version on a busy node.
 const LIMIT: Duration = Duration::from_secs(10);
 /// containerd's defaults are some 12 KiB.
@@ -11,10 +13,11 @@ const MAX_OUTPUT: u64 = 1 << 20;
 const MAX_COMPLAINT: u64 = 4096;
 
 /// What a program prints; else why it does not, in a sentence with its path.
-pub(super) async fn output(program: &Path, arguments: &[&str]) -> Result<String, String> {
+pub(super) async fn output(watch: &Watch, program: &Path, arguments: &[&str]) -> Result<String, String> {
     let what = || format!("`{} {}`", program.display(), arguments.join(" "));
     let run = async {
-        let mut child = Command::new(program)
+        let mut command = Command::new(program);
+        command
             .args(arguments)
             .env_clear()
             .env("PATH", super::PROGRAMS.join(":"))
@@ -22,9 +25,9 @@ pub(super) async fn output(program: &Path, arguments: &[&str]) -> Result<String,
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(|error| error.to_string())?;
+            .kill_on_drop(true);
+        // It is there to be run, or not, when this is over.
+        let mut child = watch.during(program, || command.spawn()).map_err(|error| error.to_string())?;
         let (mut said, mut complaint) = (Vec::new(), Vec::new());
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let read = async {

@@ -15,6 +15,8 @@ const AGENT: u64 = 300;
 const NODE: u64 = 300;
 /// dockershim's state.
 const DOCKERSHIM: &str = "/var/lib/dockershim";
+/// cri-dockerd's, which has the same folders in it.
+const CRI_DOCKERD: &str = "/var/lib/cri-dockerd";
 
 /// Adds the steps, if there is anything to do.
 pub(super) fn steps(decided: &Decided<'_>, plan: &mut Plan) {
@@ -99,6 +101,11 @@ impl Order<'_> {
             };
             self.step("move its pods elsewhere", action);
         }
+        if let Some(kubeconfig) = self.seen_by_cluster() {
+            let action =
+                Action::NodeReadyWhenUndone { kubeconfig, node: facts.node_name.clone(), timeout: NODE };
+            self.step("know when the node is Ready again, should it be taken back", action);
+        }
         let kubelet = facts.kubelet.as_ref();
         if self.decided.agent_runs() {
             let action = Action::VerifyWhenUndone {
@@ -115,6 +122,11 @@ impl Order<'_> {
             };
             self.step("know when all is as before, should it be taken back", action);
         }
+    }
+
+    /// Credentials, if the API server can be asked whether the node is well.
+    fn seen_by_cluster(&self) -> Option<std::path::PathBuf> {
+        self.decided.request.kubeconfig.clone().filter(|_| self.decided.agent_runs())
     }
 
     fn stop(&mut self) {
@@ -261,9 +273,8 @@ impl Order<'_> {
                 },
             );
         }
-        let in_cluster = request.kubeconfig.as_ref().filter(|_| self.decided.agent_runs());
-        if let Some(kubeconfig) = in_cluster {
-            let (kubeconfig, node) = (kubeconfig.clone(), facts.node_name.clone());
+        if let Some(kubeconfig) = self.seen_by_cluster() {
+            let node = facts.node_name.clone();
             self.step(
                 "name the runtime in the node's annotation for kubeadm",
                 Action::AnnotateNode { kubeconfig: kubeconfig.clone(), node: node.clone(), endpoint },
@@ -280,7 +291,7 @@ impl Order<'_> {
                 Action::RemoveOldPods {
                     docker: docker.socket.clone(),
                     stop_docker: !request.keep_docker,
-                    dockershim: DOCKERSHIM.into(),
+                    dockershim: if self.decided.cri_dockerd { CRI_DOCKERD } else { DOCKERSHIM }.into(),
                 },
             );
         }

@@ -393,6 +393,10 @@ fn a_cluster_is_asked_first_and_last() {
     assert!(matches!(plan.steps.last().unwrap().action, Action::Uncordon { .. }));
     let annotated = position(&plan, |action| matches!(action, Action::AnnotateNode { .. }));
     assert!(annotated < position(&plan, |action| matches!(action, Action::VerifyNode { .. })));
+    // Taken back, the node is Ready again before it is uncordoned, and after the agent was seen well.
+    let ready = position(&plan, |action| matches!(action, Action::NodeReadyWhenUndone { .. }));
+    assert_eq!(ready, 2);
+    assert!(ready < position(&plan, |action| matches!(action, Action::VerifyWhenUndone { .. })));
 }
 
 #[test]

@@ -129,7 +129,7 @@ impl<R: Report> Node<R> {
         let client = open(kubeconfig)?;
         let timeout = Duration::from_secs(seconds);
         let options = DrainOptions { timeout, unmanaged, delete_emptydir_data };
-        match kube::drain(&client, node, options).await {
+        match kube::drain(&client, node, options, |text| self.report.waits(text)).await {
             Ok(drained) => {
                 if !drained.daemon_sets.is_empty() {
                     let stay = drained.daemon_sets.join(", ");

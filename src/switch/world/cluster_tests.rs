@@ -115,6 +115,36 @@ async fn a_node_is_ready_when_it_says_so_anew() {
 }
 
 #[tokio::test]
+async fn a_node_that_is_not_ready_when_all_is_put_back_is_warned_of() {
+    let mut scene = Scene::new().await;
+    scene.unit("kubelet.service", "inactive", "enabled");
+    let server = TestServer::start().await;
+    let ready =
+        Action::NodeReadyWhenUndone { kubeconfig: server.kubeconfig(""), node: unit("n"), timeout: 0 };
+    assert_eq!(scene.before(&ready).await, Before::Nothing);
+    scene.node.act(&ready).await.unwrap();
+    assert!(server.requests().is_empty(), "nothing is done forwards");
+    // The agent is started on the way back; what was said of it before says nothing.
+    let stop = Action::StopUnit { unit: unit("kubelet.service") };
+    scene.undo(&stop, &Before::Unit { active: true }).await.unwrap();
+    let condition = |at: jiff::Timestamp| {
+        json!({ "metadata": { "name": "n" }, "status": { "conditions": [{
+            "type": "Ready", "status": "True",
+            "lastHeartbeatTime": at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        }] } })
+    };
+    let now = jiff::Timestamp::now();
+    server.put("/api/v1/nodes/n", condition(now - jiff::SignedDuration::from_secs(100)));
+    scene.undo(&ready, &Before::Nothing).await.unwrap();
+    let warning = "everything is put back, and node n is not Ready within 0 s: Ready is True, but was said before the \
+                   agent was started";
+    assert_eq!(scene.warnings(), [warning]);
+    server.put("/api/v1/nodes/n", condition(now + jiff::SignedDuration::from_secs(1)));
+    scene.undo(&ready, &Before::Nothing).await.unwrap();
+    assert_eq!(scene.warnings(), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn a_drain_says_what_may_be_allowed() {
     let mut scene = Scene::new().await;
     let server = TestServer::start().await;

@@ -47,6 +47,9 @@ pub trait Report {
     /// Something did not go as it should, and the change goes on all the same.
     fn warn(&mut self, text: &str);
 
+    /// What is waited for, and why it takes its time. Every few seconds at most.
+    fn waits(&mut self, text: &str);
+
     /// How far the images are. Several times a second at most.
     fn carried(&mut self, progress: &Carried<'_>);
 }
@@ -183,6 +186,7 @@ impl<R: Report> World for Node<R> {
             | Action::VerifyWhenUndone { .. }
             | Action::Drain { .. }
             | Action::VerifyNode { .. }
+            | Action::NodeReadyWhenUndone { .. }
             | Action::RemoveOldPods { .. } => Before::Nothing,
         })
     }
@@ -205,7 +209,9 @@ impl<R: Report> World for Node<R> {
             Action::StopDockerPods { docker, cri, cni_bin_dirs } => {
                 Box::pin(self.stop_docker_pods(docker, cri.as_deref(), cni_bin_dirs)).await
             }
-            Action::StopPodsWhenUndone { .. } | Action::VerifyWhenUndone { .. } => Ok(()),
+            Action::StopPodsWhenUndone { .. }
+            | Action::VerifyWhenUndone { .. }
+            | Action::NodeReadyWhenUndone { .. } => Ok(()),
             Action::CheckContainerdConfig { config, expected } => {
                 self.check_containerd_config(config, expected).await
             }
@@ -250,7 +256,12 @@ impl<R: Report> World for Node<R> {
             }
             (Action::StopUnit { unit } | Action::RestartUnit { unit }, Before::Unit { active }) => {
                 let systemd = self.systemd().await?;
-                if *active { units::start(&systemd, unit).await } else { units::stop(&systemd, unit).await }
+                if *active {
+                    self.restarted = Some(jiff::Timestamp::now());
+                    units::start(&systemd, unit).await
+                } else {
+                    units::stop(&systemd, unit).await
+                }
             }
             (Action::DisableUnit { unit } | Action::EnableUnit { unit }, Before::UnitFile { enabled }) => {
                 let systemd = self.systemd().await?;
@@ -275,6 +286,12 @@ impl<R: Report> World for Node<R> {
                     wanted: static_pods,
                 };
                 agent::verify(&self.systemd().await?, unit, healthz.as_deref(), &pods, *timeout).await
+            }
+            (Action::NodeReadyWhenUndone { kubeconfig, node, timeout }, _) => {
+                if let Err(problem) = cluster::verify(kubeconfig, node, *timeout, self.restarted).await {
+                    self.report.warn(&format!("everything is put back, and {problem}"));
+                }
+                Ok(())
             }
             (Action::Cordon { kubeconfig, node }, Before::Cordoned { cordoned: false }) => {
                 cluster::uncordon(kubeconfig, node).await

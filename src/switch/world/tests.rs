@@ -36,6 +36,8 @@ impl Report for Warnings {
         self.0.push(text.to_owned());
     }
 
+    fn waits(&mut self, _: &str) {}
+
     fn carried(&mut self, _: &Carried<'_>) {}
 }
 
@@ -104,7 +106,7 @@ impl Scene {
         self.node.undo(action, before, &copies).await
     }
 
-    fn warnings(&mut self) -> Vec<String> {
+    pub(super) fn warnings(&mut self) -> Vec<String> {
         std::mem::take(&mut self.node.report.0)
     }
 }

@@ -105,7 +105,7 @@ async fn a_folder_that_is_none_is_an_error() {
     node.put("/file", "");
     for root in [node.path("/file"), node.path("/absent")] {
         let error = detect(&Where { root: Some(root.clone()), ..Where::default() }).await.unwrap_err();
-        let DetectError::Root { .. } = &error;
+        assert!(matches!(error, DetectError::Root { .. }));
         assert!(error.to_string().contains(root.to_str().unwrap()), "{error}");
     }
 }

@@ -8,6 +8,7 @@ use super::super::{
 };
 use super::Node;
 use crate::switch::secrets::hide;
+use crate::switch::watch::Watch;
 use std::path::Path;
 
 #[test]
@@ -92,7 +93,7 @@ async fn a_program_that_misbehaves_is_told() {
         .program("/binary", "printf '\\377\\376'");
     let run = |name: &str| {
         let path = node.path(name);
-        async move { output(&path, &["--version"]).await }
+        async move { output(&Watch::default(), &path, &["--version"]).await }
     };
     let error = run("/fails").await.unwrap_err();
     assert!(error.contains("/fails --version`") && error.contains("no such thing"), "{error}");

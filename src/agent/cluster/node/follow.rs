@@ -1,0 +1,62 @@
+//! Follows the Node by a watch of its name: what others write to it is known at once, and so is its end.
+
+use std::{pin::pin, sync::Arc, time::Duration};
+
+use futures_util::StreamExt as _;
+use k8s_openapi::api::core::v1::Node;
+use kube::{
+    Api,
+    runtime::watcher::{self, Event, watcher},
+};
+
+use super::{Shared, contact::Matter};
+use crate::{error::chain, policy::backoff::RetryBackoff};
+
+/// Between tries to watch again.
+const RETRY: RetryBackoff = RetryBackoff::new(Duration::from_millis(100), Duration::from_secs(7));
+
+/// Follows for as long as it is not dropped.
+pub(super) async fn follow(shared: Arc<Shared>) {
+    let selector = format!("metadata.name={}", shared.name);
+    loop {
+        let mut replaced = shared.api.replaced();
+        replaced.mark_unchanged();
+        let api = Api::<Node>::all(shared.client().await);
+        let mut events = pin!(watcher(api, watcher::Config::default().fields(&selector)));
+        let mut backoff = RETRY;
+        // Whether the list that is being told of had the Node.
+        let mut listed = false;
+        loop {
+            let event = tokio::select! {
+                event = events.next() => event,
+                // The former clients' connections would otherwise be kept by this watch.
+                _ = replaced.changed() => break,
+            };
+            match event {
+                Some(Ok(event)) => {
+                    backoff.reset();
+                    shared.contact.done(Matter::Watch);
+                    match event {
+                        Event::Init => listed = false,
+                        Event::InitApply(node) => {
+                            listed = true;
+                            shared.node.update(node);
+                        }
+                        Event::InitDone if listed => {}
+                        Event::InitDone => shared.node.gone(None),
+                        Event::Apply(node) => shared.node.update(node),
+                        Event::Delete(node) => shared.node.gone(node.metadata.uid.as_deref()),
+                    }
+                }
+                Some(Err(error)) => {
+                    shared.contact.failed(
+                        Matter::Watch,
+                        format!("cannot follow the node's changes: {}", chain(&error)),
+                    );
+                    tokio::time::sleep(backoff.fail()).await;
+                }
+                None => break,
+            }
+        }
+    }
+}
