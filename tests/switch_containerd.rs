@@ -180,17 +180,26 @@ fn the_cgroup_driver_of_a_file_is_the_one_that_containerd_takes() {
     let mut told = Vec::new();
     for containerd in both() {
         let folder = tempfile::tempdir().unwrap();
-        for (name, text) in corpus(&containerd) {
-            let path = folder.path().join("config.toml");
-            fs::write(&path, &text).unwrap();
+        let path = folder.path().join("config.toml");
+        // As they are found, and with the other driver.
+        let both = corpus(&containerd).into_iter().flat_map(|(name, text)| {
+            let file = ConfigFile { path: path.clone(), text };
+            let edited = edit(std::slice::from_ref(&file), &wishes(), containerd.release).unwrap().changed;
+            [Some(file), edited.into_iter().next()]
+                .into_iter()
+                .flatten()
+                .map(move |file| (name.clone(), file))
+        });
+        for (name, file) in both {
+            fs::write(&path, &file.text).unwrap();
             let dump: DocumentMut = containerd.dump(&path).parse().unwrap();
             let section = if containerd.release.major < 2 { "grpc.v1.cri" } else { "cri.v1.runtime" };
-            let section = &dump["plugins"][&format!("io.containerd.{section}")]["containerd"];
-            let runtime = section["default_runtime_name"].as_str().unwrap();
+            // A file that disables CRI: containerd does not tell what it would make of it.
+            let Some(section) = dump["plugins"].get(format!("io.containerd.{section}")) else { continue };
+            let runtime = section["containerd"]["default_runtime_name"].as_str().unwrap();
             let settings = containerd.settings(&dump);
             let found = settings.runtimes.iter().find(|(name, ..)| name == runtime).unwrap();
             let driver = if found.2 == Some(true) { "systemd" } else { "cgroupfs" };
-            let file = ConfigFile { path, text };
             assert_eq!(cgroup_driver(&[file], containerd.release), Some(driver), "{name}: {settings:?}");
             told.push(driver);
         }

@@ -113,6 +113,8 @@ pub async fn run(mut config: AgentConfig, stop: CancellationToken) -> Result<(),
 
     let cluster = Cluster::of(&config);
     cluster.as_ref().map_or(Ok(()), Cluster::connect)?;
+    let pods = cluster.as_ref().map(|cluster| cluster.pods(Arc::new(jiff::Timestamp::now)));
+    let cluster = cluster.zip(pods);
     let parts = Parts::assemble(&config, cluster.as_ref()).await?;
     let view: Arc<dyn AgentView> = Arc::new(View {
         env: Arc::clone(&parts.sync_loop.env),
@@ -139,8 +141,8 @@ pub async fn run(mut config: AgentConfig, stop: CancellationToken) -> Result<(),
         (None, None) => {}
     }
     parts.sources.into_iter().for_each(|source| source.spawn(&aside));
-    if let (Some(pods), Some(cluster)) = (parts.cluster_pods, &cluster) {
-        pods.spawn(cluster, &parts.sync_loop.env, &parts.sync_loop.state, &aside);
+    if let Some((cluster, pods)) = cluster {
+        pods.spawn(&cluster, &parts.sync_loop.env, &parts.sync_loop.state, &aside);
     }
     if let Some(settings) = rotation_settings(&config) {
         let env = &parts.sync_loop.env;
@@ -172,8 +174,6 @@ struct Parts {
     sources: Vec<Source>,
     /// The machine as a node of its cluster, if it has one.
     node: Option<NodeAgent>,
-    /// What it hears and tells of pods there.
-    cluster_pods: Option<ClusterPods>,
 }
 
 /// A source that has not begun.
@@ -192,7 +192,10 @@ impl Source {
 }
 
 impl Parts {
-    async fn assemble(config: &AgentConfig, cluster: Option<&Cluster>) -> Result<Self, CommandError> {
+    async fn assemble(
+        config: &AgentConfig,
+        cluster: Option<&(Cluster, ClusterPods)>,
+    ) -> Result<Self, CommandError> {
         let cri: Arc<dyn Cri> = Arc::new(client(config)?);
         let driver = cgroup_driver(&*cri, config.cgroup_driver).await;
         let clock = Clock::system();
@@ -210,7 +213,7 @@ impl Parts {
         let node = node_settings(config, &machine, &mounts);
         let probes = Prober::new(Arc::clone(&cri), clock);
         let cgroups = node_cgroups(config, driver, mounts.clone(), &machine, &node.resources);
-        let cluster_node = cluster.map(|cluster| {
+        let cluster_node = cluster.map(|(cluster, _)| {
             NodeAgent::new(
                 cluster,
                 (node_template(config, &node), config.node.clone()),
@@ -219,7 +222,7 @@ impl Parts {
                 (Arc::clone(&cri), Arc::clone(&health), clock),
             )
         });
-        let cluster_pods = cluster.map(|cluster| cluster.pods(Arc::new(jiff::Timestamp::now)));
+        let pods = cluster.map(|(_, pods)| pods);
         let env = Arc::new(PodEnv {
             images: Images::new(
                 Arc::clone(&cri),
@@ -248,7 +251,7 @@ impl Parts {
             board: board::Board::default(),
             records: store,
         });
-        let (sources, receivers, kinds) = sources(config, cluster_pods.as_ref())?;
+        let (sources, receivers, kinds) = sources(config, pods)?;
         let sync_loop = SyncLoop {
             env,
             health,
@@ -259,7 +262,7 @@ impl Parts {
             sync_period: config.sync_frequency,
             state: LoopState::new(kinds),
         };
-        Ok(Self { sync_loop, sources, node: cluster_node, cluster_pods })
+        Ok(Self { sync_loop, sources, node: cluster_node })
     }
 }
 
