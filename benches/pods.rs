@@ -28,6 +28,8 @@ use std::{
 };
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Node as ApiNode;
+use kube::{Api, api::DeleteParams};
 use nodectl::{
     api::cri::{
         ContainerConfig, ContainerMetadata, ContainerState, ImageSpec, LinuxPodSandboxConfig,
@@ -35,7 +37,7 @@ use nodectl::{
     },
     cri::{Cri, CriClient, CriTimeouts},
 };
-use support::Node;
+use support::{ControlPlane, Node};
 
 const IMAGE: &str = "localhost/nodectl/busybox:1";
 /// Grace in seconds, the least that the agent gives; the containers do not react to SIGTERM, so each takes
@@ -271,6 +273,37 @@ fn start_time() -> Duration {
     quantile(&mut times, 0.5)
 }
 
+/// From the start of the process to a node that is Ready as the API server sees it, of a node that is new to it.
+fn join_time() -> Duration {
+    const NAME: &str = "bench-join";
+    let cluster = ControlPlane::start();
+    let node = Node::builder(NAME).joined(&cluster).prepare();
+    let nodes = Api::<ApiNode>::all(cluster.client());
+    let mut times: Vec<Duration> = (0..5)
+        .map(|_| {
+            let mut command = node.agent_command();
+            let begun = Instant::now();
+            let mut child = command.spawn().unwrap();
+            let ready = |node: &ApiNode| {
+                let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+                conditions
+                    .into_iter()
+                    .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+            };
+            while !cluster.node(NAME).is_some_and(|node| ready(&node)) {
+                assert!(begun.elapsed() < Duration::from_secs(30), "the node does not get ready");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            let took = begun.elapsed();
+            child.kill().unwrap();
+            child.wait().unwrap();
+            cluster.block_on(nodes.delete(NAME, &DeleteParams::default())).unwrap();
+            took
+        })
+        .collect();
+    quantile(&mut times, 0.5)
+}
+
 fn main() {
     let (pods, rounds) = (number("BENCH_PODS", 50), number("BENCH_ROUNDS", 5));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -324,6 +357,7 @@ fn main() {
     let rest = (cpu_time(&node).saturating_sub(cpu)).as_secs_f64() / begun.elapsed().as_secs_f64() * 100.0;
     let mut reactions = runtime.block_on(reactions(&cri, &node, pods.min(20)));
     let start = start_time();
+    let join = join_time();
 
     println!("\n| what | measured | aim |\n|---|---|---|");
     println!("| all running, over the raw calls | {:.2} | 1.15 |", median(&mut up_ratios));
@@ -346,4 +380,5 @@ fn main() {
         quantile(&mut reactions, 0.99)
     );
     println!("| process start to ready | {start:.0?} | |");
+    println!("| process start to Ready at the API server | {join:.0?} | 300 ms |");
 }

@@ -12,7 +12,7 @@ authority() {
 certificate() {
     openssl genrsa -traditional -out "$pki/$1.key" 2048 2>/dev/null
     openssl req -new -key "$pki/$1.key" -subj "$2" -out "$pki/$1.csr"
-    openssl x509 -req -in "$pki/$1.csr" -CA "$pki/ca.crt" -CAkey "$pki/ca.key" -CAcreateserial -days 365 -out "$pki/$1.crt" \
+    openssl x509 -req -in "$pki/$1.csr" -CA "$pki/ca.crt" -CAkey "$pki/ca.key" -set_serial "0x$(openssl rand -hex 8)" -days 365 -out "$pki/$1.crt" \
         -extfile <(printf 'keyUsage=critical,digitalSignature,keyEncipherment\nextendedKeyUsage=%s\n' "$3" && printf '%s' "${4:+subjectAltName=$4}") 2>/dev/null
     rm "$pki/$1.csr"
 }

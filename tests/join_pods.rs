@@ -164,6 +164,55 @@ fn a_pod_that_ends_by_itself_stays_as_it_ended() {
 }
 
 #[test]
+fn a_pod_that_has_ended_is_not_run_again_by_an_agent_that_remembers_nothing() {
+    let cluster = ControlPlane::shared();
+    let mut node = joined(&cluster, "jp-amnesia").start();
+    cluster.bind("jp-amnesia", &pod_with_policy("jp-once", "OnFailure", "exit 0"));
+    let told = cluster.wait_phase("jp-once", "Succeeded");
+    node.kill9();
+    for folder in ["nodectl", "pods"] {
+        std::fs::remove_dir_all(node.root_dir().join(folder)).unwrap();
+    }
+    for sandbox in node.containerd.sandboxes_of(&uid(&told)) {
+        node.cri("RemovePodSandbox", &sandbox.id);
+    }
+    node.start_agent();
+    cluster.bind("jp-amnesia", &pod("jp-next", STAY));
+    cluster.wait_ready("jp-next");
+    wait_step(&node, "jp-once", "finished");
+    assert_eq!(node.containerd.running_containers().len(), 1);
+    let again = cluster.pod("jp-once").unwrap();
+    assert_eq!(again.status.as_ref().unwrap().phase, told.status.unwrap().phase);
+    assert_eq!(main_of(&again), main_of(&cluster.pod("jp-once").unwrap()));
+    cluster.delete_pod("jp-once", None);
+    cluster.wait_gone("jp-once");
+}
+
+#[test]
+fn many_pods_at_once_come_and_go() {
+    const PODS: usize = 100;
+    let cluster = ControlPlane::shared();
+    let node = joined(&cluster, "jp-many").start();
+    let before = node.leaks();
+    let names: Vec<String> = (0..PODS).map(|n| format!("jp-many-{n}")).collect();
+    for name in &names {
+        cluster.bind("jp-many", &pod(name, STAY));
+    }
+    for name in &names {
+        cluster.wait_ready(name);
+    }
+    assert_eq!(node.containerd.running_containers().len(), PODS);
+    for name in &names {
+        cluster.delete_pod(name, None);
+    }
+    for name in &names {
+        cluster.wait_gone(name);
+    }
+    wait_until(SOON, "the agent has nothing of them", || pods_of(&node) == 0);
+    node.wait_leak_free(&before);
+}
+
+#[test]
 fn a_restart_of_the_agent_restarts_nothing_and_writes_nothing() {
     let cluster = ControlPlane::shared();
     let mut node = joined(&cluster, "jp-again").start();

@@ -28,7 +28,10 @@ impl Board {
         let old = self.lock().insert(uid.clone(), Arc::clone(&view));
         // Most that is posted is told to the operator alone.
         let same = old.is_some_and(|old| {
-            Arc::ptr_eq(&old.status, &view.status) && Arc::ptr_eq(&old.pod, &view.pod) && old.end == view.end
+            Arc::ptr_eq(&old.status, &view.status)
+                && Arc::ptr_eq(&old.pod, &view.pod)
+                && old.end == view.end
+                && old.observed == view.observed
         });
         if !same {
             self.tell(uid);

@@ -241,7 +241,7 @@ impl Parts {
             cgroups,
             mountinfo: "/proc/self/mountinfo".into(),
             node,
-            server_node: pods.map_or_else(|| watch::channel(None).1, ClusterPods::node),
+            server_node: cluster_node.as_ref().map(NodeAgent::node),
             supplies: cluster.map(|(cluster, _)| cluster.supplies(aside)),
             host_names: HostNames::of(config),
             runtime_classes: RuntimeClasses::new(config.runtime_class_path.clone()),

@@ -65,7 +65,7 @@ pub(super) fn node_settings(config: &AgentConfig, machine: &Machine, cgroups: &C
     let allocatable = allocatable(capacity, &reserved);
     NodeSettings {
         name: config.node_name.clone(),
-        host_ips: host_ips(config),
+        host_ips: host_ips(&config.node_ips),
         container_gc: config.container_gc,
         cluster_dns: config.cluster_dns.clone(),
         cluster_domain: config.cluster_domain.clone(),
@@ -189,7 +189,7 @@ pub(super) fn node_template(config: &AgentConfig, settings: &NodeSettings) -> No
         taints: config.node.taints.clone(),
         provider_id: config.node.provider_id.clone(),
         external_cloud: config.node.external_cloud,
-        given_addresses: config.node_ips.clone(),
+        given_addresses: config.node_ips.iter().filter(|ip| !ip.is_unspecified()).copied().collect(),
         controller_attaches: config.node.controller_attaches,
         port: config.node.port,
     }
@@ -202,7 +202,7 @@ pub(super) fn machine_facts(
     settings: &NodeSettings,
 ) -> MachineFacts {
     let identity = Identity::read(Path::new("/"));
-    let config = config.clone();
+    let configured = config.node_ips.clone();
     let amounts = |amounts| resources(amounts, settings.room.pods, &machine.hugepage_bytes);
     MachineFacts {
         capacity: amounts(settings.capacity),
@@ -216,7 +216,7 @@ pub(super) fn machine_facts(
             swap_bytes: machine.swap_bytes,
         },
         // A machine may get its address after the agent has started.
-        addresses: Box::new(move || host_ips(&config)),
+        addresses: Box::new(move || host_ips(&configured)),
     }
 }
 
@@ -247,16 +247,20 @@ pub(super) fn pressure_sources(
 }
 
 /// The configured addresses, else the one that the machine would speak from: a UDP socket that is connected
-/// to a public address, over which nothing is sent, tells it.
-fn host_ips(config: &AgentConfig) -> Vec<IpAddr> {
-    if !config.node_ips.is_empty() {
-        return config.node_ips.clone();
+/// to a public address, over which nothing is sent, tells it. An unspecified address asks for its family first.
+fn host_ips(configured: &[IpAddr]) -> Vec<IpAddr> {
+    let given: Vec<IpAddr> = configured.iter().filter(|ip| !ip.is_unspecified()).copied().collect();
+    if !given.is_empty() {
+        return given;
     }
     let speaks_from = |bind: &str, to: &str| {
         let socket = UdpSocket::bind(bind).ok()?;
         socket.connect(to).ok()?;
         Some(socket.local_addr().ok()?.ip())
     };
-    let found = speaks_from("0.0.0.0:0", "192.0.2.1:9").or_else(|| speaks_from("[::]:0", "[2001:db8::1]:9"));
-    found.into_iter().collect()
+    let mut families = [("0.0.0.0:0", "192.0.2.1:9"), ("[::]:0", "[2001:db8::1]:9")];
+    if configured.first().is_some_and(IpAddr::is_ipv6) {
+        families.reverse();
+    }
+    families.into_iter().find_map(|(bind, to)| speaks_from(bind, to)).into_iter().collect()
 }

@@ -119,6 +119,9 @@ pub struct PodView {
     /// How much of it is over.
     #[serde(default)]
     pub end: PodEnd,
+    /// Whether the status is of what was seen in the runtime, and not from before it was asked.
+    #[serde(default)]
+    pub observed: bool,
 }
 
 /// One health check's answer.

@@ -57,6 +57,7 @@ pub(super) fn pod(name: &str, step: PodStep, spec: Value, status: Value) -> PodV
             next: None,
         },
         end: PodEnd::No,
+        observed: true,
     }
 }
 

@@ -341,3 +341,28 @@ fn limit(value: Option<i32>) -> Option<u32> {
 fn percent(value: Option<i32>) -> u8 {
     value.and_then(|value| u8::try_from(value).ok()).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_of_kubernetes_are_restricted() {
+        for (label, allowed) in [
+            ("zone", true),
+            ("example.com/zone", true),
+            ("kubernetes.io/arch", true),
+            ("node.kubernetes.io/anything", true),
+            ("of.node.kubernetes.io/anything", true),
+            ("kubelet.kubernetes.io/x", true),
+            ("topology.kubernetes.io/zone", true),
+            ("topology.kubernetes.io/other", false),
+            ("node-role.kubernetes.io/control-plane", false),
+            ("node-restriction.kubernetes.io/x", false),
+            ("k8s.io/x", false),
+            ("notkubernetes.io/x", true),
+        ] {
+            assert_eq!(label_of_node(label), allowed, "{label}");
+        }
+    }
+}

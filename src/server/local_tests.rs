@@ -26,7 +26,7 @@ impl AgentView for View {
             next: None,
         };
         let (pod, status) = (Arc::new(pod), Arc::new(PodStatus::default()));
-        vec![PodView { uid: "u1".into(), pod, status, progress, end: PodEnd::No }]
+        vec![PodView { uid: "u1".into(), pod, status, progress, end: PodEnd::No, observed: true }]
     }
     fn health(&self) -> Vec<HealthCheck> {
         vec![HealthCheck { name: "ping".into(), ok: true, fatal: true, message: String::new() }]

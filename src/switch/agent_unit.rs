@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use super::{
     facts::Facts,
-    kubelet::KubeletWishes,
+    kubelet::{self as kubelet_edit, KubeletWishes},
     systemd::{
         flags::{self, is_safe},
         unit::Unit,
@@ -39,6 +39,12 @@ pub enum AgentUnitError {
     /// There is none.
     #[error("kubelet.service has no command line: there is no kubelet whose place nodectl could take")]
     NoKubelet,
+    /// It is started by something else, which may do more.
+    #[error(
+        "kubelet.service starts `{0}`, which is no kubelet's command line: what nodectl would have to be told is not known; let \
+         ExecStart= name the kubelet itself, then run this again"
+    )]
+    Script(String),
     /// It serves an API server.
     #[error(
         "kubelet is told --{flag} {path}: `nodectl run` serves static pods and no API server yet, so that the node would \
@@ -69,6 +75,9 @@ pub fn agent_unit(
 ) -> Result<AgentUnit, AgentUnitError> {
     if kubelet.arguments.is_empty() {
         return Err(AgentUnitError::NoKubelet);
+    }
+    if kubelet_edit::is_script(kubelet) {
+        return Err(AgentUnitError::Script(kubelet_edit::told(kubelet)));
     }
     for flag in ["kubeconfig", "bootstrap-kubeconfig"] {
         if let Some(path) = flags::value(kubelet, flag).filter(|path| !path.is_empty()) {

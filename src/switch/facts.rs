@@ -49,6 +49,9 @@ pub struct Facts {
     pub tools: BTreeMap<String, Option<PathBuf>>,
     /// What could not be found out, a sentence each.
     pub problems: Vec<String>,
+    /// Those of them without which nothing can be planned. Not printed a second time.
+    #[serde(skip)]
+    pub obstacles: Obstacles,
     /// The texts of all files that may have to change, by their paths. One that is not there has no entry.
     #[serde(skip)]
     pub files: BTreeMap<PathBuf, String>,
@@ -64,6 +67,18 @@ impl Facts {
     pub fn text(&self, path: impl AsRef<Path>) -> Option<&str> {
         self.files.get(path.as_ref()).map(String::as_str)
     }
+}
+
+/// What could not be found out and has to be known before anything changes, or keeps from starting again what runs now:
+/// a sentence each, by whose it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Obstacles {
+    /// Docker's.
+    pub docker: Vec<String>,
+    /// containerd's.
+    pub containerd: Vec<String>,
+    /// The kubelet's.
+    pub kubelet: Vec<String>,
 }
 
 /// What runs as process 1.
@@ -118,6 +133,11 @@ impl UnitFacts {
         matches!(self.active.as_str(), "active" | "activating" | "reloading")
     }
 
+    /// Whether it is kept from being started.
+    pub fn is_masked(&self) -> bool {
+        self.load == "masked" || self.enabled.starts_with("masked")
+    }
+
     /// Whether it is started with the node.
     pub fn is_enabled(&self) -> bool {
         matches!(self.enabled.as_str(), "enabled" | "enabled-runtime" | "linked" | "linked-runtime" | "alias")
@@ -135,6 +155,9 @@ pub struct DockerFacts {
     pub socket: PathBuf,
     /// Whether it answers there.
     pub answers: bool,
+    /// Why it does not, if it was asked. It is among the problems.
+    #[serde(skip)]
+    pub silence: Option<String>,
     /// `systemd` or `cgroupfs`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cgroup_driver: Option<String>,

@@ -2,6 +2,7 @@
 //! SELinux label.
 
 use std::{
+    ffi::OsStr,
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Read as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
@@ -149,6 +150,24 @@ pub fn write(path: &Path, text: &str, mode: u32) -> io::Result<bool> {
     Ok(true)
 }
 
+/// Writes a text into a folder as [`write`] would for a file of a name, and takes it away again.
+///
+/// # Errors
+/// When it cannot be written or taken away.
+pub fn try_write(folder: &Path, name: &OsStr, text: &str) -> io::Result<()> {
+    let temporary = temporary(name);
+    let written = write_new(folder, &temporary, text, |_| Ok(()));
+    match fs::remove_file(folder.join(temporary)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => written.and(Err(error)),
+        _ => written,
+    }
+}
+
+/// The name of what becomes a file when it is whole.
+fn temporary(name: &OsStr) -> String {
+    format!(".{}.nodectl", name.to_string_lossy())
+}
+
 /// Removes a file, and those of `folders` that are empty then, the last first. What is gone already is no error.
 ///
 /// # Errors
@@ -181,7 +200,7 @@ fn replace(path: &Path, text: &str, dress: impl Fn(&File) -> io::Result<()>) -> 
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::Error::other("is no path of a file"));
     };
-    let temporary = format!(".{}.nodectl", name.to_string_lossy());
+    let temporary = temporary(name);
     let written =
         write_new(folder, &temporary, text, dress).and_then(|()| fs::rename(folder.join(&temporary), path));
     if written.is_err() {

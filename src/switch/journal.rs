@@ -53,7 +53,7 @@ pub enum Progress {
     /// It is done.
     Done(Before),
     /// It was done, and is taken back.
-    Undone,
+    Undone(Before),
 }
 
 /// A journal that cannot be used.
@@ -299,7 +299,7 @@ impl Journal {
                 return self.advance(step, |old| match old {
                     // Begun once more after a crash: how it was before is what the first time saw.
                     Progress::Begun(first) => Some(Progress::Begun(first)),
-                    Progress::Waiting | Progress::Undone => Some(Progress::Begun(before)),
+                    Progress::Waiting | Progress::Undone(_) => Some(Progress::Begun(before)),
                     Progress::Done(_) => None,
                 });
             }
@@ -311,7 +311,7 @@ impl Journal {
             }
             Line::Undone { step } => {
                 return self.advance(step, |old| match old {
-                    Progress::Begun(_) | Progress::Done(_) => Some(Progress::Undone),
+                    Progress::Begun(before) | Progress::Done(before) => Some(Progress::Undone(before)),
                     _ => None,
                 });
             }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat},
+    fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, StatxAttributes, StatxFlags},
     io::Errno,
 };
 
@@ -283,6 +283,34 @@ impl Rooted {
     pub fn write(&self, path: &Path, text: &str, mode: u32) -> io::Result<bool> {
         let Some(place) = self.place(path, true)? else { return Ok(false) };
         files::write(&place.path, text, mode).map_err(|error| named(path, &error))
+    }
+
+    /// Whether a file could be given a text, or taken away, as far as a try tells that leaves nothing: nothing protects
+    /// it, and its folder, or the nearest one that is there, takes that text under another name.
+    ///
+    /// # Errors
+    /// Why it could not be, with the path.
+    pub fn try_write(&self, path: &Path, text: &str) -> io::Result<()> {
+        let attempt = || -> io::Result<()> {
+            if let Some((found, _)) = self.look(path)? {
+                let like = rustix::fs::statx(&found, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
+                let is = |attribute| like.stx_attributes.contains(attribute);
+                if is(StatxAttributes::IMMUTABLE) || is(StatxAttributes::APPEND) {
+                    return Err(io::Error::other("is protected by an attribute (chattr -i, chattr -a)"));
+                }
+                if is(StatxAttributes::MOUNT_ROOT) {
+                    return Err(io::Error::other("is mounted, and cannot be replaced so"));
+                }
+            }
+            let name = path.file_name().ok_or_else(|| io::Error::other("is no path of a file"))?;
+            for folder in path.ancestors().skip(1) {
+                if let Some((found, _)) = self.look(folder)? {
+                    return files::try_write(&as_path(&found), name, text);
+                }
+            }
+            Err(io::ErrorKind::NotFound.into())
+        };
+        self.watch.during(path, attempt).map_err(|error| named(path, &error))
     }
 
     /// As [`files::remove`].

@@ -74,6 +74,12 @@ pub enum Action {
         /// The new runtime's endpoint, `unix://…`.
         endpoint: String,
     },
+    /// Nothing is done. Taken back, those of these units that ran before any of them was stopped run again, the first
+    /// first: a service ends with the socket that it requires, so that when its own turn comes it does not run any more.
+    StartWhenUndone {
+        /// Their names, sockets before their services.
+        units: Vec<String>,
+    },
     /// containerd is to make of its files what was wished: read back with `containerd config dump`.
     CheckContainerdConfig {
         /// The main file.
@@ -233,7 +239,7 @@ pub enum Before {
         /// It was.
         enabled: bool,
     },
-    /// The names of images, or the ids of pods, that were there already.
+    /// The names of images, or the ids of pods, that were there already, or the names of units that ran.
     Present {
         /// Names or ids.
         names: Vec<String>,

@@ -87,7 +87,7 @@ pub async fn run(journal: &mut Journal, world: &mut impl World) -> Result<(), Tr
         match progress {
             Progress::Done(_) => continue,
             Progress::Begun(_) => {}
-            Progress::Waiting | Progress::Undone => {
+            Progress::Waiting | Progress::Undone(_) => {
                 let before = world.before(&step.action, number, &journal.copies()).await;
                 journal.doing(number, before.map_err(|cause| failed(&step, cause))?)?;
             }
@@ -137,6 +137,27 @@ fn settled(journal: &Journal, direction: Direction) -> Vec<Step> {
     done.iter().enumerate().filter(wanted).map(|(_, step)| (*step).clone()).collect()
 }
 
+/// The steps that an earlier try has taken back and that may not have lasted, the last first: a unit that was started
+/// and has failed since, or was not started by a boot in between. Of each unit the first one counts; none is stopped for
+/// it, as pods may run there again.
+fn undone(journal: &Journal) -> Vec<(Step, Before)> {
+    let all: Vec<(&Step, &Progress)> = journal.steps().iter().zip(journal.progress()).collect();
+    let lasts = |(number, (step, progress)): (usize, &(&Step, &Progress))| {
+        let Progress::Undone(before) = progress else { return None };
+        let first = match (&step.action, before) {
+            (Action::StopUnit { unit } | Action::RestartUnit { unit }, Before::Unit { active: true }) => {
+                !all.iter().take(number).any(|(earlier, _)| is_of_unit(&earlier.action, unit))
+            }
+            (Action::StartWhenUndone { .. }, _) => true,
+            _ => false,
+        };
+        first.then(|| ((*step).clone(), before.clone()))
+    };
+    let mut found: Vec<(Step, Before)> = all.iter().enumerate().filter_map(lasts).collect();
+    found.reverse();
+    found
+}
+
 fn is_of_unit(action: &Action, name: &str) -> bool {
     matches!(action, Action::StopUnit { unit } | Action::RestartUnit { unit } if unit == name)
 }
@@ -158,6 +179,9 @@ pub async fn roll_back(
         if let Err(cause) = world.keep(&step.action).await {
             world.warn(&step, &cause);
         }
+    }
+    for (step, before) in undone(journal) {
+        world.undo(&step.action, &before, &journal.copies()).await.map_err(|cause| failed(&step, cause))?;
     }
     for number in (0..journal.steps().len()).rev() {
         let (Some(step), Some(progress)) =

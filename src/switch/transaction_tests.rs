@@ -38,8 +38,8 @@ impl Node {
         fs::write(root.join("stale"), "stale").unwrap();
         let mut node = Self {
             root,
-            active: ["docker", "kubelet"].map(|unit| (unit.to_owned(), "old".to_owned())).into(),
-            enabled: ["docker", "kubelet"].map(str::to_owned).into(),
+            active: ["socket", "docker", "kubelet"].map(|unit| (unit.to_owned(), "old".to_owned())).into(),
+            enabled: ["socket", "docker", "kubelet"].map(str::to_owned).into(),
             read: BTreeMap::new(),
             left: Rc::new(Cell::new(usize::MAX)),
             fails: None,
@@ -78,6 +78,14 @@ impl Node {
         self.active.entry(unit.to_owned()).or_insert(text);
     }
 
+    /// The service of a socket ends with it.
+    fn stop(&mut self, unit: &str) {
+        self.active.remove(unit);
+        if unit == "socket" {
+            self.active.remove("docker");
+        }
+    }
+
     /// The power comes back: what is enabled runs, but for the kubelet while a change is not finished.
     fn boot(&mut self) {
         let text = self.configuration();
@@ -109,6 +117,8 @@ impl Node {
             Action::ReloadUnits,
             write("mark"),
             // Before anything is edited, so that taken back they start on what they had.
+            Action::StartWhenUndone { units: vec![unit("socket"), unit("docker")] },
+            Action::StopUnit { unit: unit("socket") },
             Action::StopUnit { unit: unit("docker") },
             Action::StopUnit { unit: unit("containerd") },
             write("config.toml"),
@@ -149,6 +159,9 @@ impl World for Node {
             Action::DisableUnit { unit } | Action::EnableUnit { unit } => {
                 Before::UnitFile { enabled: self.enabled.contains(unit) }
             }
+            Action::StartWhenUndone { units } => Before::Present {
+                names: units.iter().filter(|unit| self.active.contains_key(*unit)).cloned().collect(),
+            },
             Action::ReloadUnits => Before::Nothing,
             other => panic!("{other:?}"),
         })
@@ -162,7 +175,8 @@ impl World for Node {
         match action {
             Action::WriteFile { path, text, mode } => drop(files::write(path, text, *mode).unwrap()),
             Action::RemoveFile { path } => files::remove(path, &[]).unwrap(),
-            Action::StopUnit { unit } => drop(self.active.remove(unit)),
+            Action::StopUnit { unit } => self.stop(unit),
+            Action::StartWhenUndone { .. } => {}
             Action::RestartUnit { unit } => {
                 self.active.remove(unit);
                 self.start(unit);
@@ -190,6 +204,9 @@ impl World for Node {
         copies: &std::path::Path,
     ) -> Result<(), String> {
         self.spend()?;
+        if self.fails.as_ref() == Some(action) {
+            return Err("broken".to_owned());
+        }
         match (action, before) {
             (Action::WriteFile { path, .. } | Action::RemoveFile { path }, Before::File { saved }) => {
                 files::restore(path, saved, copies).unwrap();
@@ -210,6 +227,9 @@ impl World for Node {
                 } else {
                     self.enabled.remove(unit)
                 };
+            }
+            (Action::StartWhenUndone { .. }, Before::Present { names }) => {
+                names.iter().for_each(|unit| self.start(unit));
             }
             (Action::ReloadUnits, Before::Nothing) => self.read = self.files(),
             other => panic!("{other:?}"),
@@ -269,7 +289,7 @@ fn a_plan_is_done_and_a_step_that_fails_is_taken_back_with_those_before() {
     assert_eq!(journal.outcome(), None);
     block_on(roll_back(&mut journal, &mut world.node, "wished")).unwrap();
     assert_eq!(world.node.state(), old);
-    assert!(journal.progress().iter().all(|progress| *progress == Progress::Undone));
+    assert!(journal.progress().iter().all(|progress| matches!(progress, Progress::Undone(_))));
 
     for number in 0..world.node.plan().len() {
         let mut world = self::world();
@@ -277,11 +297,31 @@ fn a_plan_is_done_and_a_step_that_fails_is_taken_back_with_those_before() {
         world.node.fails = Some(world.node.plan()[number].action.clone());
         let error = begin(&mut world).unwrap_err().to_string();
         assert!(error.ends_with(": broken"), "{number}: {error}");
+        world.node.fails = None;
         let mut journal = again(&world);
         block_on(roll_back(&mut journal, &mut world.node, &error)).unwrap();
         assert_eq!(world.node.state(), old, "{number}");
         assert_eq!(again(&world).outcome(), Some(Outcome::RolledBack));
     }
+}
+
+#[test]
+fn what_ended_again_while_it_was_taken_back_is_started_again() {
+    let mut world = world();
+    let old = world.node.state();
+    begin(&mut world).unwrap();
+    let mut journal = again(&world);
+    let kubelet = Action::StopUnit { unit: "kubelet".to_owned() };
+    world.node.fails = Some(kubelet.clone());
+    let error = block_on(roll_back(&mut journal, &mut world.node, "wished")).unwrap_err();
+    assert!(error.to_string().ends_with(": broken"), "{error}");
+    let undone = journal.progress().iter().filter(|progress| matches!(progress, Progress::Undone(_))).count();
+    assert_eq!(undone, journal.steps().len() - 1);
+    world.node.fails = None;
+    world.node.active.clear();
+    let mut journal = again(&world);
+    block_on(roll_back(&mut journal, &mut world.node, "wished")).unwrap();
+    assert_eq!(world.node.state(), old);
 }
 
 proptest! {

@@ -174,7 +174,7 @@ impl Node {
                 },
                 ..NodeSettings::default()
             },
-            server_node: watch::channel(None).1,
+            server_node: None,
             host_names: HostNames::new(None, None, self.folder.path().join("hosts")),
             runtime_classes: RuntimeClasses::default(),
             admitted: Admitted::default(),

@@ -4,17 +4,15 @@
 mod mirror;
 pub mod node;
 pub(crate) mod retry;
-pub mod server_node;
 pub mod status;
 pub mod supplies;
 
 use std::{path::PathBuf, sync::Arc};
 
-use k8s_openapi::api::core::v1::Node;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use self::{server_node::ServerNode, status::StatusWriter, supplies::Supplies};
+use self::{status::StatusWriter, supplies::Supplies};
 use super::{
     pods::env::PodEnv,
     sources::{
@@ -44,20 +42,12 @@ pub struct ClusterPods {
     source: ApiSource,
     snapshots: watch::Receiver<Arc<SourceSnapshot>>,
     server: watch::Receiver<Arc<ServerPods>>,
-    server_node: ServerNode,
-    node: watch::Receiver<Option<Arc<Node>>>,
-    node_asked: watch::Receiver<bool>,
 }
 
 impl ClusterPods {
     /// The pods that the node is to run.
     pub fn snapshots(&self) -> watch::Receiver<Arc<SourceSnapshot>> {
         self.snapshots.clone()
-    }
-
-    /// The node as the server has it.
-    pub fn node(&self) -> watch::Receiver<Option<Arc<Node>>> {
-        self.node.clone()
     }
 
     /// Begins all of it.
@@ -76,11 +66,12 @@ impl ClusterPods {
         let name = Arc::clone(&cluster.node_name);
         let writer = StatusWriter::new(cluster.api.clone(), Arc::clone(env), name, self.server, known);
         tokio::spawn(writer.run(stop.clone()));
-        tokio::spawn(self.server_node.run(stop.clone()));
-        let mut asked = self.node_asked;
+        let node = env.server_node.clone();
         let ready = async move {
-            // The sender ends with the agent alone.
-            asked.wait_for(|asked| *asked).await.ok();
+            if let Some(mut node) = node {
+                // Its sender ends with the agent alone.
+                node.wait_for(|node| node.metadata.uid.is_some()).await.ok();
+            }
         };
         tokio::spawn(self.source.run(ready, stop.clone()));
     }
@@ -107,8 +98,7 @@ impl Cluster {
         let name = &self.node_name;
         let (source, ApiReceivers { snapshots, server }) =
             ApiSource::new(self.api.clone(), Arc::clone(name), clock);
-        let (server_node, node, node_asked) = ServerNode::new(self.api.clone(), Arc::clone(name));
-        ClusterPods { source, snapshots, server, server_node, node, node_asked }
+        ClusterPods { source, snapshots, server }
     }
 
     /// What the server supplies pods with, until stopped.

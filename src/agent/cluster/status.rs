@@ -51,7 +51,6 @@ pub struct StatusWriter {
     env: Arc<PodEnv>,
     node_name: Arc<str>,
     server: watch::Receiver<Arc<ServerPods>>,
-    node: watch::Receiver<Option<Arc<Node>>>,
     /// Whether all other sources were read, so that a mirror that no static pod is behind may go.
     static_pods_known: Box<dyn Fn() -> bool + Send + Sync>,
     pods: HashMap<PodUid, Entry>,
@@ -115,13 +114,11 @@ impl StatusWriter {
         server: watch::Receiver<Arc<ServerPods>>,
         static_pods_known: impl Fn() -> bool + Send + Sync + 'static,
     ) -> Self {
-        let node = env.server_node.clone();
         Self {
             api,
             env,
             node_name,
             server,
-            node,
             static_pods_known: Box::new(static_pods_known),
             pods: HashMap::new(),
             names: HashMap::new(),
@@ -135,6 +132,7 @@ impl StatusWriter {
     /// Writes until stopped. Before the server has listed its pods there is nothing to write to.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut news = self.env.board.follow();
+        let (mut node, mut owner) = (self.env.server_node.clone(), None);
         let mut known = Arc::clone(&self.server.borrow_and_update());
         loop {
             let due = self.due.first().map(|(at, _)| *at);
@@ -147,7 +145,7 @@ impl StatusWriter {
                     known = now;
                 }
                 // Mirrors name the node as their owner, and wait for it.
-                Ok(()) = self.node.changed() => {
+                () = registered(&mut node, &mut owner) => {
                     let all: Vec<PodUid> = self.names.values().cloned().collect();
                     all.into_iter().for_each(|uid| self.look(uid));
                 }
@@ -300,7 +298,7 @@ impl StatusWriter {
         }
         let Some(there) = self.newest(&view.uid, server.mirrors.get(&name)) else {
             // One that is there, and not a mirror, is in the way until somebody deletes it.
-            let Some(node) = self.node.borrow().clone() else { return Ok(None) };
+            let Some(node) = self.env.server_node() else { return Ok(None) };
             return Ok(Some(Write::Create(Box::new(mirror::mirror_of(&view.pod, &self.node_name, &node)))));
         };
         if there.metadata.deletion_timestamp.is_some() || !mirror::is_of(&there, &view.pod) {
@@ -326,6 +324,10 @@ impl StatusWriter {
 
     /// The change of the status, if there is any that the server would take.
     fn status(&self, uid: &PodUid, there: &Pod, view: &PodView) -> Option<Write> {
+        // A pod that runs would be told as one that does not.
+        if !view.observed {
+            return None;
+        }
         let nothing = PodStatus::default();
         let has = there.status.as_ref().unwrap_or(&nothing);
         let part = |status: &PodStatus| {
@@ -394,6 +396,14 @@ impl StatusWriter {
         let wait = jitter(entry.backoff.get_or_insert(RETRY).fail());
         self.due.insert((Instant::now() + wait, uid.clone()));
     }
+}
+
+/// Waits until the node is another at the server, or there for the first time.
+async fn registered(node: &mut Option<watch::Receiver<Arc<Node>>>, owner: &mut Option<String>) {
+    let Some(node) = node else { return std::future::pending().await };
+    let other = node.wait_for(|node| node.metadata.uid.is_some() && node.metadata.uid != *owner).await;
+    let Ok(other) = other.map(|node| node.metadata.uid.clone()) else { return std::future::pending().await };
+    *owner = other;
 }
 
 async fn until(due: Option<Instant>) {

@@ -82,6 +82,14 @@ pub type PodRecords = CheckpointDir<PodRecord>;
 /// How a pod's checkpoint is marked.
 pub const POD_RECORD: Schema = Schema { kind: "pod", version: 1 };
 
+impl PodEnv {
+    /// The node as the API server has it, if it has.
+    pub fn server_node(&self) -> Option<Arc<Node>> {
+        let node = self.server_node.as_ref().map(|node| Arc::clone(&node.borrow()));
+        node.filter(|node| node.metadata.uid.is_some())
+    }
+}
+
 /// Settings and handles.
 pub struct PodEnv {
     /// The runtime.
@@ -102,8 +110,8 @@ pub struct PodEnv {
     pub mountinfo: std::path::PathBuf,
     /// The node's settings.
     pub node: NodeSettings,
-    /// The node as the API server has it, as far as it was heard.
-    pub server_node: watch::Receiver<Option<Arc<Node>>>,
+    /// The node as the API server has it; without a UID as long as it has none. `None` of an agent that stands alone.
+    pub server_node: Option<watch::Receiver<Arc<Node>>>,
     /// What the API server supplies pods with; `None` of a node that stands alone.
     pub supplies: Option<Supplies>,
     /// The host's files that pods' name resolution starts from.

@@ -109,6 +109,7 @@ impl PodWorker {
             status,
             progress: self.progress.clone(),
             end,
+            observed: asked,
         });
     }
 

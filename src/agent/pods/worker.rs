@@ -31,7 +31,7 @@ use crate::{
         pod_actions::{PodActions, compute_pod_actions},
         probe::{Kept, ProbeSnapshot, wanted_probes},
         runtime_class::{keep_overhead, same_class},
-        status::{PodFailure, WaitingReason},
+        status::{PodFailure, WaitingReason, is_terminal},
         userns::PodIds,
     },
 };
@@ -123,6 +123,9 @@ impl PodWorker {
         if let Some(pod) = pod.as_ref().filter(|_| admitted) {
             env.admitted.keep(&start.uid, pod);
         }
+        // What the server was told is not told otherwise: a deadline runs from there.
+        let begun = pod.as_deref().filter(|pod| !pod.is_static()).and_then(|pod| pod.status.as_ref());
+        let begun = begun.and_then(|status| status.start_time.as_ref()).map_or(now, |time| time.0.min(now));
         let kept = record.as_ref().map(|record| record.probes.clone()).unwrap_or_default();
         env.probes.adopt(&start.uid, &kept);
         let probes = ProbeSnapshot { verdicts: env.probes.verdicts(&start.uid), ..ProbeSnapshot::default() };
@@ -144,7 +147,7 @@ impl PodWorker {
             unseen: false,
             admitted,
             classed,
-            start_time: record.as_ref().map_or(now, |record| record.start_time),
+            start_time: record.as_ref().map_or(begun, |record| record.start_time),
             failure: record.and_then(|record| record.failure),
             probes,
             hooks: BTreeMap::new(),
@@ -416,6 +419,11 @@ impl PodWorker {
             self.at(PodStep::WaitingForRuntime, why);
             return Next::Told;
         }
+        if !pod.is_static() && pod.status.as_ref().is_some_and(is_terminal) {
+            // By its last agent's word, or by others': no more of it is ever started.
+            self.step(LifecycleInput::Stop { reason: StopReason::Completed, grace: pod_grace(&pod) });
+            return Next::Now;
+        }
         let pod = match self.classify(pod).await {
             Ok(pod) => pod,
             Err(next) => return next,
@@ -502,7 +510,7 @@ impl PodWorker {
         if self.admitted || self.observation().has_live_parts() {
             env.admitted.keep(&self.uid, pod);
         } else {
-            let server_node = env.server_node.borrow().clone();
+            let server_node = env.server_node();
             env.admitted.admit(&self.uid, pod, &env.node, server_node.as_deref())?;
         }
         if !self.admitted {

@@ -12,6 +12,7 @@ use std::{
     future::Future,
     pin::{Pin, pin},
     sync::Arc,
+    time::Duration,
 };
 
 use futures_util::{FutureExt as _, Stream, StreamExt as _};
@@ -20,7 +21,7 @@ use kube::{
     Api,
     runtime::watcher::{self, Event, watcher},
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{Clock, PodSource, SourceProblem, SourceSnapshot};
@@ -30,6 +31,9 @@ use crate::{
     kube::{ApiServer, Clients},
     policy::status::{is_ours, is_terminal},
 };
+
+/// How long a first list waits for what pods are judged by, where the server does not have it.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The pods of this node as the server has them.
 #[derive(Debug, Clone, Default)]
@@ -73,11 +77,13 @@ impl ApiSource {
         (source, ApiReceivers { snapshots: told, server: all })
     }
 
-    /// Watches until stopped. `ready` is waited for before the first list is told: what pods are judged by.
+    /// Watches until stopped. `ready` is waited for before the first list is told, but not for ever: what pods are
+    /// judged by is there then.
     pub async fn run(mut self, ready: impl Future<Output = ()>, stop: CancellationToken) {
         let mut replaced = self.api.replaced();
         let mut ready = pin!(ready.fuse());
         let mut waiting = true;
+        let mut patience = None;
         let mut seen = Seen::default();
         loop {
             let clients = tokio::select! {
@@ -96,6 +102,11 @@ impl ApiSource {
                         self.publish(&seen);
                         continue;
                     }
+                    () = until(patience), if waiting => {
+                        waiting = false;
+                        self.publish(&seen);
+                        continue;
+                    }
                     () = stop.cancelled() => return,
                 };
                 let mut next = event;
@@ -107,6 +118,9 @@ impl ApiSource {
                         Err(watch_error) => error = Some(watch_error),
                     }
                     next = if error.is_some() { None } else { events.next().now_or_never().flatten() };
+                }
+                if waiting && patience.is_none() && seen.lists > 0 {
+                    patience = Some(Instant::now() + PATIENCE);
                 }
                 match error {
                     None => {
@@ -230,6 +244,13 @@ impl Seen {
     }
 }
 
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Nobody on a node reads who manages which field, and it is half of a pod.
 fn tidied(mut pod: Pod) -> Arc<Pod> {
     pod.metadata.managed_fields = None;
@@ -324,7 +345,7 @@ mod tests {
         source.publish(&seen);
         assert!(Arc::ptr_eq(&receivers.snapshots.borrow(), &first));
         let server = Arc::clone(&receivers.server.borrow());
-        assert_eq!(server.pods[&PodUid::from("a")].status.as_ref().unwrap().phase.as_deref(), Some("Running"));
+        assert_eq!(server.pods["a"].status.as_ref().unwrap().phase.as_deref(), Some("Running"));
 
         let gate =
             json!({ "phase": "Running", "conditions": [{ "type": "example.org/gate", "status": "True" }] });

@@ -2,14 +2,19 @@
 
 use std::{
     path::{PathBuf, absolute},
+    sync::LazyLock,
     time::Duration,
 };
 
 use clap::{Args, Subcommand, ValueEnum};
+use regex::Regex;
 
 use crate::{
     error::CommandError,
-    switch::request::{Agent, Drain, DriverChoice, From, Images, Request},
+    switch::{
+        request::{Agent, Drain, DriverChoice, From, Images, Request},
+        secrets::hide_word,
+    },
 };
 
 /// Names as options write them.
@@ -236,13 +241,23 @@ fn version(text: &str) -> Result<String, String> {
     }
 }
 
+/// `[HOST[:PORT]/]PATH[:TAG][@DIGEST]`, as registries have it.
+static IMAGE: LazyLock<Option<Regex>> = LazyLock::new(|| {
+    let host = r"(?:localhost|[a-zA-Z0-9-]+(?:\.[a-zA-Z0-9-]+)+|[a-zA-Z0-9.-]+:[0-9]+|\[[0-9a-fA-F:]+\](?::[0-9]+)?)(?::[0-9]+)?";
+    let part = "[a-z0-9]+(?:(?:[.]|_|__|-+)[a-z0-9]+)*";
+    let tag = "[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127}";
+    Regex::new(&format!("^(?:{host}/)?{part}(?:/{part})*(?::{tag})?(?:@sha256:[0-9a-f]{{64}})?$")).ok()
+});
+
 /// An image's name: what registries allow in one, so that it needs no quotes anywhere.
 fn image(text: &str) -> Result<String, CommandError> {
-    let plain = |char: char| char.is_ascii_alphanumeric() || "-_.:/@".contains(char);
-    let begins = text.starts_with(|char: char| char.is_ascii_alphanumeric());
-    if !begins || !text.chars().all(plain) || text.len() > 512 {
-        return Err(CommandError::usage(format!("--pause-image={text}: this is no image's name"))
-            .hint("as in registry.k8s.io/pause:3.9"));
+    let fine = text.len() <= 512 && IMAGE.as_ref().is_some_and(|name| name.is_match(text));
+    if !fine {
+        return Err(CommandError::usage(format!(
+            "--pause-image={}: this is no image's name",
+            hide_word(text)
+        ))
+        .hint("as in registry.k8s.io/pause:3.9"));
     }
     Ok(text.to_owned())
 }
@@ -261,10 +276,13 @@ fn mirror(text: &str) -> Result<(String, String), CommandError> {
     let fine = rest.is_some_and(|rest| {
         !rest.is_empty()
             && !rest.starts_with('/')
-            && !rest.contains(|char: char| char.is_whitespace() || "\"'\\@".contains(char))
+            && !rest.contains(|char: char| char.is_whitespace() || "\"'\\@?#".contains(char))
     });
     if !fine || !is_host(host) {
-        return Err(CommandError::usage(format!("--registry-mirror={text}: this is no mirror"))
+        let why =
+            if text.contains('@') { ": user and password cannot be carried in a mirror's URL" } else { "" };
+        let shown = hide_word(text);
+        return Err(CommandError::usage(format!("--registry-mirror={shown}: this is no mirror{why}"))
             .hint("as in https://mirror.example, or registry.k8s.io=https://mirror.example:5000/k8s"));
     }
     Ok((host.to_owned(), url.trim_end_matches('/').to_owned()))
@@ -280,7 +298,7 @@ mod tests {
         let pair = |host: &str, url: &str| Ok((host.to_owned(), url.to_owned()));
         assert_eq!(of("https://m.example/"), pair("docker.io", "https://m.example"));
         assert_eq!(of("quay.io=http://m:5000/a"), pair("quay.io", "http://m:5000/a"));
-        assert_eq!(of("https://m/x?y=z"), pair("docker.io", "https://m/x?y=z"));
+        assert_eq!(of("https://m/x=z"), pair("docker.io", "https://m/x=z"));
         for wrong in [
             "m.example",
             "quay.io=",
@@ -289,9 +307,14 @@ mod tests {
             "https:///x",
             "a b=https://m",
             "https://m/\"",
-            "https://u:p@m",
+            "https://u:s3cret@m",
+            "quay.io=https://u:s3/cret@m/",
+            "u:s3cret@m",
+            "https://m/x?y=z",
+            "https://m#c",
         ] {
-            assert!(of(wrong).unwrap_err().contains("is no mirror"), "{wrong}");
+            let told = of(wrong).unwrap_err();
+            assert!(told.contains("is no mirror") && !told.contains("s3"), "{wrong}: {told}");
         }
     }
 
@@ -307,11 +330,35 @@ mod tests {
 
     #[test]
     fn images_need_no_quotes() {
-        for fine in ["pause", "k8s.gcr.io/pause:3.5", "localhost:5000/a_b/c@sha256:00ff"] {
+        let digest = format!("localhost:5000/a_b/c__d@sha256:{}", "0f".repeat(32));
+        for fine in [
+            "pause",
+            "k8s.gcr.io/pause:3.5",
+            "localhost/x",
+            "localhost:1/none:1",
+            "10.0.0.1:5000/pause",
+            "[fd00::1]:5000/a",
+            "Registry.Example/a-b--c/d.e:V_1.x",
+            &digest,
+        ] {
             assert_eq!(image(fine).unwrap(), fine);
         }
-        for wrong in ["", "-x", "a b", "a\"b", "$(x)", "a%b"] {
-            assert!(image(wrong).is_err(), "{wrong}");
+        for wrong in [
+            "",
+            "-x",
+            "a b",
+            "a\"b",
+            "$(x)",
+            "a%b",
+            "https://foo/pause:3",
+            "user:s3cret@host/pause:3",
+            "UPPER/Case:1",
+            "a/",
+            "a:",
+            "a@sha256:00ff",
+        ] {
+            let told = image(wrong).unwrap_err().to_string();
+            assert!(told.contains("is no image's name") && !told.contains("s3cret"), "{wrong}: {told}");
         }
     }
 }

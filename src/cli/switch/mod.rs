@@ -26,7 +26,7 @@ use crate::{
         plan::{Plan, PlanError, STATE, plan},
         rooted::Rooted,
         state::{State, entry},
-        world::in_the_way,
+        world::{in_the_way, try_out},
     },
 };
 
@@ -112,6 +112,8 @@ impl<O: Write, E: Write> Call<'_, O, E> {
                 let facts = self.detected(&place).await?;
                 let mut plan = plan(&facts, &request).map_err(|error| match error {
                     PlanError::Missing(_) => CommandError::refused(error),
+                    PlanError::Obstacles(_) => CommandError::refused(error)
+                        .hint("mend that, and run this again; --detect shows all that is known"),
                     error => {
                         CommandError::refused(error).hint("mend the file, or move it away, and try again")
                     }
@@ -155,10 +157,15 @@ impl<O: Write, E: Write> Call<'_, O, E> {
     ) -> Result<(), CommandError> {
         // Also before looking: what cannot be followed cannot be done.
         plan.resolve(|path| place.real(path)).map_err(refused)?;
+        if plan.changes() {
+            let refusals = try_out(facts, &plan, place).await;
+            plan.refusals.extend(refusals);
+        }
         self.report = Report::new(&plan);
         let json = self.args.output == Format::Json;
         if looks_only || !plan.changes() {
-            if !json {
+            // A node that is not well is not as asked.
+            if !json && (plan.changes() || plan.refusals.is_empty()) {
                 output::write(self.out, &report::plan_text(facts, &plan, true))?;
             }
             self.preflight(&plan)?;

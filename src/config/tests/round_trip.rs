@@ -122,6 +122,7 @@ fn every_flag_takes_a_value_of_its_sort() {
             ("address" | "healthz-bind-address", _) => "::1",
             ("authorization-mode", _) => "Webhook",
             ("cgroup-driver", _) => "systemd",
+            ("cloud-provider", _) => "external",
             ("container-log-max-size", _) => "5Mi",
             ("cpu-manager-policy", _) => "static",
             ("hairpin-mode", _) => "none",

@@ -1,3 +1,5 @@
+//! Nodes and patches by tables, and what a patch leads to as a property.
+
 use jiff::ToSpan as _;
 use k8s_openapi::api::core::v1::NodeCondition;
 use proptest::prelude::*;

@@ -28,7 +28,16 @@ pub(super) fn carry(
     for (host, url) in &request.registry_mirrors {
         add(&mut registries, host, [url.clone()]);
     }
-    add(&mut registries, HUB, options::list(facts, "registry-mirror", "registry-mirrors"));
+    let (mirrors, others): (Vec<String>, Vec<String>) =
+        options::list(facts, "registry-mirror", "registry-mirrors")
+            .into_iter()
+            .partition(|url| is_mirror(url));
+    add(&mut registries, HUB, mirrors);
+    for url in others {
+        carried
+            .warnings
+            .push(format!("Docker's mirror {url} is none that containerd can use: it is not carried over"));
+    }
     let mut tls: BTreeMap<String, Tls> = BTreeMap::new();
     for registry in of_config {
         add(&mut registries, &registry.host, registry.endpoints.iter().cloned());
@@ -65,6 +74,12 @@ pub(super) fn carry(
     for registry in &registries {
         write(facts, registry, &tls, folder, carried);
     }
+}
+
+/// A URL of a host, and perhaps a path there.
+fn is_mirror(url: &str) -> bool {
+    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+    rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/') && !rest.contains(['?', '#']))
 }
 
 fn add(registries: &mut Vec<Registry>, host: &str, urls: impl IntoIterator<Item = String>) {

@@ -5,6 +5,7 @@
 //! (`mergeConfig` in its `config.go`). A key that several files have is set in all of them here, so that the
 //! outcome depends on neither. Lists such as `disabled_plugins` add up in both.
 
+mod elsewhere;
 mod expect;
 mod registry;
 mod runtimes;
@@ -24,6 +25,7 @@ use super::{
     toml::{NoTable, get, get_str, names, remove, set, shown, take_out},
 };
 
+pub use elsewhere::elsewhere;
 pub use expect::{check_dump, sandbox_image};
 pub(crate) use registry::authority;
 pub use registry::{Registry, Tls, hosts_toml};

@@ -142,7 +142,7 @@ fn configuration(
             break;
         }
         let is_main = at == 1;
-        let Some(text) = given.clone().or_else(|| notes.read(look, &path)) else {
+        let Some(text) = given.clone().or_else(|| notes.read_needed(look, &path)) else {
             if !is_main && !look.rooted.exists(&path) {
                 notes.problem(format!(
                     "{} is imported and not there: containerd does not start so",

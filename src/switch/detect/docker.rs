@@ -44,7 +44,7 @@ pub(super) async fn detect(
         unit.arguments.iter().skip(1).map(|argument| argument.text.clone()).collect();
     let flag = |name: &str| option_values(&arguments, &[name]).pop();
     let config = PathBuf::from(flag("config-file").unwrap_or_else(|| DAEMON_JSON.to_owned()));
-    let text = notes.read(look, &config);
+    let text = notes.read_needed(look, &config);
     let daemon = text.as_ref().map(|text| parse(text, &config, notes)).unwrap_or_default();
     let said = |key: &str| daemon.get(key).and_then(Value::as_str).map(str::to_owned);
     let data_root = flag("data-root")
@@ -93,7 +93,10 @@ fn parse(text: &str, path: &Path, notes: &mut Notes) -> Map<String, Value> {
         return Map::new();
     }
     serde_json::from_str(text).unwrap_or_else(|error| {
-        notes.problem(format!("{} is not what dockerd reads: {error}", path.display()));
+        notes.obstacle(format!(
+            "{} is not what dockerd reads, so that it could not be started again: {error}",
+            path.display()
+        ));
         Map::new()
     })
 }
@@ -231,6 +234,7 @@ async fn ask(facts: &mut DockerFacts, units: &BTreeMap<String, UnitFacts>, notes
             return;
         }
         Err(error) => {
+            facts.silence = Some(error.to_string());
             notes.problem(error.to_string());
             return;
         }
@@ -255,11 +259,11 @@ async fn ask(facts: &mut DockerFacts, units: &BTreeMap<String, UnitFacts>, notes
             let socket = facts.socket.clone();
             facts.containers = all.into_iter().map(|container| of_container(container, &socket)).collect();
         }
-        Err(error) => notes.problem(error.to_string()),
+        Err(error) => notes.obstacle(error.to_string()),
     }
     match images {
         Ok(all) => facts.images = all.into_iter().map(ImageFacts::from).collect(),
-        Err(error) => notes.problem(error.to_string()),
+        Err(error) => notes.obstacle(error.to_string()),
     }
 }
 

@@ -4,6 +4,7 @@
 //! (kubelet's `kubeletConfigMergePatch`).
 
 use std::{
+    collections::BTreeMap,
     net::IpAddr,
     path::{Path, PathBuf},
 };
@@ -15,7 +16,7 @@ use super::{
 use crate::{
     api::yaml::{self, Limits, Node, Value},
     switch::{
-        facts::{ArgumentFacts, Facts, KubeletFacts, RuntimeKind},
+        facts::{ArgumentFacts, Facts, KubeletFacts, RuntimeKind, UnitFacts},
         secrets::hide,
         systemd::{flags, unit::Unit},
     },
@@ -33,8 +34,20 @@ const LIMITS: Limits = Limits { bytes: 4 << 20, nodes: 200_000, expanded_bytes: 
 /// Files of static pods, or of `--config-dir`.
 const MAX_FILES: usize = 512;
 
-pub(super) async fn detect(look: &Look<'_>, notes: &mut Notes) -> Option<KubeletFacts> {
+pub(super) async fn detect(
+    look: &Look<'_>,
+    units: &BTreeMap<String, UnitFacts>,
+    notes: &mut Notes,
+) -> Option<KubeletFacts> {
     let unit = notes.unit(look, "kubelet.service");
+    let state = units.get("kubelet.service").cloned().unwrap_or_default();
+    if state.runs() && state.is_masked() {
+        notes.obstacle(
+            "kubelet.service runs, and is masked: it could not be started again (systemctl unmask)",
+        );
+    } else if state.runs() && unit.fragment.is_none() && notes.obstacles.is_empty() {
+        notes.obstacle("kubelet.service runs, and its file is gone: it could not be started again");
+    }
     let program = look.program_of(&unit, "kubelet");
     if unit.fragment.is_none() && program.is_none() {
         return None;
@@ -49,7 +62,9 @@ pub(super) async fn detect(look: &Look<'_>, notes: &mut Notes) -> Option<Kubelet
         .map(|(_, minor)| minor);
     let flag = |name: &str| flags::value(&unit, name).filter(|value| !value.is_empty());
     let config_file = flag("config").map(PathBuf::from);
-    let config = Config::read(look, config_file.as_deref(), flag("config-dir").as_deref(), notes);
+    let folder = flag("config-dir");
+    let config =
+        Config::read(look, config_file.as_deref(), folder.as_deref(), state.active == "active", notes);
     notes.read(look, Path::new(KUBEADM_FLAGS));
     let instance = notes.read(look, Path::new(INSTANCE_CONFIG));
     let (runtime, endpoint) = runtime(look, &unit, &config, minor, notes);
@@ -134,7 +149,14 @@ struct Config {
 }
 
 impl Config {
-    fn read(look: &Look<'_>, main: Option<&Path>, folder: Option<&str>, notes: &mut Notes) -> Self {
+    /// A main file that is not there is one that is still to come, unless somebody `runs` with it.
+    fn read(
+        look: &Look<'_>,
+        main: Option<&Path>,
+        folder: Option<&str>,
+        runs: bool,
+        notes: &mut Notes,
+    ) -> Self {
         let mut paths: Vec<PathBuf> = main.map(Path::to_path_buf).into_iter().collect();
         if let Some(folder) = folder.map(Path::new) {
             let names = notes.list(look, folder).into_iter().filter(|name| name.ends_with(".conf"));
@@ -142,15 +164,16 @@ impl Config {
         }
         let mut documents = Vec::new();
         for path in paths {
-            let Some(text) = notes.read(look, &path) else {
+            let Some(text) = notes.read_needed(look, &path) else {
                 if Some(path.as_path()) == main && !look.rooted.exists(&path) {
-                    notes.problem(format!("{} is the kubelet's --config and is not there", path.display()));
+                    let told = format!("{} is the kubelet's --config and is not there", path.display());
+                    if runs { notes.obstacle(told) } else { notes.problem(told) }
                 }
                 continue;
             };
             match yaml::parse(text.as_bytes(), LIMITS) {
                 Ok(document) => documents.push(document),
-                Err(error) => notes.problem(format!("{}: {error}", path.display())),
+                Err(error) => notes.obstacle(format!("{}: {error}", path.display())),
             }
         }
         Self { documents }

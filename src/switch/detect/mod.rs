@@ -24,7 +24,7 @@ use std::{
 use tokio::{sync::oneshot, time::timeout};
 
 use super::{
-    facts::{Facts, RuntimeKind},
+    facts::{Facts, Obstacles, RuntimeKind},
     rooted::Rooted,
     systemd::unit::{self, Files as _, Unit},
     watch::Watch,
@@ -147,6 +147,8 @@ struct Look<'a> {
 #[derive(Debug, Default)]
 struct Notes {
     problems: Vec<String>,
+    /// Those of them that stand in the way of any change.
+    obstacles: Vec<String>,
     files: BTreeMap<PathBuf, String>,
 }
 
@@ -158,6 +160,14 @@ impl Notes {
         }
     }
 
+    fn obstacle(&mut self, text: impl Into<String>) {
+        let text = text.into();
+        if !self.obstacles.contains(&text) {
+            self.obstacles.push(text.clone());
+        }
+        self.problem(text);
+    }
+
     fn merge(&mut self, other: Self) {
         other.problems.into_iter().for_each(|problem| self.problem(problem));
         self.files.extend(other.files);
@@ -165,6 +175,15 @@ impl Notes {
 
     /// A file's text, which is kept if it is there.
     fn read(&mut self, look: &Look<'_>, path: &Path) -> Option<String> {
+        self.read_or(look, path, Self::problem)
+    }
+
+    /// The same of a file that has to be read, if it is there.
+    fn read_needed(&mut self, look: &Look<'_>, path: &Path) -> Option<String> {
+        self.read_or(look, path, Self::obstacle)
+    }
+
+    fn read_or(&mut self, look: &Look<'_>, path: &Path, tell: fn(&mut Self, String)) -> Option<String> {
         match look.rooted.read(path) {
             Ok(Some(text)) => {
                 self.files.insert(path.to_owned(), text.clone());
@@ -172,7 +191,7 @@ impl Notes {
             }
             Ok(None) => None,
             Err(error) => {
-                self.problem(error.to_string());
+                tell(self, error.to_string());
                 None
             }
         }
@@ -191,9 +210,15 @@ impl Notes {
     /// A unit as its files have it; all of them are kept.
     fn unit(&mut self, look: &Look<'_>, name: &str) -> Unit {
         let unit = unit::load(&look.rooted, name).unwrap_or_else(|error| {
-            self.problem(format!("{name} cannot be put together: {error}"));
+            self.obstacle(format!("{name} cannot be put together: {error}"));
             Unit::default()
         });
+        for path in unit.missing_environment_files.iter().filter(|_| look.live) {
+            self.obstacle(format!(
+                "{name} has EnvironmentFile={}, which is not there: systemd does not start it so",
+                path.display()
+            ));
+        }
         for path in unit.fragment.iter().chain(&unit.drop_ins).chain(&unit.environment_files) {
             self.read(look, path);
         }
@@ -213,8 +238,13 @@ impl Look<'_> {
         (facts.docker, facts.containerd, facts.kubelet) = tokio::join!(
             docker::detect(self, &facts.units, of_docker),
             containerd::detect(self, of_containerd),
-            kubelet::detect(self, of_kubelet),
+            kubelet::detect(self, &facts.units, of_kubelet),
         );
+        facts.obstacles = Obstacles {
+            docker: std::mem::take(&mut of_docker.obstacles),
+            containerd: std::mem::take(&mut of_containerd.obstacles),
+            kubelet: std::mem::take(&mut of_kubelet.obstacles),
+        };
         parts.into_iter().for_each(|part| notes.merge(part));
         if let (Some(kubelet), Some(containerd)) = (&mut facts.kubelet, &facts.containerd)
             && kubelet.runtime == RuntimeKind::Other

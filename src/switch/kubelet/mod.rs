@@ -50,6 +50,12 @@ pub enum KubeletEditError {
         "kubelet.service has no command line: install a kubelet that systemd starts, or change it by hand"
     )]
     NoKubelet,
+    /// It starts something else.
+    #[error(
+        "kubelet.service starts `{0}`, which is no kubelet's command line: arguments behind it would not be the kubelet's; \
+         let ExecStart= name the kubelet itself, then run this again"
+    )]
+    Script(String),
     /// A file of the unit was not read.
     #[error("{0} is a part of kubelet.service, and its text is not known: run this again as root")]
     NotRead(PathBuf),
@@ -89,6 +95,22 @@ pub enum KubeletEditError {
 /// When a file cannot be changed so that the kubelet is told; nothing is to be changed then.
 pub fn edit(facts: &Facts, wishes: &KubeletWishes) -> Result<KubeletEdit, KubeletEditError> {
     rules::edit(facts, wishes)
+}
+
+/// Whether a unit's command line is a script within an argument (`sh -c "exec kubelet $ARGS"`): what is put behind it
+/// are no arguments of a kubelet's.
+pub(super) fn is_script(unit: &Unit) -> bool {
+    const SHELLS: [&str; 6] = ["sh", "bash", "dash", "ash", "ksh", "zsh"];
+    let words = unit.arguments.iter().map(|argument| argument.text.as_str());
+    let behind = words.skip_while(|word| !SHELLS.contains(&word.rsplit('/').next().unwrap_or_default()));
+    let mut options = behind.skip(1).filter(|word| word.starts_with('-') && !word.starts_with("--"));
+    options.any(|option| option.ends_with('c'))
+}
+
+/// A command line as it is told.
+pub(super) fn told(unit: &Unit) -> String {
+    let words: Vec<&str> = unit.arguments.iter().map(|argument| argument.text.as_str()).collect();
+    super::secrets::hide(&words.join(" "))
 }
 
 /// Whether the configuration that a kubelet's unit names says a key.

@@ -87,6 +87,9 @@ pub(super) fn edit(facts: &Facts, wishes: &KubeletWishes) -> Result<KubeletEdit,
     if before.arguments.is_empty() {
         return Err(KubeletEditError::NoKubelet);
     }
+    if super::is_script(&before) {
+        return Err(KubeletEditError::Script(super::told(&before)));
+    }
     let mut edit = Edit {
         configs: configs(facts, &before, kubelet.config_file.as_deref()),
         instance: kubelet.instance_config.clone().filter(|path| facts.text(path).is_some()),

@@ -212,3 +212,27 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_script_in_an_argument_is_no_kubelets_command_line() {
+    let told = |command: &str| {
+        let facts = facts(Some(20), &[(OWN, &format!("[Service]\nExecStart={command}\n"))]);
+        edit(&facts, &wishes()).map(drop).map_err(|error| error.to_string())
+    };
+    for script in [
+        "/bin/sh -c \"exec kubelet $ARGS\"",
+        "/usr/bin/env bash -ec 'exec /usr/bin/kubelet --v=2'",
+        "/bin/bash -o pipefail -c \"kubelet\"",
+    ] {
+        let error = told(script).unwrap_err();
+        assert!(
+            error.starts_with("kubelet.service starts `/") && error.contains("no kubelet's command line"),
+            "{error}"
+        );
+    }
+    for fine in
+        ["/usr/bin/nice -n 5 /usr/bin/kubelet", "/bin/sh /opt/kubelet.sh", "/opt/hyperkube kubelet -c"]
+    {
+        assert_eq!(told(fine), Ok(()), "{fine}");
+    }
+}

@@ -125,6 +125,14 @@ impl Files<'_, '_> {
         let carried = carry::carry(facts, request, *release, &edited.registries, &folder);
         let Edited { changed, notes, expected, .. } = edited;
         self.plan.expected = expected;
+        let now = |original: &ConfigFile| {
+            changed.iter().find(|file| file.path == original.path).unwrap_or(original).clone()
+        };
+        let all: Vec<ConfigFile> = originals.iter().map(now).collect();
+        let default =
+            found.default_config.clone().map(|text| ConfigFile { path: found.config.clone(), text });
+        self.plan.sandbox_image = containerd::sandbox_image(&all, *release)
+            .or_else(|| containerd::sandbox_image(default.as_slice(), *release));
         for original in &originals {
             let new = changed.iter().find(|file| file.path == original.path).unwrap_or(original);
             self.change(&new.path, new.text.clone(), 0o644, "tell containerd to serve Kubernetes");

@@ -5,6 +5,8 @@ mod files;
 mod order;
 mod preflight;
 #[cfg(test)]
+mod standing_tests;
+#[cfg(test)]
 mod tests;
 
 use std::path::{Path, PathBuf};
@@ -75,6 +77,8 @@ pub struct Plan {
     pub files: Vec<FileChange>,
     /// What containerd has to make of its files, as `containerd config dump` prints it.
     expected: Vec<(String, String)>,
+    /// The image of sandboxes, as far as it is known.
+    sandbox_image: Option<String>,
     /// What stands in the way.
     pub refusals: Vec<Refusal>,
     /// What whoever asked should know before saying yes.
@@ -87,6 +91,11 @@ impl Plan {
     /// Whether anything is to be done.
     pub fn changes(&self) -> bool {
         !self.steps.is_empty()
+    }
+
+    /// What containerd has to make of its files, as `containerd config dump` prints it.
+    pub fn expected(&self) -> &[(String, String)] {
+        &self.expected
     }
 
     /// The differences of all files, as `diff -u` prints them. Passwords in URLs are left out.
@@ -128,6 +137,9 @@ pub enum PlanError {
     /// There is nothing to begin with.
     #[error("{0}")]
     Missing(String),
+    /// What has to be known is not.
+    #[error("{}", .0.join("; "))]
+    Obstacles(Vec<String>),
 }
 
 /// What the parts of a plan decide together.
@@ -203,11 +215,23 @@ pub fn plan(facts: &Facts, request: &Request) -> Result<Plan, PlanError> {
         old_agent,
         cri_dockerd: runtime == RuntimeKind::CriDockerd,
     };
+    let mut obstacles = facts.obstacles.containerd.clone();
+    if !nodectl_runs {
+        obstacles.extend(facts.obstacles.kubelet.iter().cloned());
+    }
+    if from_docker {
+        obstacles.extend(facts.obstacles.docker.iter().cloned());
+    }
+    if !obstacles.is_empty() {
+        return Err(PlanError::Obstacles(obstacles));
+    }
     let mut plan = Plan::default();
     files::gather(&decided, &mut plan)?;
     order::steps(&decided, &mut plan);
     if plan.changes() {
         preflight::look(&decided, &mut plan);
+    } else {
+        preflight::look_at_unchanged(&decided, &mut plan);
     }
     Ok(plan)
 }

@@ -5,6 +5,7 @@ use super::{CONTAINERD, Decided, FileChange, KUBELET, MARK, OLD_UNITS, Plan};
 use crate::switch::{
     request::{Agent, Images},
     steps::{Action, Step},
+    world::normalized,
 };
 
 /// Seconds that the runtime may take to be ready.
@@ -32,7 +33,7 @@ pub(super) fn steps(decided: &Decided<'_>, plan: &mut Plan) {
         }
     } else if order.anything(plan) {
         order.before();
-        order.stop();
+        order.stop(plan);
         order.edit(plan);
         order.start();
         order.afterwards();
@@ -40,24 +41,24 @@ pub(super) fn steps(decided: &Decided<'_>, plan: &mut Plan) {
     plan.steps = order.steps;
 }
 
-/// `NAME:TAG` of the images that come along.
-pub(super) fn images(decided: &Decided<'_>) -> Vec<String> {
+/// `NAME:TAG` of the images that come along: with those of pods the sandboxes' own, which no pod may have today.
+pub(super) fn images(decided: &Decided<'_>, sandbox: Option<&str>) -> Vec<String> {
     let Some(docker) = decided.facts.docker.as_ref().filter(|_| decided.from_docker) else {
         return Vec::new();
     };
     let used = |id: &str| {
         docker.containers.iter().any(|container| container.pod.is_some() && container.image_id == id)
     };
-    let mut chosen: Vec<String> = docker
-        .images
-        .iter()
-        .filter(|image| match decided.request.images {
-            Images::All => true,
-            Images::Running => used(&image.id),
-            Images::None => false,
-        })
-        .flat_map(|image| image.tags.iter().cloned())
-        .collect();
+    let chosen = docker.images.iter().filter(|image| match decided.request.images {
+        Images::All => true,
+        Images::Running => used(&image.id),
+        Images::None => false,
+    });
+    let mut chosen: Vec<String> = chosen.flat_map(|image| image.tags.iter().cloned()).collect();
+    if let Some(sandbox) = sandbox.filter(|_| decided.request.images != Images::None).map(normalized) {
+        let all = docker.images.iter().flat_map(|image| &image.tags);
+        chosen.extend(all.filter(|tag| normalized(tag) == sandbox).cloned());
+    }
     chosen.sort();
     chosen.dedup();
     chosen
@@ -129,7 +130,7 @@ impl Order<'_> {
         self.decided.request.kubeconfig.clone().filter(|_| self.decided.agent_runs())
     }
 
-    fn stop(&mut self) {
+    fn stop(&mut self, plan: &Plan) {
         let Decided { facts, .. } = self.decided;
         let agent = self.decided.old_agent;
         if facts.unit(agent).exists() {
@@ -159,7 +160,7 @@ impl Order<'_> {
             self.step("let systemd see that", Action::ReloadUnits);
         }
         if let Some(docker) = facts.docker.as_ref().filter(|_| self.decided.from_docker) {
-            let images = images(self.decided);
+            let images = images(self.decided, plan.sandbox_image.as_deref());
             if !images.is_empty() {
                 if !facts.unit(CONTAINERD).runs() {
                     self.step(
@@ -183,10 +184,19 @@ impl Order<'_> {
                 },
             );
         }
-        for unit in OLD_UNITS {
-            if self.decided.from_docker && facts.unit(unit).runs() {
-                self.step(format!("stop {unit}"), Action::StopUnit { unit: unit.to_owned() });
-            }
+        let running: Vec<&str> = OLD_UNITS
+            .into_iter()
+            .filter(|unit| self.decided.from_docker && facts.unit(unit).runs())
+            .collect();
+        if !running.is_empty() {
+            let units = running.iter().map(|unit| (*unit).to_owned()).collect();
+            self.step(
+                "know what of Docker runs, should this be taken back",
+                Action::StartWhenUndone { units },
+            );
+        }
+        for unit in running {
+            self.step(format!("stop {unit}"), Action::StopUnit { unit: unit.to_owned() });
         }
     }
 

@@ -4,6 +4,7 @@ use super::{CONTAINERD, Decided, KUBELET, NODECTL, OLD_UNITS, Plan, Refusal};
 use crate::switch::{
     facts::{DockerFacts, KubeletFacts, RuntimeKind},
     request::{Agent, From, Images},
+    world::normalized,
 };
 
 /// kubelet's first minor release that speaks CRI v1 (v1alpha2 before).
@@ -15,9 +16,22 @@ const SLACK: u64 = 1 << 30;
 /// Static pods of a control plane.
 const CONTROL_PLANE: [&str; 2] = ["kube-apiserver", "etcd"];
 
+/// Looks whether a node on which nothing is to be changed is as it should be in what nobody changes.
+pub(super) fn look_at_unchanged(decided: &Decided<'_>, plan: &mut Plan) {
+    if decided.offline() {
+        return;
+    }
+    let mut look = Look { decided, plan };
+    look.tools();
+    if decided.facts.init.name == "systemd" {
+        look.containerd();
+    }
+}
+
 /// Looks at everything.
 pub(super) fn look(decided: &Decided<'_>, plan: &mut Plan) {
     let mut look = Look { decided, plan };
+    look.problems();
     look.versions();
     look.source();
     if decided.offline() {
@@ -56,6 +70,15 @@ impl Look<'_, '_> {
 
     fn kubelet(&self) -> Option<&KubeletFacts> {
         self.decided.facts.kubelet.as_ref()
+    }
+
+    /// What could not be found out, as far as it does not stand in the way.
+    fn problems(&mut self) {
+        for problem in &self.decided.facts.problems {
+            if !self.plan.warnings.contains(problem) {
+                self.plan.warnings.push(problem.clone());
+            }
+        }
     }
 
     fn versions(&mut self) {
@@ -159,15 +182,7 @@ impl Look<'_, '_> {
             );
             return;
         }
-        let containerd = facts.unit(CONTAINERD);
-        if !containerd.exists() {
-            self.refuse(
-                "there is no unit containerd.service",
-                "install containerd from a package, or with its containerd.service",
-            );
-        } else if containerd.load == "masked" || containerd.enabled.starts_with("masked") {
-            self.refuse("containerd.service is masked", "systemctl unmask containerd.service");
-        }
+        self.containerd();
         if facts.unit(self.decided.old_agent).exists() && !self.decided.agent_runs() {
             let unit = self.decided.old_agent;
             match facts.unit(unit).active.as_str() {
@@ -179,6 +194,18 @@ impl Look<'_, '_> {
                     &format!("see journalctl -u {unit}, and mend that first"),
                 ),
             }
+        }
+    }
+
+    fn containerd(&mut self) {
+        let containerd = self.decided.facts.unit(CONTAINERD);
+        if !containerd.exists() {
+            self.refuse(
+                "there is no unit containerd.service",
+                "install containerd from a package, or with its containerd.service",
+            );
+        } else if containerd.is_masked() {
+            self.refuse("containerd.service is masked", "systemctl unmask containerd.service");
         }
     }
 
@@ -235,12 +262,18 @@ impl Look<'_, '_> {
 
     fn docker(&mut self, docker: &DockerFacts) {
         if !docker.answers {
+            let why = docker.silence.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
+            let hint = if self.decided.facts.unit("docker.service").runs() {
+                "see systemctl status docker containerd: one of them hangs, or is about to start"
+            } else {
+                "systemctl start docker, or see journalctl -u docker"
+            };
             self.refuse(
                 format!(
-                    "Docker does not answer at {}, and its pods have to be stopped through it",
+                    "Docker does not answer at {}, and its pods have to be stopped through it{why}",
                     docker.socket.display()
                 ),
-                "systemctl start docker, or see journalctl -u docker",
+                hint,
             );
             return;
         }
@@ -272,13 +305,20 @@ impl Look<'_, '_> {
     }
 
     fn images(&mut self, docker: &DockerFacts) {
-        let chosen = super::order::images(self.decided);
+        let chosen = super::order::images(self.decided, self.plan.sandbox_image.as_deref());
         let used = |id: &str| {
             docker.containers.iter().any(|container| container.running && container.image_id == id)
         };
         let wanted = self.decided.request.images;
         if wanted == Images::None {
             return;
+        }
+        if let Some(image) = self.plan.sandbox_image.clone()
+            && !chosen.iter().any(|tag| normalized(tag) == normalized(&image))
+        {
+            self.warn(format!(
+                "the sandbox image {image} is not among Docker's images: containerd has to have it already, or to pull it"
+            ));
         }
         let lost: Vec<&str> = docker
             .images

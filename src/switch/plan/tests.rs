@@ -43,7 +43,7 @@ fn unit_facts(active: &str, enabled: &str) -> UnitFacts {
 }
 
 /// A node of kubeadm 1.20 on Docker, with a static pod.
-fn docker_node() -> Facts {
+pub(super) fn docker_node() -> Facts {
     let texts = [
         ("/lib/systemd/system/kubelet.service", "[Service]\nExecStart=/usr/bin/kubelet\n"),
         (
@@ -155,7 +155,7 @@ fn docker_node() -> Facts {
 }
 
 /// The node as the steps leave it.
-fn applied(mut facts: Facts, plan: &Plan) -> Facts {
+pub(super) fn applied(mut facts: Facts, plan: &Plan) -> Facts {
     for step in &plan.steps {
         match &step.action {
             Action::WriteFile { path, text, .. } => drop(facts.files.insert(path.clone(), text.clone())),

@@ -99,6 +99,8 @@ pub struct Unit {
     pub drop_ins: Vec<PathBuf>,
     /// The environment files that it names, there or not.
     pub environment_files: Vec<PathBuf>,
+    /// Those of them without which systemd does not start it, and that are not there.
+    pub missing_environment_files: Vec<PathBuf>,
     /// The environment that it gives its program.
     pub environment: BTreeMap<String, Variable>,
     /// The command line of its `ExecStart=`; empty if there is none.
@@ -168,7 +170,7 @@ fn drop_ins(files: &impl Files, name: &str) -> io::Result<Vec<PathBuf>> {
 
 impl Unit {
     fn read_environment(&mut self, files: &impl Files, all: &[(&Path, Setting)]) -> io::Result<()> {
-        let mut named: Vec<PathBuf> = Vec::new();
+        let mut named: Vec<(PathBuf, bool)> = Vec::new();
         for (path, setting) in all {
             match setting.key.as_str() {
                 "Environment" if setting.value().is_empty() => self.environment.clear(),
@@ -190,14 +192,21 @@ impl Unit {
                 "EnvironmentFile" if setting.value().is_empty() => named.clear(),
                 "EnvironmentFile" => {
                     let value = setting.value();
-                    named.push(PathBuf::from(value.strip_prefix('-').unwrap_or(&value)));
+                    let path = value.strip_prefix('-').unwrap_or(&value);
+                    // What a pattern or a specifier leads to is not known here.
+                    let needed = path.len() == value.len() && !path.contains(['*', '?', '[', '%']);
+                    named.push((PathBuf::from(path), needed));
                 }
                 _ => {}
             }
         }
         // Files win over what stands in units, wherever they are named.
-        for path in &named {
-            for assignment in assignments(&files.read(path)?.unwrap_or_default()) {
+        for (path, needed) in &named {
+            let text = files.read(path)?;
+            if *needed && text.is_none() {
+                self.missing_environment_files.push(path.clone());
+            }
+            for assignment in assignments(&text.unwrap_or_default()) {
                 let variable = Variable {
                     path: path.clone(),
                     in_environment_file: true,
@@ -208,7 +217,7 @@ impl Unit {
                 self.environment.insert(assignment.name, variable);
             }
         }
-        self.environment_files = named;
+        self.environment_files = named.into_iter().map(|(path, _)| path).collect();
         Ok(())
     }
 

@@ -18,12 +18,17 @@ impl<R: Report> Node<R> {
             Some(program) => program.clone(),
             None => program::find("containerd")?,
         };
-        let mut command = program::command(&containerd, &["--config"]);
-        command.arg(config).args(["config", "dump"]);
-        let what = format!("containerd --config {} config dump", config.display());
-        let dump = program::run(command, &what, None, DUMP).await?.succeeded(&what)?;
+        let dump = dump(&containerd, config).await?;
         check_dump(&dump, expected).map_err(|problems| {
             format!("{} is not read as wished: {}", config.display(), problems.join("; "))
         })
     }
+}
+
+/// What `containerd config dump` prints of a file and those that it imports.
+pub(super) async fn dump(containerd: &Path, config: &Path) -> Result<String, String> {
+    let mut command = program::command(containerd, &["--config"]);
+    command.arg(config).args(["config", "dump"]);
+    let what = format!("containerd --config {} config dump", config.display());
+    program::run(command, &what, None, DUMP).await?.succeeded(&what)
 }

@@ -127,7 +127,7 @@ fn surplus(now: &[Name], brought: &[String], before: &[String]) -> Vec<String> {
 }
 
 /// The whole name of an image, as containerd has it (distribution/reference `ParseNormalizedNamed`).
-pub(super) fn normalized(image: &str) -> String {
+pub(in crate::switch) fn normalized(image: &str) -> String {
     let (domain, rest) = match image.split_once('/') {
         Some((first, rest))
             if first.contains(['.', ':']) || first == "localhost" || first.contains(char::is_uppercase) =>

@@ -4,6 +4,7 @@
 //! a shell, and whatever is as wished already is left alone, so that a step can be done again after a crash.
 
 mod agent;
+mod beforehand;
 mod cluster;
 #[cfg(test)]
 mod cluster_tests;
@@ -25,7 +26,9 @@ mod units;
 
 use std::path::{Path, PathBuf};
 
+pub use beforehand::try_out;
 pub use cluster::in_the_way;
+pub(super) use images::normalized;
 
 use super::{
     file_steps,
@@ -164,6 +167,16 @@ impl<R: Report> World for Node<R> {
             Action::CarryImages { containerd, .. } => {
                 Before::Present { names: self.images_before(containerd).await? }
             }
+            Action::StartWhenUndone { units } => {
+                let systemd = self.systemd().await?;
+                let mut names = Vec::new();
+                for unit in units {
+                    if units::is_active(&systemd, unit).await? {
+                        names.push(unit.clone());
+                    }
+                }
+                Before::Present { names }
+            }
             Action::StopPodsWhenUndone { endpoint } => {
                 Before::Present { names: self.pods_before(endpoint).await? }
             }
@@ -209,7 +222,8 @@ impl<R: Report> World for Node<R> {
             Action::StopDockerPods { docker, cri, cni_bin_dirs } => {
                 Box::pin(self.stop_docker_pods(docker, cri.as_deref(), cni_bin_dirs)).await
             }
-            Action::StopPodsWhenUndone { .. }
+            Action::StartWhenUndone { .. }
+            | Action::StopPodsWhenUndone { .. }
             | Action::VerifyWhenUndone { .. }
             | Action::NodeReadyWhenUndone { .. } => Ok(()),
             Action::CheckContainerdConfig { config, expected } => {
@@ -274,6 +288,13 @@ impl<R: Report> World for Node<R> {
             (Action::ReloadUnits, _) => units::reload(&self.systemd().await?).await,
             (Action::CarryImages { containerd, images, .. }, Before::Present { names }) => {
                 self.remove_images(containerd, images, names).await;
+                Ok(())
+            }
+            (Action::StartWhenUndone { .. }, Before::Present { names }) => {
+                let systemd = self.systemd().await?;
+                for unit in names {
+                    units::start(&systemd, unit).await?;
+                }
                 Ok(())
             }
             (Action::StopPodsWhenUndone { endpoint }, Before::Present { names }) => {

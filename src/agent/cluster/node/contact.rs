@@ -30,22 +30,35 @@ impl Matter {
     }
 }
 
+/// Why tries have failed since the last that did not, each cause once: a server that is away fails in several ways
+/// by turns.
+#[derive(Debug, Default)]
+struct Problems(Vec<String>);
+
+/// Most causes that are remembered.
+const CAUSES: usize = 8;
+
+impl Problems {
+    fn last(&self) -> Option<String> {
+        self.0.last().cloned()
+    }
+}
+
 #[derive(Debug, Default)]
 struct State {
-    /// Why the last try failed; `None` before the first, and after one that did not.
-    node: Option<String>,
-    lease: Option<String>,
-    watch: Option<String>,
+    node: Problems,
+    lease: Problems,
+    watch: Problems,
     registered: bool,
     renewed: Option<Instant>,
 }
 
 impl State {
-    fn problem(&mut self, matter: Matter) -> &mut Option<String> {
+    fn problems(&mut self, matter: Matter) -> &mut Vec<String> {
         match matter {
-            Matter::Node => &mut self.node,
-            Matter::Lease => &mut self.lease,
-            Matter::Watch => &mut self.watch,
+            Matter::Node => &mut self.node.0,
+            Matter::Lease => &mut self.lease.0,
+            Matter::Watch => &mut self.watch.0,
         }
     }
 }
@@ -70,17 +83,23 @@ impl Contact {
     /// A request failed. Logged when it is news.
     pub(super) fn failed(&self, matter: Matter, problem: String) {
         let mut state = self.state();
-        let last = state.problem(matter);
-        if last.as_ref() != Some(&problem) {
-            tracing::warn!("{problem}");
-            *last = Some(problem);
+        let known = state.problems(matter);
+        match known.iter().position(|old| *old == problem) {
+            Some(place) => drop(known.remove(place)),
+            None => tracing::warn!("{problem}"),
         }
+        if known.len() == CAUSES {
+            known.remove(0);
+        }
+        known.push(problem);
     }
 
     /// A request was answered as it should be.
     pub(super) fn done(&self, matter: Matter) {
         let mut state = self.state();
-        if state.problem(matter).take().is_some() {
+        let known = state.problems(matter);
+        if !known.is_empty() {
+            known.clear();
             tracing::info!("{}", matter.done());
         }
     }
@@ -113,9 +132,9 @@ impl Contact {
         };
         let not_yet = (!state.registered).then(|| "the node is not registered yet".to_owned());
         let lease = match age {
-            None => Some(state.lease.clone().unwrap_or_else(|| "not renewed yet".to_owned())),
+            None => Some(state.lease.last().unwrap_or_else(|| "not renewed yet".to_owned())),
             Some(age) if age >= self.lease => {
-                let cause = state.lease.as_ref().map(|cause| format!(": {cause}")).unwrap_or_default();
+                let cause = state.lease.last().map(|cause| format!(": {cause}")).unwrap_or_default();
                 Some(format!(
                     "renewed {} s ago, it was good for {} s{cause}",
                     age.as_secs(),
@@ -128,7 +147,7 @@ impl Contact {
         vec![
             check(
                 "node",
-                state.node.clone().or(not_yet).or_else(|| state.watch.clone()),
+                state.node.last().or(not_yet).or_else(|| state.watch.last()),
                 "registered".to_owned(),
             ),
             check("lease", lease, renewed),

@@ -9,7 +9,7 @@ use kube::{
     runtime::watcher::{self, Event, watcher},
 };
 
-use super::{Shared, contact::Matter};
+use super::{Shared, cell::is_registered, contact::Matter};
 use crate::{error::chain, policy::backoff::RetryBackoff};
 
 /// Between tries to watch again.
@@ -18,6 +18,8 @@ const RETRY: RetryBackoff = RetryBackoff::new(Duration::from_millis(100), Durati
 /// Follows for as long as it is not dropped.
 pub(super) async fn follow(shared: Arc<Shared>) {
     let selector = format!("metadata.name={}", shared.name);
+    // Before there is one, nothing is to be followed, and the connection is left to who registers it.
+    shared.node.subscribe().wait_for(|node| is_registered(node)).await.ok();
     loop {
         let mut replaced = shared.api.replaced();
         replaced.mark_unchanged();

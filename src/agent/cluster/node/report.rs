@@ -233,9 +233,9 @@ impl Reporter {
         if self.ready.replace(ready) != Some(ready) {
             let why = condition.message.as_deref().unwrap_or_default();
             if ready {
-                tracing::info!("the node is ready")
+                tracing::info!("the node is ready");
             } else {
-                tracing::warn!("the node is not ready: {why}")
+                tracing::warn!("the node is not ready: {why}");
             }
         }
     }

@@ -72,6 +72,14 @@ async fn what_cannot_be_read_is_told_by_its_path() {
         assert!(said.contains(words), "{words}: {said}");
     }
     assert!(!said.contains("hunter2"));
+    // Without these nothing can be planned; what is logged in where is no reason.
+    let named = |all: &[String], words: &str| all.iter().any(|text| text.contains(words));
+    let found = &facts.obstacles;
+    assert!(named(&found.docker, "/etc/docker/daemon.json: has more"), "{found:?}");
+    assert!(named(&found.containerd, "bad.conf: is not UTF-8"), "{found:?}");
+    assert!(named(&found.kubelet, "/var/lib/kubelet/config.yaml: "), "{found:?}");
+    let all = [&found.docker[..], &found.containerd, &found.kubelet].concat();
+    assert!(!named(&all, "/root/.docker") && !named(&all, "crictl.yaml"), "{all:?}");
     // The rest is found all the same.
     assert_eq!(facts.kubelet.unwrap().cgroup_driver, "cgroupfs");
     assert_eq!(facts.docker.unwrap().data_root, Path::new("/var/lib/docker"));
