@@ -13,10 +13,11 @@ mod support;
 
 use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD as URL_SAFE_NO_PAD};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
-use support::{ControlPlane, IMAGE, Node, SOON, STAY, container, pod_of, wait_for, wait_until};
+use support::{ControlPlane, Node, SOON, STAY, container, pod_of, wait_for, wait_until};
 
 /// What must not be found anywhere.
 const PASSWORD: &str = "correct-horse-battery-staple";
@@ -265,4 +266,64 @@ fn more_objects_than_a_connection_has_streams_and_immutable_ones_are_given() {
     change(&cluster, "jo-many-0", &json!({ "jo-many-0": "y" }));
     wait_until(SOON, "the next change is there", || process.read("/all/jo-many-0") == "y");
     assert_eq!(process.read("/all/fixed"), "1");
+}
+
+/// What a token says.
+fn claims(token: &str) -> Value {
+    let body = token.split('.').nth(1).expect("a token has three parts");
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(body).unwrap()).unwrap()
+}
+
+#[test]
+fn tokens_are_bound_to_their_pods_and_stay_off_the_disk() {
+    let cluster = ControlPlane::shared();
+    let node = Node::builder("jo-token").joined(&cluster).argument("-v=6").start();
+    let volumes = json!([{ "name": "access", "projected": { "defaultMode": 0o444, "sources": [
+        { "serviceAccountToken": { "path": "token", "expirationSeconds": 3607 } },
+        { "serviceAccountToken": { "path": "vault", "expirationSeconds": 600, "audience": "vault" } },
+        { "configMap": { "name": "kube-root-ca.crt", "items": [{ "key": "ca.crt", "path": "ca.crt" }] } },
+        { "downwardAPI": { "items": [{ "path": "namespace", "fieldRef": { "fieldPath": "metadata.namespace" } }] } },
+    ] } }]);
+    let mut wanted = pod_with("jo-token", &json!({}), &volumes);
+    wanted["spec"]["securityContext"] = json!({ "runAsUser": 1234 });
+    let made = cluster.bind("jo-token", &wanted);
+    cluster.wait_ready("jo-token");
+    let process = node.process(&node.view("jo-token").unwrap(), "main");
+    let token = process.read("/access/token");
+    let own = claims(&token);
+    let bound = &own["kubernetes.io"];
+    assert_eq!(bound["pod"]["uid"].as_str(), made.metadata.uid.as_deref());
+    assert_eq!(
+        (bound["pod"]["name"].as_str(), bound["namespace"].as_str()),
+        (Some("jo-token"), Some("default"))
+    );
+    assert_eq!(own["sub"], "system:serviceaccount:default:default");
+    assert_eq!(own["exp"].as_i64().unwrap() - own["iat"].as_i64().unwrap(), 3607);
+    let vault = claims(&process.read("/access/vault"));
+    assert_eq!(vault["aud"], json!(["vault"]));
+    assert_eq!(vault["exp"].as_i64().unwrap() - vault["iat"].as_i64().unwrap(), 600);
+    assert!(process.read("/access/ca.crt").starts_with("-----BEGIN CERTIFICATE-----"));
+    assert_eq!(process.read("/access/namespace"), "default");
+    // The only user's that there is.
+    let file = fs::metadata(process.path("/access/token")).unwrap();
+    assert_eq!((file.uid(), file.mode() & 0o7777), (1234, 0o600));
+    let mut found = Vec::new();
+    files_with(&node.root_dir(), &token, &mut found);
+    assert_eq!(found, Vec::<String>::new());
+    assert!(!node.agent_log().contains(&token));
+}
+
+#[test]
+fn an_ordinary_pod_has_the_token_that_the_server_gives_it() {
+    let cluster = ControlPlane::shared();
+    let node = Node::builder("jo-plain").joined(&cluster).start();
+    let mut wanted = pod_of("jo-plain", &[container("main", STAY)]);
+    wanted["spec"]["automountServiceAccountToken"] = json!(true);
+    cluster.bind("jo-plain", &wanted);
+    cluster.wait_ready("jo-plain");
+    let process = node.process(&node.view("jo-plain").unwrap(), "main");
+    let read = |file: &str| process.read(&format!("/var/run/secrets/kubernetes.io/serviceaccount/{file}"));
+    assert_eq!(claims(&read("token"))["sub"], "system:serviceaccount:default:default");
+    assert_eq!(read("namespace"), "default");
+    assert!(read("ca.crt").starts_with("-----BEGIN CERTIFICATE-----"));
 }

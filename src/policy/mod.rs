@@ -39,6 +39,7 @@ pub mod sysctls;
 mod taints;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod token;
 pub mod userns;
 pub mod volume_files;
 pub mod volumes;

@@ -14,7 +14,7 @@ use crate::{
     api::{PodExt as _, manifest::unsupported, view::PodStep},
     error::chain,
     policy::{
-        given::{Given, ObjectKey, volume_references},
+        given::{Given, ObjectKey},
         security::has_user_namespace,
         userns::PodIds,
     },
@@ -36,7 +36,13 @@ impl PodWorker {
         }
         self.check_host_paths(pod).await?;
         self.at(PodStep::PreparingVolumes, "make folders and volumes");
-        let given = self.take_supplies(&volume_references(pod)).await?;
+        let given = match self.env.supplies.as_ref().filter(|_| !pod.is_static()) {
+            Some(supplies) => {
+                let given = supplies.of_volumes(pod, &self.mailbox);
+                unless_stopped(&self.mailbox, &self.stop, given).await?
+            }
+            None => Given::default(),
+        };
         let (folders, cgroup) = tokio::join!(self.make_folders(pod, given), self.set_up_cgroup(pod));
         self.user_namespace = folders?;
         cgroup?;
@@ -139,7 +145,7 @@ impl PodWorker {
     /// What is known of these objects, waited for shortly; nothing where there is no API server.
     pub(super) async fn take_supplies(&self, objects: &BTreeSet<ObjectKey>) -> Result<Given, StepError> {
         match &self.env.supplies {
-            Some(supplies) => unless_stopped(&self.mailbox, &self.stop, supplies.take(objects)).await,
+            Some(supplies) => unless_stopped(&self.mailbox, &self.stop, supplies.objects(objects)).await,
             None => Ok(Given::default()),
         }
     }
@@ -150,8 +156,12 @@ impl PodWorker {
         if !volumes::files::has_any(pod) {
             return;
         }
-        let objects = volume_references(pod);
-        let given = self.env.supplies.as_ref().map(|supplies| supplies.known(&objects)).unwrap_or_default();
+        let given = match self.env.supplies.as_ref().filter(|_| !pod.is_static()) {
+            Some(supplies) => supplies.of_volumes_now(pod, &self.mailbox),
+            None => Some(Given::default()),
+        };
+        // The first word is yet to come, and wakes the pod.
+        let Some(given) = given else { return };
         let (env, pod) = (Arc::clone(&self.env), Arc::clone(pod));
         let written = tokio::task::spawn_blocking(move || {
             volumes::files::refresh(&VolumeContext {

@@ -351,7 +351,7 @@ pub static PROJECTION: Table = Table {
         ("downwardAPI", Honoured),
         ("podCertificate", NeedsApi("static pods may not reference podcertificaterequests")),
         ("secret", FromApi("static pods may not reference secrets")),
-        ("serviceAccountToken", NeedsApi("static pods may not reference serviceaccounts")),
+        ("serviceAccountToken", FromApi("static pods may not reference serviceaccounts")),
     ],
 };
 

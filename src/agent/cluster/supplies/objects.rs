@@ -116,6 +116,12 @@ impl Objects {
         }
     }
 
+    /// Whether there is a word on each.
+    pub(super) fn has_word(&self, keys: &BTreeSet<ObjectKey>) -> bool {
+        let state = self.state();
+        keys.iter().all(|key| state.objects.get(key).is_some_and(|entry| entry.value.borrow().is_some()))
+    }
+
     pub(super) fn known(&self, keys: &BTreeSet<ObjectKey>) -> BTreeMap<ObjectKey, Lookup> {
         let state = self.state();
         let known = |key: &ObjectKey| state.objects.get(key)?.value.borrow().clone();
