@@ -279,7 +279,7 @@ fn tokens_are_bound_to_their_pods_and_stay_off_the_disk() {
     let cluster = ControlPlane::shared();
     let node = Node::builder("jo-token").joined(&cluster).argument("-v=6").start();
     let volumes = json!([{ "name": "access", "projected": { "defaultMode": 0o444, "sources": [
-        { "serviceAccountToken": { "path": "token", "expirationSeconds": 3607 } },
+        { "serviceAccountToken": { "path": "token" } },
         { "serviceAccountToken": { "path": "vault", "expirationSeconds": 600, "audience": "vault" } },
         { "configMap": { "name": "kube-root-ca.crt", "items": [{ "key": "ca.crt", "path": "ca.crt" }] } },
         { "downwardAPI": { "items": [{ "path": "namespace", "fieldRef": { "fieldPath": "metadata.namespace" } }] } },
@@ -298,7 +298,7 @@ fn tokens_are_bound_to_their_pods_and_stay_off_the_disk() {
         (Some("jo-token"), Some("default"))
     );
     assert_eq!(own["sub"], "system:serviceaccount:default:default");
-    assert_eq!(own["exp"].as_i64().unwrap() - own["iat"].as_i64().unwrap(), 3607);
+    assert_eq!(own["exp"].as_i64().unwrap() - own["iat"].as_i64().unwrap(), 3600);
     let vault = claims(&process.read("/access/vault"));
     assert_eq!(vault["aud"], json!(["vault"]));
     assert_eq!(vault["exp"].as_i64().unwrap() - vault["iat"].as_i64().unwrap(), 600);
