@@ -10,6 +10,9 @@ use crate::policy::{
     node::NodeSettings,
 };
 
+/// A file's path, content, mode and owner.
+type Told = (String, Vec<u8>, u32, Option<u32>);
+
 fn given() -> Given {
     let key = |kind, name: &str| ObjectKey { kind, namespace: "default".into(), name: name.into() };
     let map = ObjectData {
@@ -30,7 +33,7 @@ fn given() -> Given {
     given
 }
 
-fn files_of(volume: &Value, spec: &Value) -> Result<Vec<(String, Vec<u8>, u32, Option<u32>)>, String> {
+fn files_of(volume: &Value, spec: &Value) -> Result<Vec<Told>, String> {
     let mut named = json!({ "name": "v" });
     named.as_object_mut().unwrap().extend(volume.as_object().unwrap().clone());
     let mut pod = json!({ "metadata": { "name": "p", "namespace": "default" }, "spec": { "containers": [{ "name": "c" }] } });
@@ -43,11 +46,11 @@ fn files_of(volume: &Value, spec: &Value) -> Result<Vec<(String, Vec<u8>, u32, O
     Ok(files.into_iter().map(|(path, file)| (path, file.content, file.mode, file.owner)).collect())
 }
 
-fn files(volume: &Value) -> Result<Vec<(String, Vec<u8>, u32, Option<u32>)>, String> {
+fn files(volume: &Value) -> Result<Vec<Told>, String> {
     files_of(volume, &json!({}))
 }
 
-fn file(path: &str, content: &[u8], mode: u32) -> (String, Vec<u8>, u32, Option<u32>) {
+fn file(path: &str, content: &[u8], mode: u32) -> Told {
     (path.to_owned(), content.to_vec(), mode, None)
 }
 

@@ -419,7 +419,7 @@ fn walk(table: &Table, value: &Value, (path, of_api): (&str, bool), support: &mu
             Honoured => {}
             FromApi(_) if of_api => {}
             Refuse(reason) | NeedsApi(reason) | FromApi(reason) => {
-                support.refused.push(FieldProblem::new(path, reason))
+                support.refused.push(FieldProblem::new(path, reason));
             }
             Warn(reason) => support.warnings.push(FieldProblem::new(path, reason)),
             Unless(allowed, reason) => {
