@@ -3,6 +3,7 @@
 //! functions only; this module imports nothing else of ours.
 
 pub mod cgroup;
+pub mod certificate;
 pub mod container_hash;
 pub mod cpu_list;
 pub mod cri;
