@@ -142,20 +142,25 @@ launch() {
     fi
     wait_for "$patience" answers || failed kube-apiserver
     if ! running kube-controller-manager; then
+        controller_flags
         run kube-controller-manager --kubeconfig="$dir/controller-manager.conf" --bind-address="$address" \
             --leader-elect=false --use-service-account-credentials=true \
             --cluster-signing-cert-file="$pki/ca.crt" --cluster-signing-key-file="$pki/ca.key" \
-            "$(signing_flag)=${NODECTL_SIGNING:-8760h}" --root-ca-file="$pki/ca.crt" \
+            "${flags[@]}" --root-ca-file="$pki/ca.crt" \
             --service-account-private-key-file="$pki/sa.key" --controllers='*,bootstrapsigner,tokencleaner'
     fi
 }
 
-signing_flag() {
-    if "$bin/kube-controller-manager" --help | grep -q -- ' --cluster-signing-duration'; then
-        printf '%s' --cluster-signing-duration
-    else
-        printf '%s' --experimental-cluster-signing-duration
-    fi
+# What releases name differently.
+controller_flags() {
+    local help
+    help=$("$bin/kube-controller-manager" --help)
+    case $help in
+    *' --cluster-signing-duration '*) flags=("--cluster-signing-duration=${NODECTL_SIGNING:-8760h}") ;;
+    *) flags=("--experimental-cluster-signing-duration=${NODECTL_SIGNING:-8760h}") ;;
+    esac
+    # Its port without TLS would be on all addresses.
+    case $help in *' --port int '*) flags+=(--port=0) ;; esac
 }
 
 failed() {
