@@ -23,6 +23,8 @@ pub mod termination;
 pub mod view;
 pub mod volumes;
 
+pub use settings::host_ips;
+
 use std::{
     collections::HashMap,
     net::{SocketAddr, TcpListener},
@@ -36,7 +38,10 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     clock::Clock,
-    cluster::Cluster,
+    cluster::{
+        Cluster,
+        identity::{Identity, Places, Serving},
+    },
     health::HealthMonitor,
     images::{Images, PullLimits},
     log_rotation::LogRotation,
@@ -107,12 +112,20 @@ pub async fn run(mut config: AgentConfig, stop: CancellationToken) -> Result<(),
     let socket = OperatorSocket::bind(&config.operator_socket)?;
 
     let cluster = Cluster::of(&config);
-    cluster.as_ref().map_or(Ok(()), Cluster::connect)?;
+    let identity = cluster.as_ref().zip(Places::of(&config));
+    let identity = identity.map(|(cluster, places)| Identity::new(cluster.api.clone(), places));
+    identity.as_ref().map_or(Ok(()), Identity::begin)?;
+    let serving_identity = {
+        let config = config.clone();
+        let api = cluster.as_ref().map(|cluster| cluster.api.clone());
+        Serving::new(&config.clone(), api, Box::new(move || host_ips(&config)))
+    };
     let parts = Parts::assemble(&config).await?;
     let view: Arc<dyn AgentView> = Arc::new(View {
         env: Arc::clone(&parts.sync_loop.env),
         health: Arc::clone(&parts.sync_loop.health),
         sync_loop: Arc::clone(&parts.sync_loop.state),
+        certificates: identity.iter().map(Identity::told).chain([serving_identity.told()]).collect(),
     });
     let aside = CancellationToken::new();
     if let Some(listener) = healthz {
@@ -122,6 +135,8 @@ pub async fn run(mut config: AgentConfig, stop: CancellationToken) -> Result<(),
     let serving = tokio::spawn(socket.serve(Arc::clone(&view), aside.clone()));
     tokio::spawn(Arc::clone(&parts.sync_loop.health).run(aside.clone()));
     tokio::spawn(Arc::clone(&parts.sync_loop.env.probes).run(aside.clone()));
+    identity.map(|identity| tokio::spawn(identity.run(aside.clone())));
+    tokio::spawn(serving_identity.run(aside.clone()));
     parts.sources.into_iter().for_each(|source| source.spawn(&aside));
     if let Some(settings) = rotation_settings(&config) {
         let env = &parts.sync_loop.env;

@@ -173,7 +173,7 @@ pub(super) fn node_cgroups(
 
 /// The configured addresses, else the one that the machine would speak from: a UDP socket that is connected
 /// to a public address, over which nothing is sent, tells it.
-fn host_ips(config: &AgentConfig) -> Vec<IpAddr> {
+pub fn host_ips(config: &AgentConfig) -> Vec<IpAddr> {
     if !config.node_ips.is_empty() {
         return config.node_ips.clone();
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{
+    cluster::identity::Shown,
     health::HealthMonitor,
     pods::env::PodEnv,
     sync_loop::{LoopState, STALLED_AFTER},
@@ -20,6 +21,8 @@ pub struct View {
     pub health: Arc<HealthMonitor>,
     /// The sync loop and the sources.
     pub sync_loop: Arc<LoopState>,
+    /// What is told of the node's certificates.
+    pub certificates: Vec<Arc<Shown>>,
 }
 
 fn check(name: &str, fatal: bool, problem: Option<String>, well: &str) -> HealthCheck {
@@ -51,6 +54,7 @@ impl AgentView for View {
             check("network", false, not_asked.or(runtime.network_error), "the pod network is ready"),
             check("pleg", false, relisted, "what the runtime holds is known"),
         ];
+        checks.extend(self.certificates.iter().map(|certificate| certificate.check()));
         for source in self.sync_loop.desired().sources() {
             let problem = match (source.delivered, source.problems.first()) {
                 (true, None) => None,

@@ -29,6 +29,8 @@ use crate::api::certificate::Certificate;
 
 /// Between two looks at a request while a watch does not hold; doubled up to the second.
 const LOOK_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// How long a request waits before that is told: most are approved by a controller.
+const QUIET: Duration = Duration::from_secs(1);
 /// Failed looks in a row before the error goes to the caller.
 const MAX_FAILED_LOOKS: u32 = 3;
 /// Most bytes of somebody else's words that are handed on.
@@ -147,7 +149,7 @@ impl Request {
     }
 
     /// Makes the request unless it is there, waits until it is approved and signed, and gives the certificates as
-    /// PEM. `waiting` is called when the request is there and nobody has decided yet. Waits without end.
+    /// PEM. `waiting` is called when nobody has decided about the request within a second. Waits without end.
     ///
     /// # Errors
     /// [`CsrError`]; after [`CsrError::Server`] the same request may be tried again.
@@ -160,11 +162,18 @@ impl Request {
                 Ok((Some(chain), _)) => return Ok(chain),
                 Ok((None, version)) => {
                     (failed, pause) = (0, LOOK_AGAIN.0);
-                    if !told_once {
-                        waiting();
-                        told_once = true;
-                    }
-                    match self.watch(&api, &version).await {
+                    let mut watch = std::pin::pin!(self.watch(&api, &version));
+                    let watched = match tokio::time::timeout(QUIET, &mut watch).await {
+                        Ok(watched) => watched,
+                        Err(_elapsed) => {
+                            if !told_once {
+                                waiting();
+                                told_once = true;
+                            }
+                            watch.await
+                        }
+                    };
+                    match watched {
                         Ok(Some(chain)) => return Ok(chain),
                         // Ended in time, or the request is gone: it is looked for, or made, again.
                         Ok(None) => None,
@@ -186,6 +195,12 @@ impl Request {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LOOK_AGAIN.1);
         }
+    }
+
+    /// Whether the server has it no more.
+    pub async fn is_gone(&self, client: &Client) -> bool {
+        let api: Api<CertificateSigningRequest> = Api::all(client.clone());
+        matches!(api.get_opt(&self.name).await, Ok(None))
     }
 
     /// The request as the server has it, or made: the certificate, or the version from which on to watch.

@@ -1,3 +1,5 @@
+//! Tests of [`super`].
+
 use k8s_openapi::api::certificates::v1::{
     CertificateSigningRequestCondition, CertificateSigningRequestStatus,
 };

@@ -6,6 +6,11 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::api::certificate::Certificate;
 
+/// Least time between two certificates.
+const PAUSE: SignedDuration = SignedDuration::from_secs(5);
+/// The same after one that was not what was wanted.
+const LONG_PAUSE: SignedDuration = SignedDuration::from_secs(60);
+
 /// The group that all nodes are in.
 pub const NODES: &str = "system:nodes";
 
@@ -66,6 +71,17 @@ pub fn renew_at(certificate: &Certificate, obtained: Timestamp) -> Timestamp {
     since.checked_add(waited).unwrap_or(certificate.not_after)
 }
 
+/// When a certificate that is wanted like this is to be renewed, and what it lacks if that is why. One that the
+/// signer made shorter or otherwise than it was asked for is not asked for again at once.
+pub fn due(certificate: &Certificate, obtained: Timestamp, wanted: &Wanted) -> (Timestamp, Option<String>) {
+    let lacking = wanted.lacking(certificate);
+    let (at, pause) = match lacking {
+        None => (renew_at(certificate, obtained), PAUSE),
+        Some(_) => (certificate.not_before, LONG_PAUSE),
+    };
+    (at.max(obtained.checked_add(pause).unwrap_or(obtained)), lacking)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -107,6 +123,22 @@ mod tests {
             let waited = at.duration_since(time(since)).as_secs_f64();
             prop_assert!(waited >= whole * 0.699 && waited <= whole * 0.901, "{waited} of {whole}");
         }
+    }
+
+    #[test]
+    fn what_is_not_wanted_is_renewed_soon_and_not_at_once() {
+        let certificate = certificate();
+        let got = certificate.not_before.checked_add(SignedDuration::from_hours(1)).unwrap();
+        let (at, lacking) = due(&certificate, got, &Wanted::client("a"));
+        assert!(lacking.is_some());
+        assert_eq!(at.duration_since(got), LONG_PAUSE);
+        let mut wanted = Wanted::client("a");
+        let mut short = certificate;
+        (short.common_name, short.organizations) = (user_of("a"), vec![NODES.to_owned()]);
+        short.not_after = got.checked_add(SignedDuration::from_secs(2)).unwrap();
+        assert_eq!(due(&short, got, &wanted), (got.checked_add(PAUSE).unwrap(), None));
+        wanted.node_name = "b".to_owned();
+        assert!(due(&short, got, &wanted).1.is_some());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! A supervisor restarts the agent when this fails, so only the checks for which a restart helps (`fatal`)
 //! make it fail: a runtime that is down or a source that cannot be reached is told and no more. The formats
 //! are those of Kubernetes' healthz (`[+]name ok`, `[-]name failed: reason`), with one line of our own,
-//! `[!]name failed: reason (informative)`. Unlike there the reason is not withheld, which is why the
+//! `[!]name failed: reason (informative)`, and what there is to say of an informative check that is well. Unlike there the reason is not withheld, which is why the
 //! port is bound to the loopback address by default.
 
 use std::{borrow::Cow, collections::BTreeSet, sync::Arc, time::Duration};
@@ -71,8 +71,11 @@ fn all(checks: &[HealthCheck], query: &str) -> Answer {
         let reason = one_line(&check.message);
         lines.push(if excluded.remove(check.name.as_str()) {
             format!("[+]{name} excluded: ok")
-        } else if check.ok {
+        } else if check.ok && (check.fatal || reason.is_empty()) {
             format!("[+]{name} ok")
+        } else if check.ok {
+            // What there is to say of it, e.g. since when.
+            format!("[+]{name} ok: {reason}")
         } else if check.fatal {
             failed = true;
             format!("[-]{name} failed: {reason}")

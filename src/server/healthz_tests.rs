@@ -77,13 +77,13 @@ async fn only_fatal_checks_fail_it() {
     assert_eq!(server.get("/healthz/").await, (200, "ok".into()));
     let verbose = "[+]ping ok\n[+]log ok\n[+]syncloop ok\n\
         [!]runtime failed: connection refused; is containerd running? (informative)\n\
-        [+]source:file ok\nhealthz check passed\n";
+        [+]source:file ok: 2 pods\nhealthz check passed\n";
     assert_eq!(server.get("/healthz?verbose").await, (200, verbose.into()));
 
     let server = Server::start(checks(false)).await;
     let failed = "[+]ping ok\n[+]log ok\n[-]syncloop failed: no pass for 3m2s\n\
         [!]runtime failed: connection refused; is containerd running? (informative)\n\
-        [+]source:file ok\nhealthz check failed\n";
+        [+]source:file ok: 2 pods\nhealthz check failed\n";
     assert_eq!(server.get("/healthz").await, (500, failed.into()));
 }
 

@@ -1,3 +1,5 @@
+//! Tests of [`super`].
+
 use std::os::unix::fs::MetadataExt as _;
 
 use proptest::prelude::*;

@@ -1,12 +1,13 @@
 //! The agent as a node of a cluster. Everything here is beside the pods' way: an API server that is away, slow or
 //! refuses holds up no pod that the node knows of.
 
-use std::{path::PathBuf, sync::Arc};
+pub mod identity;
+
+use std::sync::Arc;
 
 use crate::{
     config::AgentConfig,
-    error::CommandError,
-    kube::{ApiServer, Kubeconfig, Rate, Rates},
+    kube::{ApiServer, Rate, Rates},
 };
 
 /// What the parts that speak to the API server share.
@@ -15,13 +16,12 @@ pub struct Cluster {
     pub api: ApiServer,
     /// The node's name.
     pub node_name: Arc<str>,
-    kubeconfig: PathBuf,
 }
 
 impl Cluster {
     /// The cluster that the configuration names; `None` of an agent that stands alone.
     pub fn of(config: &AgentConfig) -> Option<Self> {
-        let kubeconfig = config.kubeconfig.clone()?;
+        config.kubeconfig.as_ref()?;
         let set = |rate: Option<i32>| u32::try_from(rate.unwrap_or_default()).unwrap_or_default();
         let kubelet = &config.kubelet;
         let api = ApiServer::new(Rates {
@@ -31,16 +31,6 @@ impl Cluster {
                 burst: config.event_burst,
             },
         });
-        Some(Self { api, node_name: config.node_name.as_str().into(), kubeconfig })
-    }
-
-    /// Takes the credentials of the kubeconfig. Blocks shortly on the file system; must be called on the async
-    /// runtime.
-    ///
-    /// # Errors
-    /// Invalid configuration (exit code 2) when the kubeconfig cannot be used.
-    pub fn connect(&self) -> Result<(), CommandError> {
-        let kubeconfig = Kubeconfig::read(&self.kubeconfig).map_err(CommandError::usage)?;
-        self.api.use_credentials(&kubeconfig).map_err(CommandError::usage)
+        Some(Self { api, node_name: config.node_name.as_str().into() })
     }
 }
