@@ -40,7 +40,8 @@ fn requests_of(cluster: &ControlPlane, node: &str) -> Vec<String> {
 }
 
 fn decide(cluster: &ControlPlane, request: &str, kind: &str) {
-    let condition = json!({ "type": kind, "status": "True", "reason": "ByTest", "message": "as the test wants" });
+    let condition =
+        json!({ "type": kind, "status": "True", "reason": "ByTest", "message": "as the test wants" });
     let change = json!({ "status": { "conditions": [condition] } });
     let (api, params, change) = (requests(cluster), PatchParams::default(), Patch::Strategic(&change));
     cluster.block_on(api.patch_approval(request, &params, &change)).unwrap();
@@ -84,7 +85,9 @@ fn check(node: &Node, name: &str) -> Option<String> {
 #[track_caller]
 fn wait_check(node: &Node, name: &str, words: &str) -> String {
     let within = SOON * 2;
-    wait_for(within, &format!("{name} says {words:?}"), || check(node, name).filter(|line| line.contains(words)))
+    wait_for(within, &format!("{name} says {words:?}"), || {
+        check(node, name).filter(|line| line.contains(words))
+    })
 }
 
 /// The request that healthz names.
@@ -104,7 +107,11 @@ fn listed(node: &Node, name: &str) -> Value {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let list: Value = serde_json::from_slice(&output.stdout).unwrap();
     let entries = list["certificates"].as_array().unwrap();
-    entries.iter().find(|entry| entry["name"] == name).unwrap_or_else(|| panic!("no {name} in {list}")).clone()
+    entries
+        .iter()
+        .find(|entry| entry["name"] == name)
+        .unwrap_or_else(|| panic!("no {name} in {list}"))
+        .clone()
 }
 
 #[test]
@@ -137,7 +144,9 @@ fn a_token_becomes_an_identity() {
     assert_eq!(requests_of(&cluster, "id-token").len(), 1);
     // Torn under the running agent, with nothing before it: got anew.
     fs::write(fs::canonicalize(current(&node, "client")).unwrap(), "torn").unwrap();
-    wait_until(SOON, "a new certificate", || certificate(&current(&node, "client")).is_some_and(|new| new != first));
+    wait_until(SOON, "a new certificate", || {
+        certificate(&current(&node, "client")).is_some_and(|new| new != first)
+    });
     wait_check(&node, "client-certificate", "is good until");
     assert_eq!(requests_of(&cluster, "id-token").len(), 2);
     let log = node.agent_log();
@@ -176,7 +185,10 @@ fn approval_is_awaited_over_restarts_and_outages() {
     let name = awaited(&node, "client-certificate");
     decide(&cluster, &name, "Denied");
     let line = wait_check(&node, "client-certificate", "was denied");
-    assert!(line.contains("ByTest: as the test wants") && line.contains(&format!("kubectl delete csr {name}")), "{line}");
+    assert!(
+        line.contains("ByTest: as the test wants") && line.contains(&format!("kubectl delete csr {name}")),
+        "{line}"
+    );
     cluster.block_on(requests(&cluster).delete(&name, &DeleteParams::default())).unwrap();
     let again = awaited(&node, "client-certificate");
     assert_ne!(again, name);
@@ -215,7 +227,12 @@ fn certificates_are_renewed_under_the_running_agent() {
         certificate(&current(&node, "server")).is_some_and(|next| next != serving)
     });
     // All of them with one bootstrap: the node renews with what it has.
-    assert_eq!(node.agent_log().matches("as the bootstrap kubeconfig says").count(), 1, "{}", node.agent_log());
+    assert_eq!(
+        node.agent_log().matches("as the bootstrap kubeconfig says").count(),
+        1,
+        "{}",
+        node.agent_log()
+    );
     let old = fs::read_dir(node.cert_dir()).unwrap().count();
     assert!(old < 20, "old ones are removed: {old}");
 }
@@ -263,7 +280,10 @@ fn certs_are_listed_and_renewed() {
     let output = broken(&[]);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert!(text.contains("not for \"system:node:other\"") && text.contains("holds no certificate"), "{text}");
+    assert!(
+        text.contains("not for \"system:node:other\"") && text.contains("holds no certificate"),
+        "{text}"
+    );
     assert!(text.contains("control-plane/apiserver") && text.contains("kubeadm"), "{text}");
     // A certificate inside the kubeconfig would not be used after its renewal.
     let inside = cluster.node_kubeconfig("id-inside");
@@ -296,7 +316,10 @@ fn an_expired_identity_is_told_and_replaced() {
     node.put(&pod("web", STAY));
     node.start_agent();
     let line = wait_check(&node, "client-certificate", "has expired on 2021-01-01");
-    assert!(line.contains("kubeadm token create") && line.contains("--client-name=system:node:id-expired"), "{line}");
+    assert!(
+        line.contains("kubeadm token create") && line.contains("--client-name=system:node:id-expired"),
+        "{line}"
+    );
     node.wait_phase("web", "Running");
     assert_eq!(listed(&node, "client")["problems"][0], "expired");
     let renewed = certs(&node, &["renew", "client"]);

@@ -47,7 +47,20 @@ const RULE: &[(&str, &[&str])] = &[
     // The agent is where the parts are wired, so it starts the servers; no other sibling is imported.
     (
         "agent",
-        &["server", "policy", "cri", "host", "kube", "store", "config", "api", "error", "telemetry", "rate", "files"],
+        &[
+            "server",
+            "policy",
+            "cri",
+            "host",
+            "kube",
+            "store",
+            "config",
+            "api",
+            "error",
+            "telemetry",
+            "rate",
+            "files",
+        ],
     ),
     ("server", &["policy", "cri", "host", "kube", "store", "config", "api", "error"]),
     ("crictl", &["policy", "cri", "host", "kube", "store", "config", "api", "error"]),

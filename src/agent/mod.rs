@@ -115,17 +115,20 @@ pub async fn run(mut config: AgentConfig, stop: CancellationToken) -> Result<(),
     let identity = cluster.as_ref().zip(Places::of(&config));
     let identity = identity.map(|(cluster, places)| Identity::new(cluster.api.clone(), places));
     identity.as_ref().map_or(Ok(()), Identity::begin)?;
-    let serving_identity = {
+    let serving_identity = cluster.as_ref().map(|cluster| {
         let config = config.clone();
-        let api = cluster.as_ref().map(|cluster| cluster.api.clone());
-        Serving::new(&config.clone(), api, Box::new(move || host_ips(&config)))
-    };
+        Serving::new(&config.clone(), cluster.api.clone(), Box::new(move || host_ips(&config)))
+    });
     let parts = Parts::assemble(&config).await?;
     let view: Arc<dyn AgentView> = Arc::new(View {
         env: Arc::clone(&parts.sync_loop.env),
         health: Arc::clone(&parts.sync_loop.health),
         sync_loop: Arc::clone(&parts.sync_loop.state),
-        certificates: identity.iter().map(Identity::told).chain([serving_identity.told()]).collect(),
+        certificates: identity
+            .iter()
+            .map(Identity::told)
+            .chain(serving_identity.iter().map(Serving::told))
+            .collect(),
     });
     let aside = CancellationToken::new();
     if let Some(listener) = healthz {
@@ -136,7 +139,7 @@ pub async fn run(mut config: AgentConfig, stop: CancellationToken) -> Result<(),
     tokio::spawn(Arc::clone(&parts.sync_loop.health).run(aside.clone()));
     tokio::spawn(Arc::clone(&parts.sync_loop.env.probes).run(aside.clone()));
     identity.map(|identity| tokio::spawn(identity.run(aside.clone())));
-    tokio::spawn(serving_identity.run(aside.clone()));
+    serving_identity.map(|identity| tokio::spawn(identity.run(aside.clone())));
     parts.sources.into_iter().for_each(|source| source.spawn(&aside));
     if let Some(settings) = rotation_settings(&config) {
         let env = &parts.sync_loop.env;

@@ -13,10 +13,7 @@ use rustls::{
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 use x509_parser::{
-    asn1_rs::FromDer as _,
-    certificate::X509Certificate,
-    extensions::GeneralName,
-    x509::X509Name,
+    asn1_rs::FromDer as _, certificate::X509Certificate, extensions::GeneralName, x509::X509Name,
 };
 
 /// Most certificates that are read from one file; bundles of authorities have some hundred.
@@ -181,9 +178,7 @@ pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Certific
     if found.is_empty() { Err(CertificateError::Empty) } else { Ok(found) }
 }
 
-fn texts<'a>(
-    values: impl Iterator<Item = &'a x509_parser::x509::AttributeTypeAndValue<'a>>,
-) -> Vec<String> {
+fn texts<'a>(values: impl Iterator<Item = &'a x509_parser::x509::AttributeTypeAndValue<'a>>) -> Vec<String> {
     values.filter_map(|value| value.as_str().ok()).map(str::to_owned).collect()
 }
 

@@ -2,8 +2,8 @@
 //! messages, what was observed in the runtime, and the labels by which pods are found again. Data and pure
 //! functions only; this module imports nothing else of ours.
 
-pub mod cgroup;
 pub mod certificate;
+pub mod cgroup;
 pub mod container_hash;
 pub mod cpu_list;
 pub mod cri;

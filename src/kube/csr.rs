@@ -267,7 +267,8 @@ impl Request {
         let name = || self.name.clone();
         let unusable = |problem: String| CsrError::Unusable { name: name(), problem };
         // Names can be guessed by nobody who does not know the public key; it is sent only now.
-        if found.spec.signer_name != self.purpose.signer() || !holds(&found.spec.request.0, self.key.public()) {
+        if found.spec.signer_name != self.purpose.signer() || !holds(&found.spec.request.0, self.key.public())
+        {
             return Err(unusable("somebody else has made one of that name".to_owned()));
         }
         let status = found.status.as_ref();
@@ -283,8 +284,8 @@ impl Request {
         }
         let chain = status.and_then(|status| status.certificate.as_ref());
         let Some(chain) = chain.filter(|chain| !chain.0.is_empty()) else { return Ok(None) };
-        let leaf = Certificate::leaf(&chain.0)
-            .map_err(|error| unusable(format!("what was signed {error}")))?;
+        let leaf =
+            Certificate::leaf(&chain.0).map_err(|error| unusable(format!("what was signed {error}")))?;
         if leaf.public_key != self.key.public() || leaf.common_name != self.user {
             return Err(unusable("what was signed is for somebody else".to_owned()));
         }

@@ -30,7 +30,10 @@ fn the_name_is_kubelets_and_follows_from_what_is_asked() {
     assert_ne!(Request::new(&key, "system:node:a", "system:nodes", more).name, served);
 }
 
-fn with(request: &Request, change: impl FnOnce(&mut CertificateSigningRequestStatus)) -> Result<Option<Vec<u8>>, CsrError> {
+fn with(
+    request: &Request,
+    change: impl FnOnce(&mut CertificateSigningRequestStatus),
+) -> Result<Option<Vec<u8>>, CsrError> {
     let mut object = request.object().unwrap();
     change(object.status.get_or_insert_default());
     request.outcome(&object)
@@ -51,14 +54,22 @@ fn what_becomes_of_a_request_is_told() {
     let key = Key::generate().unwrap();
     let request = asked(&key);
     assert_eq!(with(&request, |_| ()), Ok(None));
-    assert_eq!(with(&request, |status| status.conditions = Some(vec![condition("Approved", "", "")])), Ok(None));
-    for (kind, told) in [("Denied", "was denied: No: because "), ("Failed", "could not be signed: No: because ")] {
+    assert_eq!(
+        with(&request, |status| status.conditions = Some(vec![condition("Approved", "", "")])),
+        Ok(None)
+    );
+    for (kind, told) in
+        [("Denied", "was denied: No: because "), ("Failed", "could not be signed: No: because ")]
+    {
         let error = with(&request, |status| {
             status.conditions = Some(vec![condition(kind, "No", &format!("because \n{}", "x".repeat(2000)))]);
         })
         .unwrap_err();
         let text = error.to_string();
-        assert!(error.is_final() && text.contains(told) && text.len() < 700 && !text.contains('\n'), "{text}");
+        assert!(
+            error.is_final() && text.contains(told) && text.len() < 700 && !text.contains('\n'),
+            "{text}"
+        );
     }
     let silent = with(&request, |status| status.conditions = Some(vec![condition("Denied", "", "")]));
     assert!(silent.unwrap_err().to_string().ends_with("was denied, and nobody says why"));

@@ -89,11 +89,8 @@ impl Pair {
     /// When one cannot be read, or they do not belong together.
     pub fn read(certificate: &Path, key: &Path) -> Result<Self, PairError> {
         let (chain, metadata) = files::read_with(certificate).map_err(failed("read", certificate))?;
-        let other = if key == certificate {
-            chain.clone()
-        } else {
-            files::read(key).map_err(failed("read", key))?
-        };
+        let other =
+            if key == certificate { chain.clone() } else { files::read(key).map_err(failed("read", key))? };
         let obtained = metadata.modified().ok().and_then(|time| Timestamp::try_from(time).ok());
         let leaf = Certificate::leaf(&chain).map_err(broken(certificate))?;
         leaf.check_key(&other).map_err(broken(key))?;

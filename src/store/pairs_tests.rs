@@ -38,7 +38,9 @@ fn pairs_are_laid_out_as_kubelet_does() {
 fn some_old_ones_are_kept() {
     let folder = tempfile::tempdir().unwrap();
     let store = PairStore::server(folder.path());
-    for name in ["kubelet-client-2020-01-01-00-00-00.pem", "kubelet-server-mine.pem", "kubelet-server-1-2-3.pem"] {
+    for name in
+        ["kubelet-client-2020-01-01-00-00-00.pem", "kubelet-server-mine.pem", "kubelet-server-1-2-3.pem"]
+    {
         fs::write(folder.path().join(name), "x").unwrap();
     }
     for second in 0..20 {

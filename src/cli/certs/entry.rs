@@ -54,7 +54,13 @@ impl Details {
 
 impl Entry {
     /// One that can be read.
-    pub(super) fn new(name: &str, file: &Path, certificate: &Certificate, renewed_by: &str, now: Timestamp) -> Self {
+    pub(super) fn new(
+        name: &str,
+        file: &Path,
+        certificate: &Certificate,
+        renewed_by: &str,
+        now: Timestamp,
+    ) -> Self {
         let left = certificate.not_after.duration_since(now);
         let mut problems = Vec::new();
         if left <= SignedDuration::ZERO {

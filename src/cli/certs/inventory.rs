@@ -20,8 +20,7 @@ const NOBODY: &str = "nobody";
 /// Certificates of one bundle, and of the control plane, that are listed.
 const MAX_LISTED: usize = 100;
 /// What components of the control plane show to the API server.
-const COMPONENTS: [&str; 4] =
-    ["admin.conf", "super-admin.conf", "controller-manager.conf", "scheduler.conf"];
+const COMPONENTS: [&str; 4] = ["admin.conf", "super-admin.conf", "controller-manager.conf", "scheduler.conf"];
 
 /// All of the node's, then the control plane's. What cannot be read is listed with the reason.
 pub(super) fn collect(setting: &Setting, now: Timestamp) -> Vec<Entry> {
@@ -50,7 +49,8 @@ pub(super) fn collect(setting: &Setting, now: Timestamp) -> Vec<Entry> {
         if let Some(path) = places.bootstrap.as_deref().filter(|path| path.exists()) {
             bootstrap(path, &authorities, &mut entries, now);
         }
-    } else {
+    } else if setting.config.cert_dir.join("kubelet.crt").exists() {
+        // Of a kubelet: the agent alone shows none yet.
         serving(setting, &mut entries, now);
     }
     control_plane(&setting.pki, &mut entries, now);

@@ -25,7 +25,6 @@ use crate::{error::CommandError, server::local::DEFAULT_SOCKET};
 /// Exit codes: 0 done, 1 failed, 2 wrong usage or invalid configuration, 3 a renewal was refused because nothing
 /// would use the new certificate.
 #[derive(Debug, Clone, Args)]
-#[command(args_conflicts_with_subcommands = false)]
 pub struct CertsArgs {
     /// What to do; without it the certificates are listed
     #[command(subcommand)]
@@ -140,7 +139,8 @@ fn render(entries: &[Entry], format: OutputFormat, now: Timestamp) -> Result<Str
                 let details = entry.details.as_ref();
                 let names = details.map(|details| details.names().join(",")).unwrap_or_default();
                 let renewal = entry.renews_at.map(|at| at.to_string());
-                let more = [dashed(names), dashed(renewal.unwrap_or_default()), entry.file.display().to_string()];
+                let more =
+                    [dashed(names), dashed(renewal.unwrap_or_default()), entry.file.display().to_string()];
                 table.push(row(entry, now).into_iter().chain(more));
             }
             Ok(table.render())
@@ -151,7 +151,8 @@ fn render(entries: &[Entry], format: OutputFormat, now: Timestamp) -> Result<Str
 }
 
 fn row(entry: &Entry, now: Timestamp) -> [String; 7] {
-    let of = |text: fn(&entry::Details) -> String| dashed(entry.details.as_ref().map(text).unwrap_or_default());
+    let of =
+        |text: fn(&entry::Details) -> String| dashed(entry.details.as_ref().map(text).unwrap_or_default());
     let remaining = entry.details.as_ref().map(|details| {
         let left = details.not_after.as_second() - now.as_second();
         if left > 0 { human_duration(left) } else { "expired".to_owned() }

@@ -34,8 +34,10 @@ pub(super) async fn run(
     match (args.which, source) {
         (Some(Which::Client), _) | (None, ServingSource::Files(..)) => Ok(()),
         (Some(Which::Server), ServingSource::Files(certificate, _)) => {
-            let told = format!("the serving certificate {} is somebody else's (tlsCertFile)", certificate.display());
-            Err(CommandError::refused(told).hint("renew it where it comes from; the agent takes what is put there"))
+            let told =
+                format!("the serving certificate {} is somebody else's (tlsCertFile)", certificate.display());
+            Err(CommandError::refused(told)
+                .hint("renew it where it comes from; the agent takes what is put there"))
         }
         (_, ServingSource::Requested) => requested(setting, patience, out, err).await,
         (_, ServingSource::SelfSigned(certificate, key)) => {
@@ -126,14 +128,19 @@ async fn obtain(
             return Err(CommandError::failed(format!("cannot get a certificate: {error}")));
         }
         Err(_elapsed) => {
-            let told = format!("the certificate request {name} was not approved within {} s", patience.as_secs());
-            return Err(CommandError::failed(told)
-                .hint(format!("approve it (kubectl certificate approve {name}) and run this again: it is kept")));
+            let told =
+                format!("the certificate request {name} was not approved within {} s", patience.as_secs());
+            return Err(CommandError::failed(told).hint(format!(
+                "approve it (kubectl certificate approve {name}) and run this again: it is kept"
+            )));
         }
     };
     store.update(&chain, asking.key(), Timestamp::now()).map_err(CommandError::failed)
 }
 
 fn done(which: &str, pair: &Pair, out: &mut impl Write) -> Result<(), CommandError> {
-    output::write(out, &format!("{which}: {} is good until {}\n", pair.file.display(), pair.certificate.not_after))
+    output::write(
+        out,
+        &format!("{which}: {} is good until {}\n", pair.file.display(), pair.certificate.not_after),
+    )
 }

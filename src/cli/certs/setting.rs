@@ -52,7 +52,8 @@ impl Setting {
             ("cert-dir", &args.cert_dir),
         ];
         let given = given.map(|(name, path)| (name, path.as_ref().map(|path| path.display().to_string())));
-        for (name, value) in given.into_iter().chain([("hostname-override", args.hostname_override.clone())]) {
+        for (name, value) in given.into_iter().chain([("hostname-override", args.hostname_override.clone())])
+        {
             if let Some(value) = value {
                 flags.retain(|(flag, _)| flag != name);
                 flags.push((name.to_owned(), value));
@@ -100,7 +101,8 @@ mod tests {
     #[test]
     fn the_agents_own_flags_count() {
         let words = |line: &str| line.split(' ').map(OsString::from).collect::<Vec<_>>();
-        let found = flags(words("nodectl run --cert-dir pki --kubeconfig=/a/b --v 3"), Path::new("/work")).unwrap();
+        let found =
+            flags(words("nodectl run --cert-dir pki --kubeconfig=/a/b --v 3"), Path::new("/work")).unwrap();
         assert!(found.contains(&("cert-dir".to_owned(), "/work/pki".to_owned())), "{found:?}");
         assert!(found.contains(&("kubeconfig".to_owned(), "/a/b".to_owned())), "{found:?}");
         assert!(flags(words("nodectl pods"), Path::new("/")).is_none());

@@ -93,7 +93,9 @@ impl Places {
                     Ok(ready) => return ready,
                     Err(other) => why = other,
                 },
-                Err(error) => why = format!("{why}; the certificate {} is kept, but {error}", pair.file.display()),
+                Err(error) => {
+                    why = format!("{why}; the certificate {} is kept, but {error}", pair.file.display())
+                }
             }
         }
         Found::Bootstrap { bootstrap: Box::new(bootstrap), why }
@@ -105,10 +107,12 @@ impl Places {
     /// In words, when it cannot be written or read back.
     pub fn finish(&self, bootstrap: &Kubeconfig) -> Result<Kubeconfig, String> {
         let path = &self.kubeconfig;
-        let certificate = std::path::absolute(self.store.current_path()).map_err(|error| error.to_string())?;
-        let written = path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| {
-            files::replace(path, bootstrap.for_node(&certificate).as_bytes(), 0o600)
-        });
+        let certificate =
+            std::path::absolute(self.store.current_path()).map_err(|error| error.to_string())?;
+        let written = path
+            .parent()
+            .map_or(Ok(()), std::fs::create_dir_all)
+            .and_then(|()| files::replace(path, bootstrap.for_node(&certificate).as_bytes(), 0o600));
         written.map_err(|error| format!("kubeconfig {} cannot be written: {error}", path.display()))?;
         Kubeconfig::read(path).map_err(|error: KubeconfigError| error.to_string())
     }
@@ -129,17 +133,18 @@ impl Places {
         });
         let own = match own {
             None => None,
-            Some((Ok(certificate), file, obtained)) => Some(Held {
-                obtained: obtained.unwrap_or(certificate.not_before),
-                certificate,
-                file,
-            }),
-            Some((Err(error), file, _)) => return Err(format!("client certificate {} {error}", file.display())),
+            Some((Ok(certificate), file, obtained)) => {
+                Some(Held { obtained: obtained.unwrap_or(certificate.not_before), certificate, file })
+            }
+            Some((Err(error), file, _)) => {
+                return Err(format!("client certificate {} {error}", file.display()));
+            }
         };
         let kept = self.rotate.then(|| self.store.current().ok()).flatten();
         let kept = kept.filter(|pair| self.is_good(pair, now));
         // The newer one counts: a kubeconfig with another one in it was put there for a reason.
-        if let Some(pair) = kept.filter(|pair| own.as_ref().is_none_or(|own| self.is_better(pair, own, now))) {
+        if let Some(pair) = kept.filter(|pair| own.as_ref().is_none_or(|own| self.is_better(pair, own, now)))
+        {
             let kubeconfig = Box::new(kubeconfig.with_certificate(&pair.chain, &pair.key));
             kubeconfig.check().map_err(|error| error.to_string())?;
             let held = Held { certificate: pair.certificate, file: pair.file, obtained: pair.obtained };
@@ -161,7 +166,8 @@ impl Places {
     }
 
     fn is_good(&self, pair: &Pair, now: Timestamp) -> bool {
-        now < pair.certificate.not_after && Wanted::client(&self.node_name).lacking(&pair.certificate).is_none()
+        now < pair.certificate.not_after
+            && Wanted::client(&self.node_name).lacking(&pair.certificate).is_none()
     }
 
     fn is_better(&self, pair: &Pair, own: &Held, now: Timestamp) -> bool {
@@ -183,7 +189,9 @@ impl Places {
         let Some(pair) = self.store.newest(|pair| self.is_good(pair, now)) else { return };
         match self.store.take_back(&pair) {
             Ok(()) => tracing::warn!("{torn}: taking {} instead", pair.file.display()),
-            Err(error) => tracing::warn!("{torn}, and {} cannot take its place: {error}", pair.file.display()),
+            Err(error) => {
+                tracing::warn!("{torn}, and {} cannot take its place: {error}", pair.file.display())
+            }
         }
     }
 

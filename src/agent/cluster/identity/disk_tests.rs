@@ -47,9 +47,11 @@ impl Machine {
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::OrganizationName, "system:nodes");
         params.distinguished_name.push(DnType::CommonName, format!("system:node:{node}"));
-        let time = |at: i64| (std::time::SystemTime::UNIX_EPOCH
-            + std::time::Duration::from_secs(u64::try_from(hours(at).as_second()).unwrap()))
-        .into();
+        let time = |at: i64| {
+            (std::time::SystemTime::UNIX_EPOCH
+                + std::time::Duration::from_secs(u64::try_from(hours(at).as_second()).unwrap()))
+            .into()
+        };
         (params.not_before, params.not_after) = (time(from), time(until));
         let key = KeyPair::generate().unwrap();
         let authority = authority();
@@ -109,7 +111,10 @@ fn the_newer_certificate_counts_where_it_is_renewed() {
     assert!(held(machine.places(true).look(hours(0))).file.ends_with("own.crt"));
     let newer = machine.keep(&machine.certificate("a", -5, 100));
     assert_eq!(held(machine.places(true).look(hours(0))).file, newer.file);
-    assert!(held(machine.places(false).look(hours(0))).file.ends_with("own.crt"), "not renewed: as configured");
+    assert!(
+        held(machine.places(false).look(hours(0))).file.ends_with("own.crt"),
+        "not renewed: as configured"
+    );
     // Another one was put in place since.
     machine.own(&machine.certificate("a", -1, 50));
     assert!(held(machine.places(true).look(hours(0))).file.ends_with("own.crt"));
@@ -126,7 +131,10 @@ fn what_is_missing_or_expired_is_got_anew() {
     let machine = Machine::new();
     let (places, now) = (machine.places(true), hours(0));
     let told = why(places.look(now), false);
-    assert!(told.contains("kubelet.conf: cannot be read") && told.contains("bootstrap.conf: cannot be read"), "{told}");
+    assert!(
+        told.contains("kubelet.conf: cannot be read") && told.contains("bootstrap.conf: cannot be read"),
+        "{told}"
+    );
     assert!(told.contains("kubeadm token create"), "{told}");
     machine.write("bootstrap.conf", "{token: hush}");
     assert!(!why(places.look(now), true).contains("hush"));

@@ -17,13 +17,13 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
+use self::pause::Backoff;
 pub use self::{
     disk::{Found, Held, Places, Stamp},
     obtain::{Asking, awaited},
     serving::{Serving, ServingCertificate, ServingSource, renew_self_signed},
     told::{Shown, Told},
 };
-use self::pause::Backoff;
 use crate::{
     config::AgentConfig,
     error::{CommandError, ErrorKind},
@@ -65,7 +65,11 @@ impl Places {
 impl Identity {
     /// One that is not known to the server yet.
     pub fn new(api: ApiServer, places: Places) -> Self {
-        Self { api, places, told: Shown::new("client-certificate", "the client certificate is not looked at yet") }
+        Self {
+            api,
+            places,
+            told: Shown::new("client-certificate", "the client certificate is not looked at yet"),
+        }
     }
 
     /// What is told of it.
@@ -122,7 +126,9 @@ impl Identity {
                 }
                 Ok(Found::Bootstrap { bootstrap, why }) => {
                     if said != why {
-                        tracing::info!("getting a client certificate as the bootstrap kubeconfig says: {why}");
+                        tracing::info!(
+                            "getting a client certificate as the bootstrap kubeconfig says: {why}"
+                        );
                         said = why;
                     }
                     self.ask(&stamp, &bootstrap, None, true).await
@@ -160,7 +166,8 @@ impl Identity {
         let until = certificate.not_after;
         let (renew, lacking) = due(certificate, *obtained, &Wanted::client(&self.places.node_name));
         if !self.places.rotate {
-            let told = format!("{} is good until {until}; it is not renewed (rotateCertificates)", file.display());
+            let told =
+                format!("{} is good until {until}; it is not renewed (rotateCertificates)", file.display());
             match lacking {
                 None => self.told.well(told),
                 Some(lacking) => self.told.not_yet(format!("{told}; {lacking}")),
@@ -192,9 +199,11 @@ impl Identity {
             let prepared = tokio::task::spawn_blocking(move || {
                 Asking::prepare(&store, &node, Purpose::Client, held_key.as_deref())
             });
-            let asking = prepared.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+            let asking =
+                prepared.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
             let client = connect(credentials, None).map_err(|error| error.to_string())?;
-            let chain = wait_for(&asking, (&client, credentials.server()), &self.told, &self.places.store).await?;
+            let chain =
+                wait_for(&asking, (&client, credentials.server()), &self.told, &self.places.store).await?;
             let (places, credentials) = (self.places.clone(), credentials.clone());
             let kept = tokio::task::spawn_blocking(move || {
                 let pair = places.store.update(&chain, asking.key(), Timestamp::now());
@@ -206,7 +215,11 @@ impl Identity {
                 Ok::<_, String>(pair)
             });
             let pair = kept.await.map_err(|error| error.to_string())??;
-            tracing::info!("the client certificate {} is good until {}", pair.file.display(), pair.certificate.not_after);
+            tracing::info!(
+                "the client certificate {} is good until {}",
+                pair.file.display(),
+                pair.certificate.not_after
+            );
             Ok(())
         };
         tokio::select! {

@@ -63,3 +63,27 @@ impl Asking {
 pub fn awaited(name: &str) -> String {
     format!("waiting for the certificate request {name} to be approved: kubectl certificate approve {name}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_under_way_is_found_again_and_one_that_is_done_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = PairStore::client(folder.path());
+        let prepare = |held: Option<&[u8]>| Asking::prepare(&store, "a", Purpose::Client, held).unwrap();
+        let first = prepare(None);
+        let again = prepare(Some(b"another"));
+        assert_eq!(again.request.name, first.request.name);
+        // Its certificate is in use: the agent was killed before the key was forgotten.
+        let public = Key::from_pem(std::str::from_utf8(first.key()).unwrap()).unwrap().public().to_owned();
+        let next = prepare(Some(&public));
+        assert_ne!(next.request.name, first.request.name);
+        assert_eq!(prepare(Some(&public)).request.name, next.request.name);
+        // A torn one is no key.
+        store.keep_pending_key("-----BEGIN EC PRIVATE KEY-----\nMHc").unwrap();
+        assert_ne!(prepare(None).request.name, next.request.name);
+        assert!(!format!("{next:?}").contains("PRIVATE"));
+    }
+}

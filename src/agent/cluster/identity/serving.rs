@@ -72,7 +72,7 @@ impl ServingSource {
     pub fn of(config: &AgentConfig) -> Self {
         let path = |key: &Option<String>| key.as_ref().filter(|path| !path.is_empty()).map(PathBuf::from);
         let kubelet = &config.kubelet;
-        if kubelet.server_tls_bootstrap.unwrap_or(false) && config.kubeconfig.is_some() {
+        if kubelet.server_tls_bootstrap.unwrap_or(false) {
             return Self::Requested;
         }
         match (path(&kubelet.tls_cert_file), path(&kubelet.tls_private_key_file)) {
@@ -82,21 +82,25 @@ impl ServingSource {
     }
 }
 
-/// Keeps the serving certificate.
+/// Keeps the serving certificate of a node of a cluster.
 pub struct Serving {
     source: ServingSource,
     node_name: String,
     /// Those that the node is to be reached at now.
     addresses: Box<dyn Fn() -> Vec<IpAddr> + Send + Sync>,
     store: PairStore,
-    api: Option<ApiServer>,
+    api: ApiServer,
     current: Arc<ServingCertificate>,
     told: Arc<Shown>,
 }
 
 impl Serving {
     /// One without a certificate yet.
-    pub fn new(config: &AgentConfig, api: Option<ApiServer>, addresses: Box<dyn Fn() -> Vec<IpAddr> + Send + Sync>) -> Self {
+    pub fn new(
+        config: &AgentConfig,
+        api: ApiServer,
+        addresses: Box<dyn Fn() -> Vec<IpAddr> + Send + Sync>,
+    ) -> Self {
         Self {
             source: ServingSource::of(config),
             node_name: config.node_name.clone(),
@@ -126,11 +130,10 @@ impl Serving {
     async fn keep(&self) {
         let mut backoff = Backoff::new();
         loop {
-            let outcome = match (&self.source, &self.api) {
-                (ServingSource::Requested, Some(api)) => self.requested(api).await,
-                (ServingSource::Files(certificate, key), _) => self.given(certificate, key).await,
-                (ServingSource::SelfSigned(certificate, key), _) => self.own(certificate, key).await,
-                (ServingSource::Requested, None) => return,
+            let outcome = match &self.source {
+                ServingSource::Requested => self.requested(&self.api).await,
+                ServingSource::Files(certificate, key) => self.given(certificate, key).await,
+                ServingSource::SelfSigned(certificate, key) => self.own(certificate, key).await,
             };
             match outcome {
                 Ok(()) => backoff.reset(),
@@ -182,10 +185,12 @@ impl Serving {
             };
             let (store, node) = (self.store.clone(), self.node_name.clone());
             let asking = blocking(move || {
-                Asking::prepare(&store, &node, purpose, held_key.as_deref()).map_err(|error| error.to_string())
+                Asking::prepare(&store, &node, purpose, held_key.as_deref())
+                    .map_err(|error| error.to_string())
             })
             .await?;
-            let chain = wait_for(&asking, (&clients.objects, &clients.server), &self.told, &self.store).await?;
+            let chain =
+                wait_for(&asking, (&clients.objects, &clients.server), &self.told, &self.store).await?;
             let (store, key) = (self.store.clone(), asking.key().to_owned());
             let pair = blocking(move || {
                 let pair = store.update(&chain, &key, Timestamp::now()).map_err(|error| error.to_string())?;
@@ -238,7 +243,8 @@ impl Serving {
         let (certificate, key) = (certificate.to_owned(), key.to_owned());
         let path = certificate.clone();
         let read = tokio::task::spawn_blocking(move || Pair::read(&certificate, &key)).await;
-        let ended = |_| Err(PairError::Io { action: "read", path, source: std::io::ErrorKind::Interrupted.into() });
+        let ended =
+            |_| Err(PairError::Io { action: "read", path, source: std::io::ErrorKind::Interrupted.into() });
         read.unwrap_or_else(ended)
     }
 
@@ -247,7 +253,10 @@ impl Serving {
         let stamp = || Stamp::of(paths.iter().copied().map(Some));
         let before = stamp();
         let requested = self.source == ServingSource::Requested;
-        pause::until_changed(until, || async { stamp() != before || (requested && self.wanted() != *wanted) }).await;
+        pause::until_changed(until, || async {
+            stamp() != before || (requested && self.wanted() != *wanted)
+        })
+        .await;
     }
 }
 
