@@ -7,12 +7,12 @@ use regex::Regex;
 
 /// Keys whose values are secret, in TOML, YAML, JSON and `hosts.toml` (a header); whatever stands before them, as in
 /// `registry_password`.
-const KEYS: &str = "password|passwd|auth|identitytoken|identity_token|registrytoken|token|secret|authorization";
+const KEYS: &str =
+    "password|passwd|auth|identitytoken|identity_token|registrytoken|token|secret|authorization";
 
 /// A key, quoted or not, with what is between it and its value.
-static KEY: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    Regex::new(&format!(r#"(?i)(?:^|[^a-z0-9])(?:{KEYS})["']?[ \t]*[=:][ \t]*"#)).ok()
-});
+static KEY: LazyLock<Option<Regex>> =
+    LazyLock::new(|| Regex::new(&format!(r#"(?i)(?:^|[^a-z0-9])(?:{KEYS})["']?[ \t]*[=:][ \t]*"#)).ok());
 
 /// The text with user and password of each URL, and the values of keys that have a secret, replaced by `***`.
 pub fn hide(text: &str) -> String {

@@ -145,10 +145,7 @@ fn undone(journal: &Journal) -> Vec<(Step, Before)> {
     let lasts = |(number, (step, progress)): (usize, &(&Step, &Progress))| {
         let Progress::Undone(before) = progress else { return None };
         let first = match (&step.action, before) {
-            (
-                Action::StopUnit { unit } | Action::RestartUnit { unit },
-                Before::Unit { active: true },
-            ) => {
+            (Action::StopUnit { unit } | Action::RestartUnit { unit }, Before::Unit { active: true }) => {
                 !all.iter().take(number).any(|(earlier, _)| is_of_unit(&earlier.action, unit))
             }
             (Action::StartWhenUndone { .. }, _) => true,

@@ -253,8 +253,11 @@ static IMAGE: LazyLock<Option<Regex>> = LazyLock::new(|| {
 fn image(text: &str) -> Result<String, CommandError> {
     let fine = text.len() <= 512 && IMAGE.as_ref().is_some_and(|name| name.is_match(text));
     if !fine {
-        return Err(CommandError::usage(format!("--pause-image={}: this is no image's name", hide_word(text)))
-            .hint("as in registry.k8s.io/pause:3.9"));
+        return Err(CommandError::usage(format!(
+            "--pause-image={}: this is no image's name",
+            hide_word(text)
+        ))
+        .hint("as in registry.k8s.io/pause:3.9"));
     }
     Ok(text.to_owned())
 }
@@ -276,7 +279,8 @@ fn mirror(text: &str) -> Result<(String, String), CommandError> {
             && !rest.contains(|char: char| char.is_whitespace() || "\"'\\@?#".contains(char))
     });
     if !fine || !is_host(host) {
-        let why = if text.contains('@') { ": user and password cannot be carried in a mirror's URL" } else { "" };
+        let why =
+            if text.contains('@') { ": user and password cannot be carried in a mirror's URL" } else { "" };
         let shown = hide_word(text);
         return Err(CommandError::usage(format!("--registry-mirror={shown}: this is no mirror{why}"))
             .hint("as in https://mirror.example, or registry.k8s.io=https://mirror.example:5000/k8s"));

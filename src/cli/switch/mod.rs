@@ -112,9 +112,8 @@ impl<O: Write, E: Write> Call<'_, O, E> {
                 let facts = self.detected(&place).await?;
                 let mut plan = plan(&facts, &request).map_err(|error| match error {
                     PlanError::Missing(_) => CommandError::refused(error),
-                    PlanError::Obstacles(_) => {
-                        CommandError::refused(error).hint("mend that, and run this again; --detect shows all that is known")
-                    }
+                    PlanError::Obstacles(_) => CommandError::refused(error)
+                        .hint("mend that, and run this again; --detect shows all that is known"),
                     error => {
                         CommandError::refused(error).hint("mend the file, or move it away, and try again")
                     }

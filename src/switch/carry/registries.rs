@@ -29,10 +29,14 @@ pub(super) fn carry(
         add(&mut registries, host, [url.clone()]);
     }
     let (mirrors, others): (Vec<String>, Vec<String>) =
-        options::list(facts, "registry-mirror", "registry-mirrors").into_iter().partition(|url| is_mirror(url));
+        options::list(facts, "registry-mirror", "registry-mirrors")
+            .into_iter()
+            .partition(|url| is_mirror(url));
     add(&mut registries, HUB, mirrors);
     for url in others {
-        carried.warnings.push(format!("Docker's mirror {url} is none that containerd can use: it is not carried over"));
+        carried
+            .warnings
+            .push(format!("Docker's mirror {url} is none that containerd can use: it is not carried over"));
     }
     let mut tls: BTreeMap<String, Tls> = BTreeMap::new();
     for registry in of_config {

@@ -53,7 +53,8 @@ mod tests {
 
     #[test]
     fn imports_are_where_they_are_unless_they_change_too() {
-        let main = file("/etc/c/a.toml", "version = 2\nimports = [\"b.toml\", \"/x/*.toml\"]\n[p]\nq = 1\n", true);
+        let main =
+            file("/etc/c/a.toml", "version = 2\nimports = [\"b.toml\", \"/x/*.toml\"]\n[p]\nq = 1\n", true);
         let other = file("/etc/c/b.toml", "imports = [\"c.toml\"]\nr = 2\n", false);
         let folder = Path::new("/run/t");
         let one = elsewhere(&[main.clone(), other.clone()], folder, ONE);

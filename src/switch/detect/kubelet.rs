@@ -42,7 +42,9 @@ pub(super) async fn detect(
     let unit = notes.unit(look, "kubelet.service");
     let state = units.get("kubelet.service").cloned().unwrap_or_default();
     if state.runs() && state.is_masked() {
-        notes.obstacle("kubelet.service runs, and is masked: it could not be started again (systemctl unmask)");
+        notes.obstacle(
+            "kubelet.service runs, and is masked: it could not be started again (systemctl unmask)",
+        );
     } else if state.runs() && unit.fragment.is_none() && notes.obstacles.is_empty() {
         notes.obstacle("kubelet.service runs, and its file is gone: it could not be started again");
     }

@@ -225,9 +225,14 @@ fn a_script_in_an_argument_is_no_kubelets_command_line() {
         "/bin/bash -o pipefail -c \"kubelet\"",
     ] {
         let error = told(script).unwrap_err();
-        assert!(error.starts_with("kubelet.service starts `/") && error.contains("no kubelet's command line"), "{error}");
+        assert!(
+            error.starts_with("kubelet.service starts `/") && error.contains("no kubelet's command line"),
+            "{error}"
+        );
     }
-    for fine in ["/usr/bin/nice -n 5 /usr/bin/kubelet", "/bin/sh /opt/kubelet.sh", "/opt/hyperkube kubelet -c"] {
+    for fine in
+        ["/usr/bin/nice -n 5 /usr/bin/kubelet", "/bin/sh /opt/kubelet.sh", "/opt/hyperkube kubelet -c"]
+    {
         assert_eq!(told(fine), Ok(()), "{fine}");
     }
 }

@@ -129,7 +129,8 @@ impl Files<'_, '_> {
             changed.iter().find(|file| file.path == original.path).unwrap_or(original).clone()
         };
         let all: Vec<ConfigFile> = originals.iter().map(now).collect();
-        let default = found.default_config.clone().map(|text| ConfigFile { path: found.config.clone(), text });
+        let default =
+            found.default_config.clone().map(|text| ConfigFile { path: found.config.clone(), text });
         self.plan.sandbox_image = containerd::sandbox_image(&all, *release)
             .or_else(|| containerd::sandbox_image(default.as_slice(), *release));
         for original in &originals {

@@ -190,7 +190,10 @@ impl Order<'_> {
             .collect();
         if !running.is_empty() {
             let units = running.iter().map(|unit| (*unit).to_owned()).collect();
-            self.step("know what of Docker runs, should this be taken back", Action::StartWhenUndone { units });
+            self.step(
+                "know what of Docker runs, should this be taken back",
+                Action::StartWhenUndone { units },
+            );
         }
         for unit in running {
             self.step(format!("stop {unit}"), Action::StopUnit { unit: unit.to_owned() });

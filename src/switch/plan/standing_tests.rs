@@ -25,9 +25,9 @@ fn refusals(facts: &Facts) -> Vec<String> {
 fn which_units_of_docker_run_is_known_before_one_takes_another_along() {
     let plan = plan(&docker_node(), &Request::default()).unwrap();
     let at = |wanted: &dyn Fn(&Action) -> bool| plan.steps.iter().position(|step| wanted(&step.action));
-    let known = at(&|action| {
-        matches!(action, Action::StartWhenUndone { units } if units == &["docker.socket", "docker.service"])
-    });
+    let known = at(
+        &|action| matches!(action, Action::StartWhenUndone { units } if units == &["docker.socket", "docker.service"]),
+    );
     let stopped = at(&|action| matches!(action, Action::StopUnit { unit } if unit == "docker.socket"));
     assert!(known.is_some() && known < stopped, "{known:?} {stopped:?}");
 }
@@ -40,11 +40,18 @@ fn the_image_of_sandboxes_comes_along_though_no_pod_runs() {
     let none = Request { images: Images::None, ..Request::default() };
     assert_eq!(carried(&plan(&facts, &none).unwrap()), [""; 0]);
     // Another that is asked for, by another form of its name.
-    let mine = ImageFacts { id: "sha256:9".to_owned(), tags: vec!["mine:latest".to_owned()], ..ImageFacts::default() };
+    let mine = ImageFacts {
+        id: "sha256:9".to_owned(),
+        tags: vec!["mine:latest".to_owned()],
+        ..ImageFacts::default()
+    };
     facts.docker.as_mut().unwrap().images.push(mine);
     let asked = |image: &str| Request { pause_image: Some(image.to_owned()), ..Request::default() };
     let planned = plan(&facts, &asked("docker.io/library/mine")).unwrap();
-    assert_eq!((carried(&planned), planned.warnings.as_slice()), (vec!["mine:latest".to_owned()], [].as_slice()));
+    assert_eq!(
+        (carried(&planned), planned.warnings.as_slice()),
+        (vec!["mine:latest".to_owned()], [].as_slice())
+    );
     let planned = plan(&facts, &asked("r.example/none:1")).unwrap();
     assert_eq!(carried(&planned), [""; 0]);
     assert_eq!(
@@ -78,7 +85,8 @@ fn why_docker_does_not_answer_is_told() {
     let docker = facts.docker.as_mut().unwrap();
     (docker.answers, docker.silence) = (false, Some("no answer within 10 s".to_owned()));
     let plan = plan(&facts, &Request::default()).unwrap();
-    let refusal = plan.refusals.iter().find(|refusal| refusal.message.starts_with("Docker does not")).unwrap();
+    let refusal =
+        plan.refusals.iter().find(|refusal| refusal.message.starts_with("Docker does not")).unwrap();
     assert!(refusal.message.ends_with("(no answer within 10 s)"), "{}", refusal.message);
     assert!(refusal.hint.contains("one of them hangs"), "{}", refusal.hint);
 }

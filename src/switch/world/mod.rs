@@ -26,9 +26,9 @@ mod units;
 
 use std::path::{Path, PathBuf};
 
-pub(super) use images::normalized;
 pub use beforehand::try_out;
 pub use cluster::in_the_way;
+pub(super) use images::normalized;
 
 use super::{
     file_steps,
