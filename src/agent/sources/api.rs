@@ -324,7 +324,7 @@ mod tests {
         source.publish(&seen);
         assert!(Arc::ptr_eq(&receivers.snapshots.borrow(), &first));
         let server = Arc::clone(&receivers.server.borrow());
-        assert_eq!(server.pods[&"a".into()].status.as_ref().unwrap().phase.as_deref(), Some("Running"));
+        assert_eq!(server.pods["a"].status.as_ref().unwrap().phase.as_deref(), Some("Running"));
 
         let gate =
             json!({ "phase": "Running", "conditions": [{ "type": "example.org/gate", "status": "True" }] });
