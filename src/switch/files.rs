@@ -35,6 +35,13 @@ pub struct Saved {
     label: Option<Vec<u8>>,
 }
 
+impl Saved {
+    /// Whether the file is its owner's alone to read.
+    pub fn is_private(&self) -> bool {
+        self.mode & 0o077 == 0
+    }
+}
+
 /// A file's text; `None` if it is not there.
 ///
 /// # Errors
