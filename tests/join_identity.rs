@@ -170,7 +170,7 @@ fn approval_is_awaited_over_restarts_and_outages() {
     node.kill9();
     node.start_agent();
     assert_eq!(awaited(&node, "client-certificate"), name);
-    assert_eq!(requests_of(&cluster, "id-waits"), [name.clone()]);
+    assert_eq!(requests_of(&cluster, "id-waits"), std::slice::from_ref(&name));
     // Approved while nobody looks.
     node.kill9();
     decide(&cluster, &name, "Approved");

@@ -219,7 +219,7 @@ mod tests {
         leaf.check_key(KEY).unwrap();
         let authority = Certificate::chain(AUTHORITY).unwrap();
         assert!(authority[0].is_authority && authority[0].is_self_signed() && !leaf.is_self_signed());
-        assert!(leaf.is_from(&authority) && !authority[0].is_from(&[leaf.clone()]));
+        assert!(leaf.is_from(&authority) && !authority[0].is_from(std::slice::from_ref(&leaf)));
         assert_eq!(authority[0].check_key(KEY), Err(CertificateError::OtherKey));
         assert_eq!(leaf.check_key(CERTIFICATE), Err(CertificateError::NoKey));
         assert_eq!(Certificate::leaf(KEY), Err(CertificateError::Empty));

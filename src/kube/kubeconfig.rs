@@ -201,21 +201,16 @@ impl Kubeconfig {
     pub fn for_node(&self, certificate: &Path) -> String {
         let quoted = |text: &str| serde_json::Value::from(text).to_string();
         let path = |path: &Path| quoted(&path.to_string_lossy());
-        let mut cluster = String::new();
-        match (&self.authority_file, &self.authority) {
-            (Some(file), _) => cluster.push_str(&format!("    certificate-authority: {}\n", path(file))),
-            (None, Some(pem)) => {
-                cluster.push_str(&format!("    certificate-authority-data: {}\n", STANDARD.encode(pem)));
-            }
-            (None, None) => {}
-        }
-        if self.insecure {
-            cluster.push_str("    insecure-skip-tls-verify: true\n");
-        }
-        cluster.push_str(&format!("    server: {}\n", quoted(&self.server)));
-        if let Some(name) = &self.server_name {
-            cluster.push_str(&format!("    tls-server-name: {}\n", quoted(name)));
-        }
+        let authority = match (&self.authority_file, &self.authority) {
+            (Some(file), _) => format!("    certificate-authority: {}\n", path(file)),
+            (None, Some(pem)) => format!("    certificate-authority-data: {}\n", STANDARD.encode(pem)),
+            (None, None) => String::new(),
+        };
+        let insecure = if self.insecure { "    insecure-skip-tls-verify: true\n" } else { "" };
+        let server = format!("    server: {}\n", quoted(&self.server));
+        let name = self.server_name.as_ref();
+        let name = name.map(|name| format!("    tls-server-name: {}\n", quoted(name))).unwrap_or_default();
+        let cluster = [&authority, insecure, &server, &name].concat();
         let certificate = path(certificate);
         format!(
             "apiVersion: v1\nclusters:\n- cluster:\n{cluster}  name: default-cluster\ncontexts:\n- context:\n    \

@@ -201,11 +201,10 @@ fn bootstrap(path: &Path, authorities: &[Certificate], entries: &mut Vec<Entry>,
     let before = entries.len();
     let file = kubeconfig.authority_file().unwrap_or(path);
     bundle("bootstrap-ca", file, kubeconfig.authority(), entries, now);
-    if let Ok(all) = Certificate::chain(kubeconfig.authority().unwrap_or_default()) {
-        if !authorities.is_empty() && !all.iter().any(|one| authorities.contains(one)) {
-            for entry in &mut entries[before..] {
-                entry.problems.push("another one than the kubeconfig's".to_owned());
-            }
+    let all = Certificate::chain(kubeconfig.authority().unwrap_or_default()).unwrap_or_default();
+    if !authorities.is_empty() && !all.is_empty() && !all.iter().any(|one| authorities.contains(one)) {
+        for entry in &mut entries[before..] {
+            entry.problems.push("another one than the kubeconfig's".to_owned());
         }
     }
 }

@@ -94,7 +94,7 @@ impl Places {
                     Err(other) => why = other,
                 },
                 Err(error) => {
-                    why = format!("{why}; the certificate {} is kept, but {error}", pair.file.display())
+                    why = format!("{why}; the certificate {} is kept, but {error}", pair.file.display());
                 }
             }
         }
@@ -190,7 +190,7 @@ impl Places {
         match self.store.take_back(&pair) {
             Ok(()) => tracing::warn!("{torn}: taking {} instead", pair.file.display()),
             Err(error) => {
-                tracing::warn!("{torn}, and {} cannot take its place: {error}", pair.file.display())
+                tracing::warn!("{torn}, and {} cannot take its place: {error}", pair.file.display());
             }
         }
     }

@@ -101,7 +101,7 @@ impl Identity {
 
     /// Gets, renews and swaps the client certificate until stopped.
     pub async fn run(self, stop: CancellationToken) {
-        stop.run_until_cancelled(self.keep()).await;
+        stop.run_until_cancelled(Box::pin(self.keep())).await;
     }
 
     async fn keep(&self) {

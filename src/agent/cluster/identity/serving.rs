@@ -124,7 +124,7 @@ impl Serving {
 
     /// Gets, renews and swaps the certificate until stopped.
     pub async fn run(self, stop: CancellationToken) {
-        stop.run_until_cancelled(self.keep()).await;
+        stop.run_until_cancelled(Box::pin(self.keep())).await;
     }
 
     async fn keep(&self) {
