@@ -257,21 +257,22 @@ pub(super) fn edited_since(journal: &Journal, files: &Rooted) -> Vec<PathBuf> {
 /// [`ErrorKind::Refused`], with the copies that are not there or cannot be read.
 pub(super) fn look_at_copies(journal: &Journal) -> Result<(), CommandError> {
     let mut lost = Vec::new();
-    for progress in journal.progress() {
+    for (step, progress) in journal.steps().iter().zip(journal.progress()) {
         let (Progress::Begun(Before::File { saved }) | Progress::Done(Before::File { saved })) = progress else {
             continue;
         };
-        let path = journal.copies().join(&saved.copy);
-        match files::read(&path) {
-            Ok(Some(_)) => {}
-            Ok(None) => lost.push(format!("{} is gone", path.display())),
-            Err(error) => lost.push(format!("{}: {error}", path.display())),
+        let (Action::WriteFile { path, .. } | Action::RemoveFile { path }) = &step.action else { continue };
+        if let Err(error) = files::read_copy(saved, &journal.copies()) {
+            lost.push(format!("{}: {error}", path.display()));
         }
     }
     if lost.is_empty() {
         return Ok(());
     }
     let all = lost.join("; ");
-    let told = CommandError::refused(format!("files cannot be put back, as the copies of them are not there: {all}"));
-    Err(told.hint("put the copies there again, if there is a backup of them; nothing was changed"))
+    let told = CommandError::refused(format!("files cannot be put back as they were: {all}"));
+    Err(told.hint(format!(
+        "nothing was changed; the copies belong in {}, if there is a backup of them",
+        journal.copies().display()
+    )))
 }

@@ -47,8 +47,8 @@ pub(super) fn back(journal: &Journal, place: &Rooted) -> Result<Plan, CommandErr
         let private = matches!(&step.action, Action::WriteFile { mode, .. } if mode & 0o077 == 0);
         let (old, private) = match before {
             Before::File { saved } => {
-                let text = files::read(&journal.copies().join(&saved.copy)).map_err(CommandError::refused)?;
-                (text, saved.is_private())
+                let text = files::read_copy(saved, &journal.copies()).map_err(CommandError::refused)?;
+                (Some(text), saved.is_private())
             }
             _ => (None, private),
         };
