@@ -18,7 +18,8 @@ use support::{
 };
 
 const C: &str = "/etc/containerd/config.toml";
-const PASSWORD: &str = "[plugins.cri.registry.configs.\"r.example\".auth]\n  username = \"u\"\n  password = \"hunter2\"\n";
+const PASSWORD: &str =
+    "[plugins.cri.registry.configs.\"r.example\".auth]\n  username = \"u\"\n  password = \"hunter2\"\n";
 
 #[track_caller]
 fn shell(machine: &Machine, script: &str) -> String {
@@ -32,7 +33,9 @@ fn config(text: &str) -> String {
 
 fn drop_in(text: &str) -> String {
     let folder = "/run/systemd/system/kubelet.service.d";
-    format!("mkdir -p {folder}; printf '[Service]\\n%b' '{text}' >{folder}/99-x.conf; systemctl daemon-reload")
+    format!(
+        "mkdir -p {folder}; printf '[Service]\\n%b' '{text}' >{folder}/99-x.conf; systemctl daemon-reload"
+    )
 }
 
 #[test]
@@ -46,7 +49,11 @@ fn what_would_fail_is_refused_before_anything_is_stopped() {
     let unread = "error: containerd does not read its configuration as it is: ";
     let faults: &[(&str, &str, &str)] = &[
         (&config("version = 2\nimports = \"x\"\n"), unread, back),
-        (&config("version = 2\n[plugins.\"io.containerd.grpc.v1.cri\"]\nenable_selinux = \"yes\"\n"), unread, back),
+        (
+            &config("version = 2\n[plugins.\"io.containerd.grpc.v1.cri\"]\nenable_selinux = \"yes\"\n"),
+            unread,
+            back,
+        ),
         // The change would mend this, and nothing would go back to it.
         (&config("version = 2\ndisabled_plugins = [\"cri\"]\n"), unread, back),
         (&config("# caf\\0351\n"), &format!("error: {C}: is not UTF-8"), back),
@@ -120,7 +127,10 @@ fn what_would_fail_is_refused_before_anything_is_stopped() {
 
 /// The folder of the newest change.
 fn newest(machine: &Machine) -> String {
-    shell(machine, &format!("ls -d {STATE}/2*/ | sort -V | tail -n 1")).trim().trim_end_matches('/').to_owned()
+    shell(machine, &format!("ls -d {STATE}/2*/ | sort -V | tail -n 1"))
+        .trim()
+        .trim_end_matches('/')
+        .to_owned()
 }
 
 #[test]
@@ -145,7 +155,9 @@ fn a_node_without_pods_comes_back_and_a_change_that_lost_something_says_so() {
     shell(machine, &format!("mv {first}/copies /run/copies; mkdir {first}/copies"));
     for words in [&["rollback", "--yes"], &["rollback", "--check"]] {
         let said = switch(machine, words).ended(3);
-        said.told("files cannot be put back as they were: ").told(": its copy is gone").told("nothing was changed");
+        said.told("files cannot be put back as they were: ")
+            .told(": its copy is gone")
+            .told("nothing was changed");
     }
     shell(machine, &format!("rmdir {first}/copies; mv /run/copies {first}/copies"));
     // Whether anybody reads how it ended does not count.
@@ -161,11 +173,15 @@ fn a_node_without_pods_comes_back_and_a_change_that_lost_something_says_so() {
 
     // A change that is cut short, and somebody at work on it.
     assert_eq!(struck(machine, "SIGKILL", 30, &["--yes"]).code, None);
-    let busy = format!("flock {STATE}/lock sh -c 'nodectl switch-runtime history; nodectl switch-runtime --check'");
+    let busy =
+        format!("flock {STATE}/lock sh -c 'nodectl switch-runtime history; nodectl switch-runtime --check'");
     let said = machine.run(&["sh", "-c", &busy]);
     let told = format!("{}{}", String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
     assert!(told.contains("at work (process "), "{told}");
-    assert!(told.contains("error: another nodectl switch-runtime is at work on this node (process "), "{told}");
+    assert!(
+        told.contains("error: another nodectl switch-runtime is at work on this node (process "),
+        "{told}"
+    );
     // Its journal is lost, and what it has left on the node is not.
     let cut = newest(machine);
     shell(machine, &format!("mv {cut} /run/cut"));

@@ -305,7 +305,9 @@ fn a_state_that_somebody_else_has_made_leads_nowhere_else() {
     // A journal that is a link would be cut and written to.
     node.link(&format!("{STATE}/20200101T000000Z/journal"), node.outside().join("secret"));
     for arguments in [&["--dry-run"][..], &["--rollback"]] {
-        node.switch(arguments).ended(0).told("warning: an earlier change is passed over: cannot open the journal");
+        node.switch(arguments)
+            .ended(0)
+            .told("warning: an earlier change is passed over: cannot open the journal");
     }
     assert!(node.switch(&["history"]).ended(0).out.contains("cannot be read"));
     node.switch(&["rollback", "--yes"]).ended(3).told("Too many levels of symbolic links");
@@ -420,7 +422,10 @@ fn what_is_refused_leaves_nothing_and_what_contradicts_itself_is_wrong_usage() {
     }
     let node = NodeFolder::debian();
     for (value, told) in [
-        ("https://u:s3cret@m.example", "***@m.example: this is no mirror: user and password cannot be carried"),
+        (
+            "https://u:s3cret@m.example",
+            "***@m.example: this is no mirror: user and password cannot be carried",
+        ),
         ("https://m.example/?a=b", "this is no mirror"),
     ] {
         let said = node.switch(&["--dry-run", "-o", "json", "--registry-mirror", value]).ended(2).told(told);

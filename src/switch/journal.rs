@@ -168,7 +168,12 @@ impl Journal {
             None => return Ok(None),
             Some(Line::Begin { version: VERSION, steps, .. }) => steps,
             Some(Line::Begin { version, nodectl, .. }) => {
-                return Err(broken(0, format!("it is of version {version}, written by nodectl {nodectl}, whose it is to go on with or take back")));
+                return Err(broken(
+                    0,
+                    format!(
+                        "it is of version {version}, written by nodectl {nodectl}, whose it is to go on with or take back"
+                    ),
+                ));
             }
             Some(_) => return Err(broken(0, "it does not begin with a plan".to_owned())),
         };

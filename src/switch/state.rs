@@ -82,9 +82,9 @@ impl Changes {
         let after = |damaged: &Damaged| match name {
             Some(name) => folder_name(&damaged.folder) == name,
             // What was done on top of a change has to go before it.
-            None => at.and_then(|at| self.journals.get(at)).is_none_or(|found| {
-                journal::order(&damaged.folder) > journal::order(found.folder())
-            }),
+            None => at
+                .and_then(|at| self.journals.get(at))
+                .is_none_or(|found| journal::order(&damaged.folder) > journal::order(found.folder())),
         };
         if let Some(at) = self.damaged.iter().rposition(after) {
             return Err(self.damaged.swap_remove(at).why.into());
@@ -105,9 +105,7 @@ impl Changes {
             backup_dir: damaged.folder.clone(),
         });
         let mut all: Vec<Entry> = self.journals.iter().map(entry).chain(damaged).collect();
-        all.sort_by(|one, other| {
-            journal::order(&one.backup_dir).cmp(&journal::order(&other.backup_dir))
-        });
+        all.sort_by_key(|one| journal::order(&one.backup_dir));
         all
     }
 }
@@ -318,7 +316,9 @@ mod tests {
         let list = || journal::list(folder.path()).unwrap();
         let damage = |at: &Path| std::fs::write(at.join("journal"), "[]\n").unwrap();
         damage(&list()[0]);
-        let names = |entries: Vec<Entry>| entries.into_iter().map(|entry| entry.damaged.is_some()).collect::<Vec<_>>();
+        let names = |entries: Vec<Entry>| {
+            entries.into_iter().map(|entry| entry.damaged.is_some()).collect::<Vec<_>>()
+        };
         let mut all = state.changes().unwrap();
         assert!(all.unfinished().is_none());
         assert_eq!(names(all.entries()), [true, false]);

@@ -45,7 +45,8 @@ impl Reporter {
 
     /// What is told from now on is the way back.
     fn turns_back(&self, journal: &Journal) {
-        *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = Told { steps: begun(journal), told: 0 };
+        *self.progress.lock().unwrap_or_else(PoisonError::into_inner) =
+            Told { steps: begun(journal), told: 0 };
     }
 
     fn warnings(&self) -> Vec<String> {
@@ -258,7 +259,8 @@ pub(super) fn edited_since(journal: &Journal, files: &Rooted) -> Vec<PathBuf> {
 pub(super) fn look_at_copies(journal: &Journal) -> Result<(), CommandError> {
     let mut lost = Vec::new();
     for (step, progress) in journal.steps().iter().zip(journal.progress()) {
-        let (Progress::Begun(Before::File { saved }) | Progress::Done(Before::File { saved })) = progress else {
+        let (Progress::Begun(Before::File { saved }) | Progress::Done(Before::File { saved })) = progress
+        else {
             continue;
         };
         let (Action::WriteFile { path, .. } | Action::RemoveFile { path }) = &step.action else { continue };

@@ -107,7 +107,8 @@ impl<O: Write, E: Write> Call<'_, O, E> {
         }
         let mut changes = state.changes().map_err(refused)?;
         let unfinished = changes.unfinished();
-        if unfinished.is_some() && looks_only
+        if unfinished.is_some()
+            && looks_only
             && let Some(process) = state.at_work()
         {
             return Err(refused(StateError::Locked(process)));
@@ -118,14 +119,17 @@ impl<O: Write, E: Write> Call<'_, O, E> {
         match (&self.args.verb, unfinished) {
             (_, Some(journal)) => self.go_on(journal, &rooted, looks_only).await,
             (Some(Verb::Rollback { name }), None) => {
-                let found = changes.finished(name.as_deref()).map_err(|error| refused(error).hint(BY_HAND))?;
+                let found =
+                    changes.finished(name.as_deref()).map_err(|error| refused(error).hint(BY_HAND))?;
                 self.take_back(found, name.as_deref(), &rooted, looks_only).await
             }
             (_, None) if self.args.resume || self.args.rollback => {
                 self.report.outcome = "nothing-to-do";
                 self.tell("there is no change that was cut short; nothing to do\n")?;
                 if self.args.rollback && changes.finished(None).is_ok_and(|found| found.is_some()) {
-                    self.tell("the last change that is done is taken back by `nodectl switch-runtime rollback`\n")?;
+                    self.tell(
+                        "the last change that is done is taken back by `nodectl switch-runtime rollback`\n",
+                    )?;
                 }
                 self.print_report()
             }
@@ -256,8 +260,10 @@ impl<O: Write, E: Write> Call<'_, O, E> {
         if self.lock.is_none() {
             self.lock = Some(state.lock().map_err(refused)?);
             if !state.changes().map_err(refused)?.entries().is_empty() {
-                return Err(CommandError::refused("another nodectl switch-runtime was at work on this node meanwhile")
-                    .hint("run this again, to see what is left to be done"));
+                return Err(CommandError::refused(
+                    "another nodectl switch-runtime was at work on this node meanwhile",
+                )
+                .hint("run this again, to see what is left to be done"));
             }
         }
         let folder = state.folder_for(Timestamp::now());
