@@ -11,6 +11,7 @@ pub mod cli;
 pub mod config;
 pub mod cri;
 pub mod error;
+mod files;
 pub mod host;
 pub mod kube;
 pub mod policy;

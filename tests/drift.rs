@@ -33,6 +33,7 @@ const PAGES: &[(&str, &[&[&str]])] = &[
     ("docs/run.md", &[&["run"]]),
     ("docs/pods.md", &[&["pods"]]),
     ("docs/explain.md", &[&["explain"]]),
+    ("docs/certs.md", &[&["certs"], &["certs", "renew"]]),
     ("docs/config.md", &[&["config"], &["config", "defaults"], &["config", "validate"]]),
     ("docs/cri.md", &[&["cri"]]),
     (

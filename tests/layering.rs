@@ -41,12 +41,26 @@ const RULE: &[(&str, &[&str])] = &[
             "api",
             "error",
             "telemetry",
+            "files",
         ],
     ),
     // The agent is where the parts are wired, so it starts the servers; no other sibling is imported.
     (
         "agent",
-        &["server", "policy", "cri", "host", "kube", "store", "config", "api", "error", "telemetry", "rate"],
+        &[
+            "server",
+            "policy",
+            "cri",
+            "host",
+            "kube",
+            "store",
+            "config",
+            "api",
+            "error",
+            "telemetry",
+            "rate",
+            "files",
+        ],
     ),
     ("server", &["policy", "cri", "host", "kube", "store", "config", "api", "error"]),
     ("crictl", &["policy", "cri", "host", "kube", "store", "config", "api", "error"]),
@@ -55,8 +69,8 @@ const RULE: &[(&str, &[&str])] = &[
     ("policy", &["config", "api"]),
     ("cri", &["config", "api", "error", "tls"]),
     ("host", &["config", "api", "error"]),
-    ("kube", &["config", "api", "error", "tls", "rate"]),
-    ("store", &["config", "api", "error"]),
+    ("kube", &["config", "api", "error", "tls", "rate", "files"]),
+    ("store", &["config", "api", "error", "files"]),
     ("config", &["api"]),
     ("api", &[]),
     ("error", &[]),
@@ -65,6 +79,8 @@ const RULE: &[(&str, &[&str])] = &[
     ("tls", &[]),
     // A measure of time, for what asks others.
     ("rate", &[]),
+    // Reading within bounds and replacing as a whole, for edges that do not import one another.
+    ("files", &[]),
 ];
 
 /// What `policy` must not touch: each is a file, a socket, a clock or a global.

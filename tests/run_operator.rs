@@ -143,7 +143,7 @@ volumeStatsAggPeriod: 0s
         assert!(log.lines().any(|line| line.contains("WARN") && line.contains(flag)), "{flag} in {log}");
     }
     // A key that is known and not acted on is named, too.
-    assert!(log.lines().any(|line| line.contains("WARN") && line.contains("rotateCertificates")), "{log}");
+    assert!(log.lines().any(|line| line.contains("WARN") && line.contains("clientCAFile")), "{log}");
 }
 
 #[test]

@@ -223,7 +223,7 @@ fn a_node_is_drained_moved_and_moved_back() {
     let (_, runtime, ready) = cluster.seen();
     assert!(ready && runtime.starts_with("docker://"), "{runtime}");
     let at = |words: &str| back.err.find(words).unwrap_or_else(|| panic!("{words}: {}", back.err));
-    assert!(at("back: know when the node is Ready again") < at("back: cordon the node"));
+    assert!(at("undo: know when the node is Ready again") < at("undo: cordon the node"));
     assert!(!back.err.contains("warning:"), "{}", back.err);
     assert_eq!(cluster.cordoned(), (false, false));
     cluster.is_back();

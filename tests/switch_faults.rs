@@ -103,20 +103,22 @@ fn unmounted(path: &str) -> String {
 #[test]
 fn files_that_cannot_be_written() {
     let node = Node::new("files");
-    node.fails(&read_only("/etc"), &[], "Read-only file system", &unmounted("/etc"));
-    node.fails(&read_only(FLAGS), &[], &format!("{FLAGS}: Device or resource busy"), &unmounted(FLAGS));
+    // Before the change it would be seen.
+    let later = |fault: &str| {
+        format!("systemd-run --quiet sh -c 'until [ -e {STATE}/unfinished ]; do sleep 0.01; done; {fault}'")
+    };
+    let busy = format!("{FLAGS}: Device or resource busy");
+    node.fails(&later(&read_only(FLAGS)), &[], &busy, &unmounted(FLAGS));
     let full = "cp -p /etc/containerd/config.toml /run/config.toml
         mount -t tmpfs -o size=8k small /etc/containerd
         cp -p /run/config.toml /etc/containerd/
-        ! cat /dev/zero >/etc/containerd/large";
+        cat /dev/zero >/etc/containerd/large";
     let no_space = format!("{CONFIG}: No space left on device");
-    node.fails(full, &[], &no_space, &unmounted("/etc/containerd"));
+    node.fails(&later(full), &[], &no_space, &unmounted("/etc/containerd"));
     // What cannot be taken away again either.
-    let watch = format!(
-        "systemd-run --quiet sh -c 'until [ -e {STATE}/unfinished ]; do sleep 0.01; done; mount --bind {STATE}/unfinished {STATE}/unfinished'"
-    );
-    let busy = format!("{STATE}/unfinished: Device or resource busy");
-    node.is_stuck(&watch, &busy, &unmounted(&format!("{STATE}/unfinished")));
+    let mark = format!("{STATE}/unfinished");
+    let busy = format!("{mark}: Device or resource busy");
+    node.is_stuck(&later(&format!("mount --bind {mark} {mark}")), &busy, &unmounted(&mark));
 }
 
 #[test]

@@ -18,6 +18,7 @@ use std::process::Command;
 use serde_json::Value;
 use support::machine_files::{below, differences};
 use support::node_folder::{NodeFolder, STATE};
+use support::terminal::Terminal;
 
 const NOTHING: [String; 0] = [];
 
@@ -303,9 +304,13 @@ fn a_state_that_somebody_else_has_made_leads_nowhere_else() {
     fs::remove_file(node.path(&format!("{STATE}/lock"))).unwrap();
     // A journal that is a link would be cut and written to.
     node.link(&format!("{STATE}/20200101T000000Z/journal"), node.outside().join("secret"));
-    for arguments in [&["--yes"][..], &["--dry-run"], &["--rollback"], &["history"]] {
-        assert!(node.switch(arguments).ended(3).err.contains("journal"), "{arguments:?}");
+    for arguments in [&["--dry-run"][..], &["--rollback"]] {
+        node.switch(arguments)
+            .ended(0)
+            .told("warning: an earlier change is passed over: cannot open the journal");
     }
+    assert!(node.switch(&["history"]).ended(0).out.contains("cannot be read"));
+    node.switch(&["rollback", "--yes"]).ended(3).told("Too many levels of symbolic links");
     fs::remove_dir_all(node.path(&format!("{STATE}/20200101T000000Z"))).unwrap();
     // A folder of changes that is a link.
     node.switch(&["--yes"]).ended(0);
@@ -324,13 +329,17 @@ fn a_state_that_somebody_else_has_made_leads_nowhere_else() {
     let led = journal.replacen("\"copy\":\"0\"", &format!("\"copy\":\"{}\"", up.display()), 1);
     assert_ne!(led, journal);
     fs::write(change.join("journal"), led).unwrap();
-    let said = node.switch(&["rollback", "--yes"]).ended(5);
-    assert!(said.err.contains("is no copy of a file"), "{}", said.err);
+    for words in [&["rollback", "--yes"][..], &["rollback", "--dry-run"]] {
+        let said = node.switch(words).ended(3).told("is no copy of a file");
+        assert!(!said.out.contains("s3cret"), "{}", said.out);
+    }
     fs::write(change.join("journal"), &journal).unwrap();
     fs::rename(change.join("copies/0"), change.join("0")).unwrap();
     std::os::unix::fs::symlink(node.outside().join("secret"), change.join("copies/0")).unwrap();
-    let said = node.switch(&["rollback", "--yes", "--force"]).ended(5);
-    assert!(said.err.contains("is no copy of a file"), "{}", said.err);
+    for words in [&["rollback", "--yes", "--force"][..], &["rollback", "--dry-run", "--force"]] {
+        let said = node.switch(words).ended(3).told("is no copy of a file");
+        assert!(!said.out.contains("s3cret"), "{}", said.out);
+    }
     fs::write(change.join("journal"), &journal).unwrap();
     fs::rename(change.join("copies"), change.join("were")).unwrap();
     std::os::unix::fs::symlink(node.outside(), change.join("copies")).unwrap();
@@ -401,4 +410,43 @@ fn one_at_a_time_and_not_where_nothing_can_be_written() {
     assert!(mounted("history").ended(0).out.contains("rolled back"));
     mounted("--detect").ended(0);
     assert_eq!(differences(&before, &below(&node.root(), "/none")), NOTHING);
+}
+
+#[test]
+fn what_is_refused_leaves_nothing_and_what_contradicts_itself_is_wrong_usage() {
+    let empty = NodeFolder::empty();
+    empty.switch(&["--yes"]).ended(3).told("containerd is not installed on this node");
+    assert!(!empty.path("/var").exists());
+    for words in [&["--detect", "history"][..], &["--dry-run", "--check"], &["--resume", "rollback"]] {
+        empty.switch(words).ended(2).told("do not go together");
+    }
+    let node = NodeFolder::debian();
+    for (value, told) in [
+        (
+            "https://u:s3cret@m.example",
+            "***@m.example: this is no mirror: user and password cannot be carried",
+        ),
+        ("https://m.example/?a=b", "this is no mirror"),
+    ] {
+        let said = node.switch(&["--dry-run", "-o", "json", "--registry-mirror", value]).ended(2).told(told);
+        assert!(!format!("{}{}", said.out, said.err).contains("s3cret"), "{}", said.out);
+    }
+}
+
+#[test]
+fn ctrl_c_at_the_question_is_a_no_and_leaves_the_terminal_as_it_was() {
+    let node = NodeFolder::debian();
+    let before = node.files();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nodectl"));
+    command.args(["switch-runtime", "--root"]).arg(node.root());
+    let mut terminal = Terminal::start(&command);
+    terminal.wait_shown("Go on?");
+    terminal.wait_raw();
+    terminal.type_in("\u{3}");
+    assert_eq!(terminal.wait().code(), Some(3), "{}", terminal.shown());
+    terminal.wait_shown("error: not confirmed; nothing was changed");
+    let shown = terminal.shown();
+    assert!(shown.rfind("\u{1b}[?25h") > shown.rfind("\u{1b}[?25l"), "the cursor is there again: {shown:?}");
+    terminal.assert_restored();
+    assert_eq!(differences(&before, &node.files()), NOTHING);
 }

@@ -23,6 +23,8 @@ pub mod termination;
 pub mod view;
 pub mod volumes;
 
+pub use settings::host_ips;
+
 use std::{
     collections::HashMap,
     net::{SocketAddr, TcpListener},
@@ -38,6 +40,7 @@ use self::{
     clock::Clock,
     cluster::{
         Cluster, ClusterPods,
+        identity::{Identity, Places, Serving},
         node::{NodeAgent, tell_configured},
     },
     health::HealthMonitor,
@@ -112,7 +115,13 @@ pub async fn run(mut config: AgentConfig, stop: CancellationToken) -> Result<(),
     let socket = OperatorSocket::bind(&config.operator_socket)?;
 
     let cluster = Cluster::of(&config);
-    cluster.as_ref().map_or(Ok(()), Cluster::connect)?;
+    let identity = cluster.as_ref().zip(Places::of(&config));
+    let identity = identity.map(|(cluster, places)| Identity::new(cluster.api.clone(), places));
+    identity.as_ref().map_or(Ok(()), Identity::begin)?;
+    let serving_identity = cluster.as_ref().map(|cluster| {
+        let addresses = config.node_ips.clone();
+        Serving::new(&config, cluster.api.clone(), Box::new(move || host_ips(&addresses)))
+    });
     let pods = cluster.as_ref().map(|cluster| cluster.pods(Arc::new(jiff::Timestamp::now)));
     let cluster = cluster.zip(pods);
     let aside = CancellationToken::new();
@@ -122,6 +131,11 @@ pub async fn run(mut config: AgentConfig, stop: CancellationToken) -> Result<(),
         health: Arc::clone(&parts.sync_loop.health),
         sync_loop: Arc::clone(&parts.sync_loop.state),
         contact: parts.node.as_ref().map(NodeAgent::contact),
+        certificates: identity
+            .iter()
+            .map(Identity::told)
+            .chain(serving_identity.iter().map(Serving::told))
+            .collect(),
     });
     if let Some(listener) = healthz {
         let listener = tokio::net::TcpListener::from_std(listener).map_err(CommandError::failed)?;
@@ -130,6 +144,8 @@ pub async fn run(mut config: AgentConfig, stop: CancellationToken) -> Result<(),
     let serving = tokio::spawn(socket.serve(Arc::clone(&view), aside.clone()));
     tokio::spawn(Arc::clone(&parts.sync_loop.health).run(aside.clone()));
     tokio::spawn(Arc::clone(&parts.sync_loop.env.probes).run(aside.clone()));
+    identity.map(|identity| tokio::spawn(identity.run(aside.clone())));
+    serving_identity.map(|identity| tokio::spawn(identity.run(aside.clone())));
     match (parts.node, config.node.pod_cidr.clone()) {
         (Some(node), _) => drop(tokio::spawn(node.run(aside.clone()))),
         (None, Some(range)) => {

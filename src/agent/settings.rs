@@ -248,7 +248,7 @@ pub(super) fn pressure_sources(
 
 /// The configured addresses, else the one that the machine would speak from: a UDP socket that is connected
 /// to a public address, over which nothing is sent, tells it. An unspecified address asks for its family first.
-fn host_ips(configured: &[IpAddr]) -> Vec<IpAddr> {
+pub fn host_ips(configured: &[IpAddr]) -> Vec<IpAddr> {
     let given: Vec<IpAddr> = configured.iter().filter(|ip| !ip.is_unspecified()).copied().collect();
     if !given.is_empty() {
         return given;

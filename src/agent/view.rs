@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    cluster::node::Contact,
+    cluster::{identity::Shown, node::Contact},
     health::HealthMonitor,
     pods::env::PodEnv,
     sync_loop::{LoopState, STALLED_AFTER},
@@ -23,6 +23,8 @@ pub struct View {
     pub sync_loop: Arc<LoopState>,
     /// How the node stands with its cluster, if it has one.
     pub contact: Option<Arc<Contact>>,
+    /// What is told of the node's certificates.
+    pub certificates: Vec<Arc<Shown>>,
 }
 
 fn check(name: &str, fatal: bool, problem: Option<String>, well: &str) -> HealthCheck {
@@ -55,6 +57,7 @@ impl AgentView for View {
             check("pleg", false, relisted, "what the runtime holds is known"),
         ];
         checks.extend(self.contact.iter().flat_map(|contact| contact.checks()));
+        checks.extend(self.certificates.iter().map(|certificate| certificate.check()));
         for source in self.sync_loop.desired().sources() {
             let problem = match (source.delivered, source.problems.first()) {
                 (true, None) => None,

@@ -2,6 +2,7 @@
 //! messages, what was observed in the runtime, and the labels by which pods are found again. Data and pure
 //! functions only; this module imports nothing else of ours.
 
+pub mod certificate;
 pub mod cgroup;
 pub mod container_hash;
 pub mod cpu_list;

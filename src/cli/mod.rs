@@ -1,6 +1,7 @@
 //! The command line: clap's types and what each subcommand prints. Help, completions and manual pages all
 //! come from here.
 
+pub mod certs;
 pub mod complete;
 pub mod config;
 pub mod cri;

@@ -5,7 +5,7 @@ use std::{ffi::OsString, io::Write, process::ExitCode};
 use clap::{ArgMatches, Args, Command, CommandFactory as _, FromArgMatches as _, Parser};
 use clap_complete::Shell;
 
-use super::{complete, config, cri, explain, kubelet_flags, output, pods, run, switch};
+use super::{certs, complete, config, cri, explain, kubelet_flags, output, pods, run, switch};
 use crate::error::{CommandError, ErrorKind};
 
 /// A Kubernetes node in one binary: node agent, CRI inspector, runtime migration.
@@ -31,6 +31,10 @@ pub fn command() -> Command {
         .subcommand(
             explain::ExplainArgs::augment_args(Command::new("explain"))
                 .about("Say where a pod stands: its step, last error, and what comes next"),
+        )
+        .subcommand(
+            certs::CertsArgs::augment_args(Command::new("certs"))
+                .about("List this node's certificates with their expiry, or renew them"),
         )
         .subcommand(cri_command())
         .subcommand(
@@ -117,6 +121,10 @@ fn dispatch(matches: &ArgMatches) -> Result<ExitCode, CommandError> {
         Some(("explain", matches)) => {
             let args = explain::ExplainArgs::from_arg_matches(matches).map_err(CommandError::usage)?;
             wait_for(explain::run(args, &mut stdout, &mut stderr))?;
+        }
+        Some(("certs", matches)) => {
+            let args = certs::CertsArgs::from_arg_matches(matches).map_err(CommandError::usage)?;
+            wait_for(certs::run(args, &mut stdout, &mut stderr))?;
         }
         Some(("cri", matches)) => {
             return wait_for(cri::run(matches, &mut stdout, &mut stderr));

@@ -8,10 +8,8 @@ use std::path::{Path, PathBuf};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::Deserialize;
 
-use crate::api::yaml;
+use crate::{api::yaml, files};
 
-/// Bytes of a kubeconfig, of a certificate, of a token; all are far smaller.
-const MAX_BYTES: u64 = 1 << 20;
 const LIMITS: yaml::Limits = yaml::Limits { bytes: 1 << 20, nodes: 100_000, expanded_bytes: 4 << 20 };
 
 /// Why a kubeconfig cannot be used.
@@ -51,12 +49,16 @@ pub struct Kubeconfig {
     pub(super) server: String,
     /// Certificates of the authorities that the server's may be from, as PEM; `None` for the system's.
     pub(super) authority: Option<Vec<u8>>,
+    /// The file that they stand in, if it is another one.
+    pub(super) authority_file: Option<PathBuf>,
     /// Whether any certificate will do.
     pub(super) insecure: bool,
     /// The name that the server's certificate is to be for, if not its host's.
     pub(super) server_name: Option<String>,
     /// Who we are.
     pub(super) credentials: Credentials,
+    /// The file that the certificate stands in, if it is another one.
+    pub(super) certificate_file: Option<PathBuf>,
 }
 
 impl std::fmt::Debug for Kubeconfig {
@@ -153,6 +155,71 @@ impl Kubeconfig {
         &self.server
     }
 
+    /// Certificates of the authorities that the server's may be from, as PEM; `None` for the system's.
+    #[must_use]
+    pub fn authority(&self) -> Option<&[u8]> {
+        self.authority.as_deref()
+    }
+
+    /// The file with the authorities, if they do not stand in the kubeconfig itself.
+    #[must_use]
+    pub fn authority_file(&self) -> Option<&Path> {
+        self.authority_file.as_deref()
+    }
+
+    /// Our certificate with those that vouch for it, and its key, as PEM.
+    #[must_use]
+    pub fn certificate(&self) -> Option<(&[u8], &[u8])> {
+        self.credentials.certificate.as_ref().map(|(chain, key)| (chain.as_slice(), key.as_slice()))
+    }
+
+    /// The file with our certificate, if it does not stand in the kubeconfig itself.
+    #[must_use]
+    pub fn certificate_file(&self) -> Option<&Path> {
+        self.certificate_file.as_deref()
+    }
+
+    /// The same server, to which we are whom this certificate says and nobody else.
+    #[must_use]
+    pub fn with_certificate(&self, chain: &[u8], key: &[u8]) -> Self {
+        let certificate = Some((chain.to_owned(), key.to_owned()));
+        Self { credentials: Credentials { certificate, token: None }, certificate_file: None, ..self.clone() }
+    }
+
+    /// Whether certificates and key can be used for a connection.
+    ///
+    /// # Errors
+    /// When they cannot.
+    pub fn check(&self) -> Result<(), KubeconfigError> {
+        let checked = super::tls::client_config(self).map(drop);
+        checked.map_err(|problem| KubeconfigError { path: self.path.clone(), problem })
+    }
+
+    /// The text of a kubeconfig for this server, with a certificate and its key from one file: what kubelet writes
+    /// after its bootstrap.
+    #[must_use]
+    pub fn for_node(&self, certificate: &Path) -> String {
+        let quoted = |text: &str| serde_json::Value::from(text).to_string();
+        let path = |path: &Path| quoted(&path.to_string_lossy());
+        let authority = match (&self.authority_file, &self.authority) {
+            (Some(file), _) => format!("    certificate-authority: {}\n", path(file)),
+            (None, Some(pem)) => format!("    certificate-authority-data: {}\n", STANDARD.encode(pem)),
+            (None, None) => String::new(),
+        };
+        let insecure = if self.insecure { "    insecure-skip-tls-verify: true\n" } else { "" };
+        let server = format!("    server: {}\n", quoted(&self.server));
+        let name = self.server_name.as_ref();
+        let name = name.map(|name| format!("    tls-server-name: {}\n", quoted(name))).unwrap_or_default();
+        let cluster = [&authority, insecure, &server, &name].concat();
+        let certificate = path(certificate);
+        format!(
+            "apiVersion: v1\nclusters:\n- cluster:\n{cluster}  name: default-cluster\ncontexts:\n- context:\n    \
+             cluster: default-cluster\n    namespace: default\n    user: default-auth\n  name: default-context\n\
+             current-context: default-context\nkind: Config\npreferences: {{}}\nusers:\n- name: default-auth\n  user:\n    \
+             client-certificate: {certificate}\n    client-key: {certificate}\n"
+        )
+    }
+
     fn from_file(path: &Path) -> Result<Self, String> {
         let text = read_bounded(path)?;
         let tree = yaml::parse(&text, LIMITS).map_err(|error| error.to_string())?;
@@ -176,6 +243,9 @@ impl Kubeconfig {
         };
         let folder = path.parent().unwrap_or(Path::new("/"));
         let (server, server_name) = (server(&cluster)?, cluster.tls_server_name.clone());
+        let file = |file: &str, data: &str| {
+            (!file.is_empty() && data.is_empty()).then(|| absolute(&folder.join(file)))
+        };
         Ok(Self {
             path: path.to_owned(),
             server,
@@ -185,11 +255,17 @@ impl Kubeconfig {
                 &cluster.certificate_authority,
                 &cluster.certificate_authority_data,
             )?,
+            authority_file: file(&cluster.certificate_authority, &cluster.certificate_authority_data),
             insecure: cluster.insecure_skip_tls_verify,
             server_name: (!server_name.is_empty()).then_some(server_name),
             credentials: credentials(folder, &context.user, &user)?,
+            certificate_file: file(&user.client_certificate, &user.client_certificate_data),
         })
     }
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_error| path.to_owned())
 }
 
 fn find<T: Default>(all: Vec<Named<T>>, name: &str) -> Option<T> {
@@ -269,20 +345,7 @@ fn either(folder: &Path, key: &str, file: &str, data: &str) -> Result<Option<Vec
 
 /// A small regular file.
 pub(super) fn read_bounded(path: &Path) -> Result<Vec<u8>, String> {
-    use std::{io::Read as _, os::unix::fs::OpenOptionsExt as _};
-    let mut options = std::fs::OpenOptions::new();
-    // The opening of a pipe would wait for a writer.
-    let open = options.read(true).custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_CLOEXEC).open(path);
-    let file = open.map_err(|error| format!("cannot be read: {error}"))?;
-    if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
-        return Err("is no regular file".to_owned());
-    }
-    let mut bytes = Vec::new();
-    file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(|error| format!("cannot be read: {error}"))?;
-    if bytes.len() as u64 > MAX_BYTES {
-        return Err(format!("has more than {} MiB", MAX_BYTES >> 20));
-    }
-    Ok(bytes)
+    files::read(path).map_err(|error| format!("cannot be read: {error}"))
 }
 
 #[cfg(test)]
@@ -326,6 +389,32 @@ mod tests {
     }
 
     #[test]
+    fn what_kubelet_would_write_is_written_and_read() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("pki")).unwrap();
+        std::fs::write(folder.path().join("pki/ca.crt"), "CA").unwrap();
+        let path = folder.path().join("config");
+        std::fs::write(&path, format!("{CONFIG}    token: hush\n")).unwrap();
+        let bootstrap = Kubeconfig::read(&path).unwrap();
+        let pem = folder.path().join("a: \"b\".pem");
+        std::fs::write(&pem, "CERT").unwrap();
+        let text = bootstrap.for_node(&pem);
+        assert!(!text.contains("hush"), "{text}");
+        let written = folder.path().join("kubelet.conf");
+        std::fs::write(&written, text).unwrap();
+        let read = Kubeconfig::read(&written).unwrap();
+        assert_eq!(read.server(), bootstrap.server());
+        assert_eq!(read.authority_file(), Some(folder.path().join("pki/ca.crt").as_path()));
+        assert_eq!(read.server_name, bootstrap.server_name);
+        assert_eq!(read.certificate(), Some((&b"CERT"[..], &b"CERT"[..])));
+        assert_eq!(read.certificate_file(), Some(pem.as_path()));
+        // Authorities that stand in the file itself are taken along.
+        let inside = Kubeconfig { authority_file: None, ..bootstrap };
+        std::fs::write(&written, inside.for_node(&pem)).unwrap();
+        assert_eq!(Kubeconfig::read(&written).unwrap().authority(), Some(&b"CA"[..]));
+    }
+
+    #[test]
     fn what_cannot_be_honoured_is_named() {
         for (user, told) in [
             (
@@ -352,7 +441,7 @@ mod tests {
             ("https://10.0.0.1:6443/", "10.0.0.1:6443", "is no URL that begins"),
             ("https://10.0.0.1:6443/", "https://u:hush@10.0.0.1", "is no URL that begins"),
             ("tls-server-name: kubernetes", "proxy-url: http://p", "has a proxy-url"),
-            ("pki/ca.crt", "pki", "is no regular file"),
+            ("pki/ca.crt", "pki", "it is no regular file"),
         ] {
             let folder = tempfile::tempdir().unwrap();
             std::fs::create_dir(folder.path().join("pki")).unwrap();

@@ -6,7 +6,9 @@
 
 mod client;
 mod connect;
+pub mod csr;
 mod drain;
+mod key;
 mod kubeconfig;
 mod node;
 #[cfg(test)]
@@ -17,6 +19,7 @@ mod watches;
 pub use client::{ApiClient, KubeError, Method, Patch, escaped};
 pub use connect::{ApiServer, Clients, Rate, Rates, connect, told};
 pub use drain::{DrainError, DrainOptions, Drained, drain, obstacles};
+pub use key::{Key, self_signed};
 pub use kubeconfig::{Kubeconfig, KubeconfigError};
 pub use node::{Cordon, annotation, cordon, cordoned, node, set_annotation, uncordon};
 pub use watches::{WatchClient, WatchPool};

@@ -30,6 +30,7 @@ pub mod probe;
 pub mod qos;
 pub mod resources;
 pub mod restart;
+pub mod rotation;
 pub mod runtime;
 pub mod runtime_class;
 pub mod security;

@@ -35,6 +35,13 @@ pub struct Saved {
     label: Option<Vec<u8>>,
 }
 
+impl Saved {
+    /// Whether the file is its owner's alone to read.
+    pub fn is_private(&self) -> bool {
+        self.mode & 0o077 == 0
+    }
+}
+
 /// A file's text; `None` if it is not there.
 ///
 /// # Errors
@@ -81,13 +88,12 @@ pub fn save(path: &Path, folder: &Path, name: &str) -> io::Result<Option<Saved>>
     }))
 }
 
-/// Puts a saved file back where it was. One that is as it was is not written: that nothing could be written there may be
-/// what it is put back for.
+/// The text of a saved file's copy.
 ///
 /// # Errors
-/// When the copy cannot be read or the file cannot be written. A copy is a file in the folder and nothing else: the
-/// name comes from a journal, which somebody else may have written where a folder holds the node.
-pub fn restore(path: &Path, saved: &Saved, folder: &Path) -> io::Result<()> {
+/// When it is not there or cannot be read. A copy is a file in the folder and nothing else: the name comes from a journal,
+/// which somebody else may have written where a folder holds the node.
+pub fn read_copy(saved: &Saved, folder: &Path) -> io::Result<String> {
     let name = Path::new(&saved.copy);
     let copy = folder.join(name);
     if name.file_name() != Some(name.as_os_str())
@@ -95,7 +101,16 @@ pub fn restore(path: &Path, saved: &Saved, folder: &Path) -> io::Result<()> {
     {
         return Err(io::Error::other(format!("{} is no copy of a file", copy.display())));
     }
-    let text = read(&copy)?.ok_or_else(|| io::Error::other("its copy is gone"))?;
+    read(&copy)?.ok_or_else(|| io::Error::other("its copy is gone"))
+}
+
+/// Puts a saved file back where it was. One that is as it was is not written: that nothing could be written there may be
+/// what it is put back for.
+///
+/// # Errors
+/// As [`read_copy`], and when the file cannot be written.
+pub fn restore(path: &Path, saved: &Saved, folder: &Path) -> io::Result<()> {
+    let text = read_copy(saved, folder)?;
     if is_as(path, saved, &text) {
         return Ok(());
     }

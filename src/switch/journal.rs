@@ -168,7 +168,12 @@ impl Journal {
             None => return Ok(None),
             Some(Line::Begin { version: VERSION, steps, .. }) => steps,
             Some(Line::Begin { version, nodectl, .. }) => {
-                return Err(broken(0, format!("it is of version {version}, written by nodectl {nodectl}")));
+                return Err(broken(
+                    0,
+                    format!(
+                        "it is of version {version}, written by nodectl {nodectl}, whose it is to go on with or take back"
+                    ),
+                ));
             }
             Some(_) => return Err(broken(0, "it does not begin with a plan".to_owned())),
         };
@@ -347,6 +352,13 @@ pub fn list(folder: &Path) -> io::Result<Vec<PathBuf>> {
             found.push(path);
         }
     }
-    found.sort();
+    found.sort_by_key(|folder| order(folder));
     Ok(found)
+}
+
+/// What journals' folders are sorted by: the time in the name, and the number behind it.
+pub fn order(folder: &Path) -> (String, u32) {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    let numbered = name.rsplit_once('-').and_then(|(name, number)| Some((name, number.parse().ok()?)));
+    numbered.map_or_else(|| (name.to_string(), 1), |(name, number)| (name.to_owned(), number))
 }

@@ -312,7 +312,7 @@ fn what_ended_again_while_it_was_taken_back_is_started_again() {
     begin(&mut world).unwrap();
     let mut journal = again(&world);
     let kubelet = Action::StopUnit { unit: "kubelet".to_owned() };
-    world.node.fails = Some(kubelet.clone());
+    world.node.fails = Some(kubelet);
     let error = block_on(roll_back(&mut journal, &mut world.node, "wished")).unwrap_err();
     assert!(error.to_string().ends_with(": broken"), "{error}");
     let undone = journal.progress().iter().filter(|progress| matches!(progress, Progress::Undone(_))).count();

@@ -7,6 +7,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use flate2::read::GzDecoder;
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -237,9 +238,11 @@ fn ends_are_told(builder: NodeBuilder) {
     assert_eq!(code_and_reason(ended(&view, "second")), (3, "Error"));
     assert_eq!(view.waiting("main"), "PodInitializing");
 
-    // Nobody saw how it ended.
+    // Nobody saw how it ended: the agent stands still between its end and its removal.
     let view = node.wait_ready("robbed");
+    node.signal(Signal::SIGSTOP);
     node.cri("RemoveContainer", &view.id("main"));
+    node.signal(Signal::SIGCONT);
     let again = node.wait_view("robbed", "another", |v| v.runs("main") && v.id("main") != view.id("main"));
     let last = &again.container("main")["lastState"]["terminated"];
     assert_eq!(code_and_reason(last), (137, "ContainerStatusUnknown"));

@@ -3,9 +3,9 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::Node;
+use super::{Node, SOON, slow};
 
 /// A request or an answer that is one identifier.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -36,9 +36,19 @@ struct Attached {
     url: String,
 }
 
-/// Makes one call and waits a minute for its answer.
+/// Makes one call that must succeed and waits a minute for its answer.
 #[track_caller]
 pub(crate) fn call<Q, A>(socket: &Path, method: &str, request: Q) -> A
+where
+    Q: prost::Message + 'static,
+    A: prost::Message + Default + 'static,
+{
+    try_call(socket, method, request).unwrap_or_else(|status| panic!("{method}: {status}"))
+}
+
+/// Makes one call and waits a minute for its answer.
+#[track_caller]
+fn try_call<Q, A>(socket: &Path, method: &str, request: Q) -> Result<A, Box<tonic::Status>>
 where
     Q: prost::Message + 'static,
     A: prost::Message + Default + 'static,
@@ -55,11 +65,8 @@ where
         client.ready().await.unwrap();
         let path = tonic::codegen::http::uri::PathAndQuery::try_from(method).unwrap();
         let codec = tonic_prost::ProstCodec::<Q, A>::default();
-        client
-            .unary(tonic::Request::new(request), path, codec)
-            .await
-            .unwrap_or_else(|status| panic!("{method}: {status}"))
-            .into_inner()
+        let answer = client.unary(tonic::Request::new(request), path, codec).await.map_err(Box::new)?;
+        Ok(answer.into_inner())
     })
 }
 
@@ -95,10 +102,20 @@ impl Node {
         stream.write_all(&frames).unwrap();
     }
 
-    /// A call about one container or sandbox, as somebody beside the agent would make it.
+    /// Stops or removes one container or sandbox, as somebody beside the agent would. The runtime refuses that
+    /// while the agent is at the same one, and takes it as done when it is gone: it is asked until it agrees.
     #[track_caller]
     pub(crate) fn cri(&self, method: &str, id: &str) {
-        let method = format!("/runtime.v1.RuntimeService/{method}");
-        let _: Empty = call(self.containerd.socket(), &method, Id { id: id.to_owned() });
+        let path = format!("/runtime.v1.RuntimeService/{method}");
+        let mut refused = None;
+        let start = Instant::now();
+        while start.elapsed() < SOON * slow() {
+            match try_call::<_, Empty>(self.containerd.socket(), &path, Id { id: id.to_owned() }) {
+                Ok(Empty {}) => return,
+                Err(status) => refused = Some(status),
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("{method} of {id}: {}", refused.expect("asked at least once"));
     }
 }

@@ -1,13 +1,14 @@
 //! The agent as a node of a cluster. Everything here is beside the pods' way: an API server that is away, slow or
 //! refuses holds up no pod that the node knows of.
 
+pub mod identity;
 mod mirror;
 pub mod node;
 pub(crate) mod retry;
 pub mod status;
 pub mod supplies;
 
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -24,8 +25,7 @@ use super::{
 
 use crate::{
     config::AgentConfig,
-    error::CommandError,
-    kube::{ApiServer, Kubeconfig, Rate, Rates},
+    kube::{ApiServer, Rate, Rates},
 };
 
 /// What the parts that speak to the API server share.
@@ -34,7 +34,6 @@ pub struct Cluster {
     pub api: ApiServer,
     /// The node's name.
     pub node_name: Arc<str>,
-    kubeconfig: PathBuf,
 }
 
 /// What has to do with pods: where they are heard of, and where their statuses go. Nothing of it has begun.
@@ -80,7 +79,7 @@ impl ClusterPods {
 impl Cluster {
     /// The cluster that the configuration names; `None` of an agent that stands alone.
     pub fn of(config: &AgentConfig) -> Option<Self> {
-        let kubeconfig = config.kubeconfig.clone()?;
+        config.kubeconfig.as_ref()?;
         let set = |rate: Option<i32>| u32::try_from(rate.unwrap_or_default()).unwrap_or_default();
         let kubelet = &config.kubelet;
         let api = ApiServer::new(Rates {
@@ -90,7 +89,7 @@ impl Cluster {
                 burst: config.event_burst,
             },
         });
-        Some(Self { api, node_name: config.node_name.as_str().into(), kubeconfig })
+        Some(Self { api, node_name: config.node_name.as_str().into() })
     }
 
     /// What has to do with pods.
@@ -104,15 +103,5 @@ impl Cluster {
     /// What the server supplies pods with, until stopped.
     pub fn supplies(&self, stop: &CancellationToken) -> Supplies {
         Supplies::new(self.api.clone(), stop.clone())
-    }
-
-    /// Takes the credentials of the kubeconfig. Blocks shortly on the file system; must be called on the async
-    /// runtime.
-    ///
-    /// # Errors
-    /// Invalid configuration (exit code 2) when the kubeconfig cannot be used.
-    pub fn connect(&self) -> Result<(), CommandError> {
-        let kubeconfig = Kubeconfig::read(&self.kubeconfig).map_err(CommandError::usage)?;
-        self.api.use_credentials(&kubeconfig).map_err(CommandError::usage)
     }
 }

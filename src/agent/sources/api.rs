@@ -309,7 +309,7 @@ mod tests {
 
     use super::*;
 
-    fn pod(uid: &str, status: Value) -> Pod {
+    fn pod(uid: &str, status: &Value) -> Pod {
         let pod = json!({
             "metadata": { "name": uid, "namespace": "default", "uid": uid, "managedFields": [{ "manager": "x" }] },
             "spec": { "containers": [{ "name": "main", "image": "web" }] },
@@ -329,7 +329,7 @@ mod tests {
         let (mut source, receivers) = source();
         let mut seen = Seen::default();
         seen.take(Event::Init);
-        seen.take(Event::InitApply(pod("a", json!({ "phase": "Pending" }))));
+        seen.take(Event::InitApply(pod("a", &json!({ "phase": "Pending" }))));
         source.publish(&seen);
         assert!(!receivers.snapshots.borrow().delivered && !receivers.server.borrow().listed);
         seen.take(Event::InitDone);
@@ -341,7 +341,7 @@ mod tests {
         assert!(!told.is_static());
 
         let ours = json!({ "phase": "Running", "conditions": [{ "type": "Ready", "status": "True" }] });
-        seen.take(Event::Apply(pod("a", ours)));
+        seen.take(Event::Apply(pod("a", &ours)));
         source.publish(&seen);
         assert!(Arc::ptr_eq(&receivers.snapshots.borrow(), &first));
         let server = Arc::clone(&receivers.server.borrow());
@@ -349,7 +349,7 @@ mod tests {
 
         let gate =
             json!({ "phase": "Running", "conditions": [{ "type": "example.org/gate", "status": "True" }] });
-        seen.take(Event::Apply(pod("a", gate)));
+        seen.take(Event::Apply(pod("a", &gate)));
         source.publish(&seen);
         assert!(!Arc::ptr_eq(&receivers.snapshots.borrow().pods[0], told));
 
@@ -366,10 +366,10 @@ mod tests {
     fn mirrors_are_not_run_and_no_pod_can_claim_to_be_static() {
         let (mut source, receivers) = source();
         let mut seen = Seen::default();
-        let mut mirror = pod("m", json!({}));
+        let mut mirror = pod("m", &json!({}));
         let marks = mirror.metadata.annotations.get_or_insert_default();
         marks.insert(labels::CONFIG_MIRROR.to_owned(), "hash".to_owned());
-        let mut claims = pod("c", json!({}));
+        let mut claims = pod("c", &json!({}));
         let marks = claims.metadata.annotations.get_or_insert_default();
         marks.insert(labels::CONFIG_SOURCE.to_owned(), "file".to_owned());
         seen.take(Event::Init);

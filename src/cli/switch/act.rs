@@ -13,10 +13,11 @@ use crate::{
     cli::{cri::signals::Signals, output::printable},
     error::{CommandError, ErrorKind},
     switch::{
+        files,
         folder::Folder,
         journal::{Journal, Outcome, Progress},
         rooted::Rooted,
-        steps::{Action, Step},
+        steps::{Action, Before, Step},
         systemd::unit::Files as _,
         transaction::{TransactionError, World, roll_back, run},
         world::{Carried, Node, Paths, Report},
@@ -26,14 +27,26 @@ use crate::{
 /// Tells whoever watches what is done, on stderr; a terminal that is gone is no failure.
 #[derive(Debug, Clone)]
 struct Reporter {
+    progress: Arc<Mutex<Told>>,
+    warnings: Arc<Mutex<Vec<String>>>,
+}
+
+/// How many steps were told, of how many.
+#[derive(Debug)]
+struct Told {
     steps: usize,
     told: usize,
-    warnings: Arc<Mutex<Vec<String>>>,
 }
 
 impl Reporter {
     fn new(steps: usize) -> Self {
-        Self { steps, told: 0, warnings: Arc::default() }
+        Self { progress: Arc::new(Mutex::new(Told { steps, told: 0 })), warnings: Arc::default() }
+    }
+
+    /// What is told from now on is the way back.
+    fn turns_back(&self, journal: &Journal) {
+        *self.progress.lock().unwrap_or_else(PoisonError::into_inner) =
+            Told { steps: begun(journal), told: 0 };
     }
 
     fn warnings(&self) -> Vec<String> {
@@ -47,9 +60,11 @@ fn say(text: &str) {
 
 impl Report for Reporter {
     fn step(&mut self, step: &Step, undone: bool) {
-        self.told += 1;
-        let back = if undone { "back: " } else { "" };
-        say(&format!("[{}/{}] {back}{}\n", self.told, self.steps.max(self.told), printable(&step.why)));
+        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        progress.told += 1;
+        let undo = if undone { "undo: " } else { "" };
+        let (told, of) = (progress.told, progress.steps.max(progress.told));
+        say(&format!("[{told}/{of}] {undo}{}\n", printable(&step.why)));
     }
 
     fn warn(&mut self, text: &str) {
@@ -70,6 +85,12 @@ impl Report for Reporter {
             say(&format!("{line}\n"));
         }
     }
+}
+
+/// How many steps there are to be taken back.
+fn begun(journal: &Journal) -> usize {
+    let begun = |progress: &&Progress| matches!(progress, Progress::Begun(_) | Progress::Done(_));
+    journal.progress().iter().filter(begun).count()
 }
 
 /// How it ended.
@@ -116,6 +137,7 @@ async fn apply_to(
         }
         Err(cause) => {
             say(&format!("failed: {}\nputting everything back\n", printable(&cause)));
+            reporter.turns_back(journal);
             let back = back(journal, &mut world, &cause, &mut signals).await;
             back.map_err(|error| stuck(journal, &cause, &error))?;
             Err(CommandError::new(ErrorKind::RolledBack, cause).hint("everything was put back as it was"))
@@ -132,7 +154,7 @@ pub(super) async fn take_back(
     why: &str,
     place: &Rooted,
 ) -> Result<Ended, CommandError> {
-    let reporter = Reporter::new(journal.steps().len());
+    let reporter = Reporter::new(begun(journal));
     let mut signals = listen()?;
     let done = if place.is_node() {
         back(journal, &mut Node::new(reporter.clone(), Paths::default()), why, &mut signals).await
@@ -228,4 +250,31 @@ pub(super) fn edited_since(journal: &Journal, files: &Rooted) -> Vec<PathBuf> {
         }
     }
     edited
+}
+
+/// Sees that all files that are to be put back can be.
+///
+/// # Errors
+/// [`ErrorKind::Refused`], with the copies that are not there or cannot be read.
+pub(super) fn look_at_copies(journal: &Journal) -> Result<(), CommandError> {
+    let mut lost = Vec::new();
+    for (step, progress) in journal.steps().iter().zip(journal.progress()) {
+        let (Progress::Begun(Before::File { saved }) | Progress::Done(Before::File { saved })) = progress
+        else {
+            continue;
+        };
+        let (Action::WriteFile { path, .. } | Action::RemoveFile { path }) = &step.action else { continue };
+        if let Err(error) = files::read_copy(saved, &journal.copies()) {
+            lost.push(format!("{}: {error}", path.display()));
+        }
+    }
+    if lost.is_empty() {
+        return Ok(());
+    }
+    let all = lost.join("; ");
+    let told = CommandError::refused(format!("files cannot be put back as they were: {all}"));
+    Err(told.hint(format!(
+        "nothing was changed; the copies belong in {}, if there is a backup of them",
+        journal.copies().display()
+    )))
 }

@@ -1,6 +1,7 @@
 //! `nodectl switch-runtime`: from what is asked to a plan, a question, and the change itself.
 
 mod act;
+mod ahead;
 pub mod args;
 mod report;
 
@@ -23,19 +24,22 @@ use crate::{
         detect::{Where, detect},
         facts::Facts,
         journal::{Journal, Outcome},
-        plan::{Plan, PlanError, STATE, plan},
+        plan::{self, Plan, PlanError, STATE, plan},
         rooted::Rooted,
-        state::{State, entry},
+        state::{Changes, Entry, Lock, State, StateError, entry},
         world::{in_the_way, try_out},
     },
 };
+
+/// Where a journal does not help.
+const BY_HAND: &str = "put the node back by hand, as docs/switch-runtime.md tells under \"By hand\"";
 
 /// Does what is asked.
 ///
 /// # Errors
 /// [`CommandError`] with the exit code that `docs/switch-runtime.md` lists.
 pub async fn run(args: &SwitchArgs, out: &mut impl Write, err: &mut impl Write) -> Result<(), CommandError> {
-    let mut call = Call { args, out, err, report: Report::default() };
+    let mut call = Call { args, out, err, report: Report::default(), lock: None };
     let done = call.run().await;
     if let (Err(error), Format::Json, false) = (&done, args.output, args.detect) {
         let mut report = std::mem::take(&mut call.report);
@@ -46,7 +50,10 @@ pub async fn run(args: &SwitchArgs, out: &mut impl Write, err: &mut impl Write) 
             ErrorKind::Refused => ("refused", false),
             _ => ("failed", false),
         };
-        output::write(call.out, &report.json()?)?;
+        // How the change ended counts, not whether somebody reads it.
+        if let Err(error) = report.json().and_then(|text| output::write(call.out, &text)) {
+            call.tell(&format!("warning: {error}\n")).ok();
+        }
     }
     done
 }
@@ -57,11 +64,14 @@ struct Call<'a, O, E> {
     out: &'a mut O,
     err: &'a mut E,
     report: Report,
+    /// Held from before anything is looked at, if there is a folder for it.
+    lock: Option<Lock>,
 }
 
 impl<O: Write, E: Write> Call<'_, O, E> {
     async fn run(&mut self) -> Result<(), CommandError> {
         let request = self.args.request()?;
+        self.contradictions()?;
         let root = self.root()?;
         let rooted = match &root {
             Some(root) => Rooted::folder(root).map_err(refused)?,
@@ -69,7 +79,7 @@ impl<O: Write, E: Write> Call<'_, O, E> {
         };
         let state = State::new(rooted.outside(Path::new(STATE)).map_err(refused)?);
         if let Some(Verb::History) = &self.args.verb {
-            let entries: Vec<_> = state.journals().map_err(refused)?.iter().map(entry).collect();
+            let entries = self.history(&state)?;
             return output::write(self.out, &report::history(&entries, self.args.output)?);
         }
         if !nix::unistd::geteuid().is_root() {
@@ -91,22 +101,37 @@ impl<O: Write, E: Write> Call<'_, O, E> {
             return output::write(self.out, &text);
         }
         let looks_only = self.args.dry_run || self.args.check;
-        // A dry run leaves nothing, not even a folder.
-        let _lock = if looks_only { None } else { Some(state.lock().map_err(refused)?) };
-        let unfinished = state.unfinished().map_err(refused)?;
+        // A dry run leaves nothing, not even a folder; nor does a change that is refused.
+        if !looks_only && state.folder().exists() {
+            self.lock = Some(state.lock().map_err(refused)?);
+        }
+        let mut changes = state.changes().map_err(refused)?;
+        let unfinished = changes.unfinished();
+        if unfinished.is_some()
+            && looks_only
+            && let Some(process) = state.at_work()
+        {
+            return Err(refused(StateError::Locked(process)));
+        }
+        if unfinished.is_none() {
+            self.left_behind(&rooted, &changes)?;
+        }
         match (&self.args.verb, unfinished) {
             (_, Some(journal)) => self.go_on(journal, &rooted, looks_only).await,
             (Some(Verb::Rollback { name }), None) => {
-                let found = state.finished(name.as_deref()).map_err(refused)?;
+                let found =
+                    changes.finished(name.as_deref()).map_err(|error| refused(error).hint(BY_HAND))?;
                 self.take_back(found, name.as_deref(), &rooted, looks_only).await
             }
             (_, None) if self.args.resume || self.args.rollback => {
                 self.report.outcome = "nothing-to-do";
                 self.tell("there is no change that was cut short; nothing to do\n")?;
-                if self.args.output == Format::Json {
-                    output::write(self.out, &self.report.json()?)?;
+                if self.args.rollback && changes.finished(None).is_ok_and(|found| found.is_some()) {
+                    self.tell(
+                        "the last change that is done is taken back by `nodectl switch-runtime rollback`\n",
+                    )?;
                 }
-                Ok(())
+                self.print_report()
             }
             (_, None) => {
                 let facts = self.detected(&place).await?;
@@ -124,6 +149,56 @@ impl<O: Write, E: Write> Call<'_, O, E> {
                 self.change(&facts, plan, &state, &rooted, looks_only).await
             }
         }
+    }
+
+    /// Options that say two things.
+    fn contradictions(&self) -> Result<(), CommandError> {
+        let SwitchArgs { detect, dry_run, check, resume, rollback, verb, .. } = self.args;
+        for (both, names) in [
+            (*detect && verb.is_some(), "--detect and a subcommand"),
+            ((*resume || *rollback) && verb.is_some(), "--resume or --rollback, and a subcommand"),
+            (*dry_run && *check, "--dry-run and --check"),
+        ] {
+            if both {
+                return Err(CommandError::usage(format!("{names} do not go together"))
+                    .hint("nodectl switch-runtime --help tells what each does"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The changes that were made, and who is at work on one.
+    fn history(&self, state: &State) -> Result<Vec<Entry>, CommandError> {
+        let changes = state.changes().map_err(|error| match nix::unistd::geteuid().is_root() {
+            true => refused(error),
+            false => refused(error).hint("run it with sudo"),
+        })?;
+        let mut entries = changes.entries();
+        let open = entries.iter_mut().rfind(|entry| entry.outcome.is_none() && entry.damaged.is_none());
+        if let Some(open) = open {
+            open.at_work = state.at_work();
+        }
+        Ok(entries)
+    }
+
+    /// Looks whether something of a change is on the node whose journal is not; a journal that cannot be used is told.
+    fn left_behind(&mut self, place: &Rooted, changes: &Changes) -> Result<(), CommandError> {
+        let left = plan::left_by_a_change().into_iter().find(|path| place.exists(path));
+        if let Some(path) = left {
+            let why: Vec<String> = changes.damaged.iter().map(|damaged| damaged.why.to_string()).collect();
+            let why = if why.is_empty() { "there is no journal of it".to_owned() } else { why.join("; ") };
+            return Err(refused(format!(
+                "a change of this node was cut short, as {} is there, and it can neither be gone on with nor taken back: {why}",
+                path.display()
+            ))
+            .hint(BY_HAND));
+        }
+        for damaged in &changes.damaged {
+            let warning = format!("an earlier change is passed over: {}", damaged.why);
+            self.tell(&format!("warning: {}\n", output::printable(&warning)))?;
+            self.report.warnings.push(warning);
+        }
+        Ok(())
     }
 
     /// The folder of `--root`, whole; the running node's own root is none.
@@ -157,11 +232,14 @@ impl<O: Write, E: Write> Call<'_, O, E> {
     ) -> Result<(), CommandError> {
         // Also before looking: what cannot be followed cannot be done.
         plan.resolve(|path| place.real(path)).map_err(refused)?;
-        if plan.changes() {
+        // A mounted folder may be read-only and looked at all the same: nothing of it is stopped by a change that fails.
+        if plan.changes() && (place.is_node() || !looks_only) {
             let refusals = try_out(facts, &plan, place).await;
             plan.refusals.extend(refusals);
         }
+        let warnings = std::mem::take(&mut self.report.warnings);
         self.report = Report::new(&plan);
+        self.report.warnings.extend(warnings);
         let json = self.args.output == Format::Json;
         if looks_only || !plan.changes() {
             // A node that is not well is not as asked.
@@ -179,6 +257,15 @@ impl<O: Write, E: Write> Call<'_, O, E> {
         }
         self.preflight(&plan)?;
         self.confirm("Go on?")?;
+        if self.lock.is_none() {
+            self.lock = Some(state.lock().map_err(refused)?);
+            if !state.changes().map_err(refused)?.entries().is_empty() {
+                return Err(CommandError::refused(
+                    "another nodectl switch-runtime was at work on this node meanwhile",
+                )
+                .hint("run this again, to see what is left to be done"));
+            }
+        }
         let folder = state.folder_for(Timestamp::now());
         self.report.backup_dir = Some(folder.display().to_string());
         let mut journal = Journal::begin(&folder, plan.steps.clone()).map_err(refused)?;
@@ -212,11 +299,9 @@ impl<O: Write, E: Write> Call<'_, O, E> {
             return Err(CommandError::refused("nobody is asked without a terminal")
                 .hint("give --yes to go on without being asked, or --dry-run to look at the steps alone"));
         }
-        let answer = dialoguer::Confirm::new().with_prompt(question).default(false).interact();
-        match answer {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(CommandError::refused("not confirmed; nothing was changed")),
-            Err(error) => Err(CommandError::refused(format!("cannot ask: {error}"))),
+        match asked(|| dialoguer::Confirm::new().with_prompt(question).default(false).interact())? {
+            Some(true) => Ok(()),
+            _ => Err(CommandError::refused("not confirmed; nothing was changed")),
         }
     }
 
@@ -253,12 +338,14 @@ impl<O: Write, E: Write> Call<'_, O, E> {
         } else {
             return Err(CommandError::refused(said).hint(hint));
         };
+        if back {
+            act::look_at_copies(&journal)?;
+        }
         if looks_only {
-            self.report.outcome = "planned";
-            self.report.changed = true;
             let end = if back { "taken back" } else { "gone on with" };
             self.tell(&format!("{said}; it would be {end}\n"))?;
-            return self.print_report();
+            let left = if back { ahead::back(&journal, place)? } else { ahead::on(&journal, place)? };
+            return self.print_ahead(&left, back);
         }
         let ended = if back {
             act::take_back(&mut journal, "it was asked for", place).await?
@@ -274,8 +361,7 @@ impl<O: Write, E: Write> Call<'_, O, E> {
         if !only_back {
             choices.insert(0, "go on with it");
         }
-        let chosen = dialoguer::Select::new().items(&choices).default(0).interact_opt();
-        let chosen = chosen.map_err(|error| CommandError::refused(format!("cannot ask: {error}")))?;
+        let chosen = asked(|| dialoguer::Select::new().items(&choices).default(0).interact_opt())?.flatten();
         match chosen.and_then(|number| choices.get(number)) {
             Some(&"go on with it") => Ok(false),
             Some(&"put everything back") => Ok(true),
@@ -315,11 +401,10 @@ impl<O: Write, E: Write> Call<'_, O, E> {
             ))
             .hint("keep a copy of what you need from them, and give --force"));
         }
+        act::look_at_copies(&journal)?;
         if looks_only {
-            self.report.outcome = "planned";
-            self.report.changed = true;
             self.tell(&format!("the change {} would be taken back, {} steps\n", found.name, found.done))?;
-            return self.print_report();
+            return self.print_ahead(&ahead::back(&journal, place)?, true);
         }
         self.tell(&format!("The change {} is taken back: {} steps.\n", found.name, found.done))?;
         self.confirm("Put everything back?")?;
@@ -327,35 +412,68 @@ impl<O: Write, E: Write> Call<'_, O, E> {
         self.finish(&journal, ended)
     }
 
+    /// What a change that was begun has ahead of it.
+    fn print_ahead(&mut self, ahead: &Plan, back: bool) -> Result<(), CommandError> {
+        self.report.outcome = "planned";
+        self.report.changed = true;
+        self.report.steps = ahead.steps.iter().map(report::step).collect();
+        self.report.diff = ahead.diff();
+        if self.args.output == Format::Text {
+            output::write(self.out, &report::ahead_text(ahead, back))?;
+        }
+        self.print_report()
+    }
+
     fn print_report(&mut self) -> Result<(), CommandError> {
         if self.args.output == Format::Json { output::write(self.out, &self.report.json()?) } else { Ok(()) }
     }
 
+    /// Tells how it ended. That stands, whether or not anybody reads it.
     fn finish(&mut self, journal: &Journal, ended: Ended) -> Result<(), CommandError> {
         let backup = journal.folder().display();
         self.report.changed = true;
-        match ended {
+        let text = match ended {
             Ended::Done { warnings } => {
                 self.report.warnings.extend(warnings);
                 self.report.outcome = "done";
-                if self.args.output == Format::Text {
-                    let root = self.args.root.as_ref();
-                    let root = root.map(|root| format!(" --root {}", root.display())).unwrap_or_default();
-                    let text = format!(
-                        "Done. The files as they were are in {backup}; `nodectl switch-runtime rollback{root}` puts them back.\n"
-                    );
-                    output::write(self.out, &text)?;
-                }
+                let root = self.args.root.as_ref();
+                let root = root.map(|root| format!(" --root {}", root.display())).unwrap_or_default();
+                format!(
+                    "Done. The files as they were are in {backup}; `nodectl switch-runtime rollback{root}` puts them back.\n"
+                )
             }
             Ended::TakenBack { warnings } => {
                 self.report.warnings.extend(warnings);
                 self.report.outcome = "rolled-back";
-                if self.args.output == Format::Text {
-                    output::write(self.out, "Everything is put back as it was.\n")?;
-                }
+                "Everything is put back as it was.\n".to_owned()
             }
+        };
+        let printed = match self.args.output {
+            Format::Text => output::write(self.out, &text),
+            Format::Json => self.print_report(),
+        };
+        if let Err(error) = printed {
+            self.tell(&format!("warning: {error}\n")).ok();
         }
-        self.print_report()
+        Ok(())
+    }
+}
+
+/// Asks; Ctrl-C is no answer, and leaves the terminal as it was.
+fn asked<T>(ask: impl FnOnce() -> dialoguer::Result<T>) -> Result<Option<T>, CommandError> {
+    let cannot = |error: &dyn std::fmt::Display| CommandError::refused(format!("cannot ask: {error}"));
+    // Whoever is asked has the cursor hidden, and the signal that Ctrl-C is made into would end the program so.
+    let _kept = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())
+        .map_err(|error| cannot(&error))?;
+    let answer = ask();
+    dialoguer::console::Term::stderr().show_cursor().ok();
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(dialoguer::Error::IO(error)) if error.kind() == std::io::ErrorKind::Interrupted => {
+            std::io::stderr().write_all(b"\n").ok();
+            Ok(None)
+        }
+        Err(error) => Err(cannot(&error)),
     }
 }
 

@@ -101,6 +101,21 @@ pub(super) fn plan_text(facts: &Facts, plan: &Plan, with_diff: bool) -> String {
     text
 }
 
+/// What a change has ahead of it, for people: the steps and the differences.
+pub(super) fn ahead_text(ahead: &Plan, back: bool) -> String {
+    let undo = if back { "undo: " } else { "" };
+    let mut text = "Steps:\n".to_owned();
+    for (number, step) in ahead.steps.iter().enumerate() {
+        let line = format!("{:3}. {undo}{}{}\n", number + 1, printable(&step.why), object(&step.action));
+        text.push_str(&line);
+    }
+    if !ahead.files.is_empty() {
+        text.push('\n');
+        text += &ahead.diff();
+    }
+    text
+}
+
 /// What a step is about, where its sentence does not say it.
 fn object(action: &Action) -> String {
     match action {
@@ -139,19 +154,21 @@ pub(super) fn history(entries: &[Entry], format: Format) -> Result<String, Comma
     for entry in entries {
         table.push([
             entry.name.clone(),
-            outcome(entry.outcome).to_owned(),
-            format!("{}/{}", entry.done, entry.steps),
+            outcome(entry),
+            if entry.damaged.is_some() { "-".to_owned() } else { format!("{}/{}", entry.done, entry.steps) },
             entry.backup_dir.display().to_string(),
         ]);
     }
     Ok(table.render())
 }
 
-fn outcome(outcome: Option<Outcome>) -> &'static str {
-    match outcome {
-        Some(Outcome::Done) => "done",
-        Some(Outcome::RolledBack) => "rolled back",
-        None => "not finished",
+fn outcome(entry: &Entry) -> String {
+    match (entry.outcome, &entry.at_work) {
+        (Some(Outcome::Done), _) => "done".to_owned(),
+        (Some(Outcome::RolledBack), _) => "rolled back".to_owned(),
+        (None, Some(process)) => format!("at work (process {process})"),
+        (None, None) if entry.damaged.is_some() => "cannot be read".to_owned(),
+        (None, None) => "not finished".to_owned(),
     }
 }
 

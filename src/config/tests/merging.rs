@@ -218,7 +218,7 @@ fn flags_come_over_files_and_gates_merge() {
     let shown: Vec<String> = warnings.iter().map(ToString::to_string).collect();
     for line in [
         "--healthz-port: deprecated; set healthzPort in the configuration file",
-        "--cert-dir: not yet acted on by nodectl",
+        "--feature-gates: this feature gate is not yet acted on by nodectl",
     ] {
         assert!(shown.iter().any(|warning| warning == line), "{line} not in {shown:#?}");
     }

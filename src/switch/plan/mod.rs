@@ -37,6 +37,11 @@ pub const KUBELET: &str = "kubelet.service";
 /// The unit of `nodectl run`.
 pub const NODECTL: &str = "nodectl.service";
 
+/// What is on a node as long as a change of it is not finished.
+pub fn left_by_a_change() -> [PathBuf; 3] {
+    [MARK.into(), order::guard(KUBELET), order::guard(NODECTL)]
+}
+
 /// Something that stands in the way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {

@@ -338,6 +338,6 @@ impl Order<'_> {
 }
 
 /// The drop-in that keeps a unit from starting.
-fn guard(unit: &str) -> std::path::PathBuf {
+pub(super) fn guard(unit: &str) -> std::path::PathBuf {
     format!("/etc/systemd/system/{unit}.d/00-nodectl-switch.conf").into()
 }

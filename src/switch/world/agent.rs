@@ -26,6 +26,8 @@ use crate::{
 const PAUSE: Duration = Duration::from_secs(1);
 /// So long it must be well without a break: an agent that cannot start ends within it.
 const STEADY: Duration = Duration::from_secs(5);
+/// An agent that was started so often and did not stay will not.
+const RESTARTS: u32 = 5;
 const HEALTHZ: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(10);
 
@@ -48,6 +50,7 @@ pub(super) async fn verify(
     let deadline = Instant::now() + Duration::from_secs(seconds);
     let runtime = Runtime::of(pods)?;
     let mut steady: Option<(Instant, (u32, u32))> = None;
+    let mut first = None;
     loop {
         let mut problems = Vec::new();
         match process(systemd, unit).await {
@@ -76,12 +79,28 @@ pub(super) async fn verify(
         if problems.is_empty() {
             return Ok(());
         }
-        if Instant::now() >= deadline {
-            let told = format!("not well within {seconds} s: {}", problems.join("; "));
+        let hopeless = hopeless(systemd, unit, &mut first).await;
+        if hopeless.is_some() || Instant::now() >= deadline {
+            let why = hopeless.unwrap_or_else(|| format!("not well within {seconds} s"));
+            let told = format!("{why}: {}", problems.join("; "));
             return Err(units::with_journal(systemd, unit, told).await);
         }
         sleep(PAUSE).await;
     }
+}
+
+/// Why waiting is of no use: systemd starts it no more, or again and again. `first` is how often it had been started
+/// again at the begin.
+async fn hopeless(systemd: &Systemd, unit: &str, first: &mut Option<u32>) -> Option<String> {
+    if systemd.unit(unit).await.ok()?.active == "failed" {
+        return Some(format!("{unit} has failed, and is not started again"));
+    }
+    let restarts = systemd.service(unit).await.ok()?.restarts;
+    // It counts anew when somebody starts it.
+    let known = first.map_or(restarts, |first| first.min(restarts));
+    *first = Some(known);
+    let more = restarts - known;
+    (more >= RESTARTS).then(|| format!("{unit} does not stay: it was started again {more} times"))
 }
 
 /// The unit's process and how often it was started again, if it is up.

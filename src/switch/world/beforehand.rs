@@ -24,7 +24,7 @@ const SCRATCH: &str = "/run";
 
 /// Tries what the plan needs, and leaves nothing behind.
 pub async fn try_out(facts: &Facts, plan: &Plan, files: &Rooted) -> Vec<Refusal> {
-    let mut refusals = unwritable(plan, files);
+    let mut refusals: Vec<Refusal> = unwritable(plan, files).into_iter().collect();
     if let Some(containerd) = facts.containerd.as_ref().filter(|_| files.is_node()) {
         refusals.extend(unreadable(facts, containerd, plan).await);
     }
@@ -35,26 +35,28 @@ fn refusal(message: String, hint: &str) -> Refusal {
     Refusal { message, hint: hint.to_owned(), forceable: false }
 }
 
-/// Files that cannot be written or taken away.
-fn unwritable(plan: &Plan, files: &Rooted) -> Vec<Refusal> {
-    let (mut tried, mut refusals) = (BTreeSet::new(), Vec::new());
+/// The files that cannot be written or taken away.
+fn unwritable(plan: &Plan, files: &Rooted) -> Option<Refusal> {
+    let (mut tried, mut wrong) = (BTreeSet::new(), Vec::new());
     for step in &plan.steps {
         let (path, text) = match &step.action {
             Action::WriteFile { path, text, .. } => (path, text.as_str()),
             Action::RemoveFile { path } => (path, ""),
             _ => continue,
         };
-        if !tried.insert(path) {
-            continue;
-        }
-        if let Err(error) = files.try_write(path, text) {
-            refusals.push(refusal(
-                format!("a file that is to change cannot be: {error}"),
-                "see what is mounted there (findmnt), what protects it (lsattr) and how much room there is (df)",
-            ));
+        if tried.insert(path)
+            && let Err(error) = files.try_write(path, text)
+        {
+            wrong.push(error.to_string());
         }
     }
-    refusals
+    if wrong.is_empty() {
+        return None;
+    }
+    Some(refusal(
+        format!("files that are to change cannot be: {}", wrong.join("; ")),
+        "see what is mounted there (findmnt), what protects it (lsattr) and how much room there is (df)",
+    ))
 }
 
 async fn unreadable(facts: &Facts, containerd: &ContainerdFacts, plan: &Plan) -> Option<Refusal> {
