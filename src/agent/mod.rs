@@ -124,7 +124,8 @@ pub async fn run(mut config: AgentConfig, stop: CancellationToken) -> Result<(),
     });
     let pods = cluster.as_ref().map(|cluster| cluster.pods(Arc::new(jiff::Timestamp::now)));
     let cluster = cluster.zip(pods);
-    let parts = Parts::assemble(&config, cluster.as_ref()).await?;
+    let aside = CancellationToken::new();
+    let parts = Parts::assemble(&config, cluster.as_ref(), &aside).await?;
     let view: Arc<dyn AgentView> = Arc::new(View {
         env: Arc::clone(&parts.sync_loop.env),
         health: Arc::clone(&parts.sync_loop.health),
@@ -136,7 +137,6 @@ pub async fn run(mut config: AgentConfig, stop: CancellationToken) -> Result<(),
             .chain(serving_identity.iter().map(Serving::told))
             .collect(),
     });
-    let aside = CancellationToken::new();
     if let Some(listener) = healthz {
         let listener = tokio::net::TcpListener::from_std(listener).map_err(CommandError::failed)?;
         tokio::spawn(healthz::serve(listener, Arc::clone(&view), aside.clone()));
@@ -211,6 +211,7 @@ impl Parts {
     async fn assemble(
         config: &AgentConfig,
         cluster: Option<&(Cluster, ClusterPods)>,
+        aside: &CancellationToken,
     ) -> Result<Self, CommandError> {
         let cri: Arc<dyn Cri> = Arc::new(client(config)?);
         let driver = cgroup_driver(&*cri, config.cgroup_driver).await;
@@ -257,6 +258,7 @@ impl Parts {
             mountinfo: "/proc/self/mountinfo".into(),
             node,
             server_node: cluster_node.as_ref().map(NodeAgent::node),
+            supplies: cluster.map(|(cluster, _)| cluster.supplies(aside)),
             host_names: HostNames::of(config),
             runtime_classes: RuntimeClasses::new(config.runtime_class_path.clone()),
             admitted: Admitted::default(),

@@ -15,9 +15,11 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
-    fs,
+    fmt, fs,
     io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, symlink},
+    os::unix::fs::{
+        DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown, symlink,
+    },
     path::{Component, Path, PathBuf},
 };
 
@@ -37,7 +39,7 @@ const MAX_NAME: usize = 255;
 const MAX_PATH: usize = 4096;
 
 /// A file to write.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct NewFile {
     /// What is in it.
     pub content: Vec<u8>,
@@ -45,6 +47,16 @@ pub struct NewFile {
     pub mode: u32,
     /// The group that it is given to by whoever writes it; `None` for any.
     pub group: Option<u32>,
+    /// The user whose it is to be; `None` for the writer's own.
+    pub owner: Option<u32>,
+}
+
+/// What is in it may be a secret, and is not shown.
+impl fmt::Debug for NewFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { content, mode, group, owner } = self;
+        write!(f, "NewFile {{ {} bytes, mode: {mode:o}, group: {group:?}, owner: {owner:?} }}", content.len())
+    }
 }
 
 /// Why the files could not be written.
@@ -181,7 +193,9 @@ fn is_as_wanted(folder: &Path, files: &BTreeMap<PathBuf, &NewFile>) -> Result<bo
 fn is_same(folder: &Path, path: &Path, wanted: &NewFile) -> bool {
     let Ok(file) = open_below(folder, path, Links::Refused) else { return false };
     let fits = |found: &fs::Metadata| {
-        found.mode() & 0o7777 == wanted.mode && wanted.group.is_none_or(|group| found.gid() == group)
+        found.mode() & 0o7777 == wanted.mode
+            && wanted.group.is_none_or(|group| found.gid() == group)
+            && wanted.owner.is_none_or(|owner| found.uid() == owner)
     };
     let limit = u64::try_from(wanted.content.len()).unwrap_or(u64::MAX - 1);
     file.metadata().is_ok_and(|found| fits(&found))
@@ -219,6 +233,9 @@ fn write_files(folder: &Path, files: &BTreeMap<PathBuf, &NewFile>) -> Result<(),
         let write = || {
             let mut made = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
             made.write_all(&file.content)?;
+            if file.owner.is_some() {
+                fchown(&made, file.owner, None)?;
+            }
             made.set_permissions(fs::Permissions::from_mode(file.mode))
         };
         write().map_err(at(&path))?;

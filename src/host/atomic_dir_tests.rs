@@ -7,7 +7,10 @@ use super::*;
 fn files(all: &[(&str, &str, u32)]) -> BTreeMap<String, NewFile> {
     all.iter()
         .map(|(path, content, mode)| {
-            ((*path).to_owned(), NewFile { content: content.as_bytes().to_vec(), mode: *mode, group: None })
+            (
+                (*path).to_owned(),
+                NewFile { content: content.as_bytes().to_vec(), mode: *mode, group: None, owner: None },
+            )
         })
         .collect()
 }
@@ -153,7 +156,7 @@ proptest! {
         fs::create_dir_all(&folder).unwrap();
         let wanted: BTreeMap<String, NewFile> = paths
             .iter()
-            .map(|path| (path.clone(), NewFile { content: path.clone().into_bytes(), mode: 0o644, group: None }))
+            .map(|path| (path.clone(), NewFile { content: path.clone().into_bytes(), mode: 0o644, group: None, owner: None }))
             .collect();
         let clean: BTreeSet<_> = paths.iter().filter_map(|path| checked(path).ok()).collect();
         if write(&folder, &wanted, |_| Ok(())).is_ok() && clean.len() == paths.len() {

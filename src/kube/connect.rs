@@ -28,6 +28,7 @@ use tower::BoxError;
 use super::{
     kubeconfig::{Kubeconfig, KubeconfigError, Token, read_bounded},
     tls,
+    watches::WatchPool,
 };
 use crate::rate::TokenBucket;
 
@@ -57,6 +58,18 @@ pub struct Rate {
 /// # Errors
 /// When a certificate or key of the kubeconfig cannot be used.
 pub fn connect(kubeconfig: &Kubeconfig, rate: Option<Rate>) -> Result<Client, KubeconfigError> {
+    connect_within(kubeconfig, bucket(rate))
+}
+
+/// What several connections may have together.
+pub(super) type Bucket = Option<Arc<Mutex<TokenBucket>>>;
+
+fn bucket(rate: Option<Rate>) -> Bucket {
+    rate.filter(|rate| rate.per_second > 0)
+        .map(|rate| Arc::new(Mutex::new(TokenBucket::new(rate.per_second, rate.burst))))
+}
+
+pub(super) fn connect_within(kubeconfig: &Kubeconfig, bucket: Bucket) -> Result<Client, KubeconfigError> {
     let wrong = |problem: String| KubeconfigError { path: kubeconfig.path.clone(), problem };
     let base: Uri = kubeconfig.server.parse().map_err(|_error| wrong("its server is no URL".to_owned()))?;
     let config = tls::client_config(kubeconfig).map_err(wrong)?;
@@ -88,9 +101,6 @@ pub fn connect(kubeconfig: &Kubeconfig, rate: Option<Rate>) -> Result<Client, Ku
         .http2_initial_stream_window_size(STREAM_WINDOW)
         .http2_initial_connection_window_size(CONNECTION_WINDOW)
         .build(builder.enable_all_versions().wrap_connector(connector));
-    let bucket = rate
-        .filter(|rate| rate.per_second > 0)
-        .map(|rate| Mutex::new(TokenBucket::new(rate.per_second, rate.burst)));
     let sender = Arc::new(Sender { http, base, token: kubeconfig.credentials.token.clone(), bucket });
     let service = tower::service_fn(move |request| {
         let sender = Arc::clone(&sender);
@@ -103,7 +113,7 @@ struct Sender {
     http: HttpClient<HttpsConnector<HttpConnector>, Body>,
     base: Uri,
     token: Option<Token>,
-    bucket: Option<Mutex<TokenBucket>>,
+    bucket: Bucket,
 }
 
 impl Sender {
@@ -162,6 +172,8 @@ pub struct Clients {
     pub objects: Client,
     /// For events, within a rate of their own.
     pub events: Client,
+    /// For watches of single objects, of which there may be many; within the rate of `objects`.
+    pub watches: WatchPool,
     /// The server's URL.
     pub server: Arc<str>,
 }
@@ -196,9 +208,11 @@ impl ApiServer {
     /// # Errors
     /// As [`connect`]; the former clients stay.
     pub fn use_credentials(&self, kubeconfig: &Kubeconfig) -> Result<(), KubeconfigError> {
+        let objects = bucket(Some(self.rates.objects));
         let clients = Clients {
             heartbeat: connect(kubeconfig, None)?,
-            objects: connect(kubeconfig, Some(self.rates.objects))?,
+            objects: connect_within(kubeconfig, objects.clone())?,
+            watches: WatchPool::new(kubeconfig, objects),
             events: connect(kubeconfig, Some(self.rates.events))?,
             server: kubeconfig.server().into(),
         };

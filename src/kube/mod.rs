@@ -14,6 +14,7 @@ mod node;
 #[cfg(test)]
 pub(crate) mod test_server;
 mod tls;
+mod watches;
 
 pub use client::{ApiClient, KubeError, Method, Patch, escaped};
 pub use connect::{ApiServer, Clients, Rate, Rates, connect, told};
@@ -21,3 +22,4 @@ pub use drain::{DrainError, DrainOptions, Drained, drain, obstacles};
 pub use key::{Key, self_signed};
 pub use kubeconfig::{Kubeconfig, KubeconfigError};
 pub use node::{Cordon, annotation, cordon, cordoned, node, set_annotation, uncordon};
+pub use watches::{WatchClient, WatchPool};

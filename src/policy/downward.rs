@@ -6,7 +6,7 @@
 //! set either the node's allocatable, except that a variable which names an init container gets nothing for
 //! it; amounts are divided and rounded up.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use k8s_openapi::{
     api::core::v1::{Container, DownwardAPIVolumeFile, Pod, ResourceFieldSelector},
@@ -36,12 +36,22 @@ pub struct Downward<'a> {
 }
 
 /// A file of a volume.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct VolumeFile {
     /// What is in it.
-    pub content: String,
+    pub content: Vec<u8>,
     /// Its permissions.
     pub mode: u32,
+    /// The user whose it is, if not root's.
+    pub owner: Option<u32>,
+}
+
+/// It may hold a secret, which is not shown.
+impl fmt::Debug for VolumeFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (bytes, mode, owner) = (self.content.len(), self.mode, self.owner);
+        write!(f, "VolumeFile {{ {bytes} bytes, mode: {mode:o}, owner: {owner:?} }}")
+    }
 }
 
 impl Downward<'_> {
@@ -192,7 +202,7 @@ impl Downward<'_> {
                 ..error
             })?;
             let mode = u32::try_from(item.mode.unwrap_or(default_mode)).unwrap_or_default() & 0o777;
-            Ok((item.path.clone(), VolumeFile { content, mode }))
+            Ok((item.path.clone(), VolumeFile { content: content.into_bytes(), mode, owner: None }))
         };
         items.iter().map(file).collect()
     }

@@ -191,7 +191,7 @@ fn files_have_their_mode_or_the_volumes() {
     let files = told
         .volume_files(&[field("d/name", "metadata.name", Some(0o400)), limit], Some(0o440), &mut 100)
         .unwrap();
-    let file = |content: &str, mode| VolumeFile { content: content.into(), mode };
+    let file = |content: &str, mode| VolumeFile { content: content.into(), mode, owner: None };
     assert_eq!(files, [("cpu".into(), file("2", 0o440)), ("d/name".into(), file("p", 0o400))].into());
     let items = ["a", "b", "c"].map(|path| field(path, "metadata.name", None));
     let error =

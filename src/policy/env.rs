@@ -12,8 +12,10 @@ use super::{
     downward::Downward,
     env_file::EnvFile,
     expansion::{Room, TooMuch, expand},
+    given::{Given, ObjectData, ObjectKind},
     node::NodeSettings,
 };
+use crate::api::PodExt as _;
 
 /// Why a container's configuration cannot be made (kubelet's `CreateContainerConfigError`).
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -47,20 +49,30 @@ pub struct EnvInput<'a> {
     pub pod_ips: &'a [IpAddr],
     /// What is in the files that variables come from.
     pub files: &'a EnvFiles,
+    /// The objects that variables come from.
+    pub given: &'a Given,
     /// The node.
     pub node: &'a NodeSettings,
 }
 
-/// The environment of a container: in order, each value expanded over those before it; the later of two
-/// equal names counts. Services add nothing: they are known from an API server only.
+/// The environment of a container: what `envFrom` brings, as it is, then in order each value of `env`, expanded over
+/// those before it; the later of two equal names counts.
 ///
 /// # Errors
 /// When a value cannot be had; the variable is named.
 pub fn environment(input: &EnvInput<'_>) -> Result<Vec<(String, String)>, ConfigError> {
     let vars = input.container.env.as_deref().unwrap_or_default();
+    let from = env_from(input)?;
     let mut known: HashMap<&str, String> = HashMap::new();
     let mut order: Vec<&str> = Vec::with_capacity(vars.len());
     let mut room = Room::default();
+    for (name, value) in &from.vars {
+        room.take(value.len())
+            .map_err(|error| ConfigError::new(format!("environment variable {name:?}: {error}")))?;
+        if known.insert(name, value.clone()).is_none() {
+            order.push(name);
+        }
+    }
     for var in vars {
         let too_much =
             |error: TooMuch| ConfigError::new(format!("environment variable {:?}: {error}", var.name));
@@ -68,8 +80,12 @@ pub fn environment(input: &EnvInput<'_>) -> Result<Vec<(String, String)>, Config
         let value = match &var.value_from {
             Some(from) if text.is_empty() => {
                 let value = value_from(input, from).map_err(|error| ConfigError {
-                    message: format!("environment variable {:?}: {}", var.name, error.message),
-                    ..error
+                    message: if is_of_object(from) {
+                        error.message
+                    } else {
+                        format!("environment variable {:?}: {}", var.name, error.message)
+                    },
+                    hints: error.hints,
                 })?;
                 match value {
                     Some(value) => {
@@ -88,6 +104,11 @@ pub fn environment(input: &EnvInput<'_>) -> Result<Vec<(String, String)>, Config
     Ok(order.into_iter().map(|name| (name.to_owned(), known.remove(name).unwrap_or_default())).collect())
 }
 
+/// What is told of these is kubelet's own text, which people and tools look for.
+fn is_of_object(from: &EnvVarSource) -> bool {
+    from.config_map_key_ref.is_some() || from.secret_key_ref.is_some()
+}
+
 /// A variable's value from elsewhere; `None` if it may be left out and is not there.
 fn value_from(input: &EnvInput<'_>, from: &EnvVarSource) -> Result<Option<String>, ConfigError> {
     let told = Downward { pod: input.pod, pod_ips: input.pod_ips, node: input.node };
@@ -97,10 +118,102 @@ fn value_from(input: &EnvInput<'_>, from: &EnvVarSource) -> Result<Option<String
         told.resource(resource, Some(input.container)).map(Some)
     } else if let Some(file) = &from.file_key_ref {
         from_file(input, file)
+    } else if let Some(key) = &from.config_map_key_ref {
+        of_object(input, (ObjectKind::ConfigMap, &key.name), &key.key, key.optional)
+    } else if let Some(key) = &from.secret_key_ref {
+        of_object(input, (ObjectKind::Secret, &key.name), &key.key, key.optional)
     } else {
         // A manifest with another source is refused when it is read.
         Err(ConfigError::new("its source is in an API server, which this node has not"))
     }
+}
+
+/// What `envFrom` brings.
+#[derive(Default)]
+struct EnvFrom {
+    vars: Vec<(String, String)>,
+    skipped: Vec<String>,
+}
+
+/// Which keys of `envFrom` bring no variable, since they could not be the names of one, in kubelet's words.
+pub fn skipped_names(input: &EnvInput<'_>) -> Vec<String> {
+    env_from(input).map(|from| from.skipped).unwrap_or_default()
+}
+
+fn env_from(input: &EnvInput<'_>) -> Result<EnvFrom, ConfigError> {
+    let mut all = EnvFrom::default();
+    for source in input.container.env_from.iter().flatten() {
+        let (kind, name, optional) = if let Some(source) = &source.config_map_ref {
+            (ObjectKind::ConfigMap, &source.name, source.optional)
+        } else if let Some(source) = &source.secret_ref {
+            (ObjectKind::Secret, &source.name, source.optional)
+        } else {
+            continue;
+        };
+        let Some(data) = input.given.object(kind, input.pod, name, optional == Some(true))? else { continue };
+        let mut skipped = Vec::new();
+        for (key, value) in &data.data {
+            let variable = format!("{}{key}", source.prefix.as_deref().unwrap_or_default());
+            if is_variable_name(&variable) {
+                let value = text(value)
+                    .map_err(|why| ConfigError::new(format!("{}: {why}", told(input, kind, name, key))))?;
+                all.vars.push((variable, value));
+            } else {
+                skipped.push(variable);
+            }
+        }
+        if !skipped.is_empty() {
+            let (keys, kind) =
+                (skipped.join(", "), if kind == ObjectKind::Secret { "secret" } else { "configMap" });
+            let namespace = input.pod.full_name().namespace;
+            all.skipped.push(format!(
+                "Keys [{keys}] from the EnvFrom {kind} {namespace}/{name} were skipped since they are considered \
+                 invalid environment variable names."
+            ));
+        }
+    }
+    Ok(all)
+}
+
+/// As the API has it (k8s.io/apimachinery, `IsEnvVarName`).
+fn is_variable_name(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    name.starts_with(|c: char| plain(c) && !c.is_ascii_digit())
+        && name.chars().all(plain)
+        && name != "."
+        && !name.starts_with("..")
+}
+
+fn of_object(
+    input: &EnvInput<'_>,
+    (kind, name): (ObjectKind, &str),
+    key: &str,
+    optional: Option<bool>,
+) -> Result<Option<String>, ConfigError> {
+    let optional = optional == Some(true);
+    let Some(ObjectData { data, .. }) = input.given.object(kind, input.pod, name, optional)? else {
+        return Ok(None);
+    };
+    match data.get(key) {
+        Some(value) => text(value)
+            .map(Some)
+            .map_err(|why| ConfigError::new(format!("{}: {why}", told(input, kind, name, key)))),
+        None if optional => Ok(None),
+        None => {
+            let namespace = input.pod.full_name().namespace;
+            Err(ConfigError::new(format!("couldn't find key {key} in {} {namespace}/{name}", kind.kind())))
+        }
+    }
+}
+
+fn told(input: &EnvInput<'_>, kind: ObjectKind, name: &str, key: &str) -> String {
+    format!("key {key:?} of {} {}/{name}", kind.kind(), input.pod.full_name().namespace)
+}
+
+/// The runtime takes texts alone. The value is not in the error.
+fn text(value: &[u8]) -> Result<String, &'static str> {
+    String::from_utf8(value.to_vec())
+        .map_err(|_error| "it is no text in UTF-8, so it cannot be a variable; mount it as a file")
 }
 
 fn from_file(input: &EnvInput<'_>, file: &FileKeySelector) -> Result<Option<String>, ConfigError> {

@@ -5,9 +5,15 @@ use k8s_openapi::{
     apimachinery::pkg::api::resource::Quantity,
 };
 use proptest::prelude::*;
+use serde_json::json;
+
+use std::sync::Arc;
 
 use super::*;
-use crate::policy::testing::{self, ContainerParts};
+use crate::policy::{
+    given::{Lookup, ObjectKey},
+    testing::{self, ContainerParts},
+};
 
 fn var(name: &str, value: &str) -> EnvVar {
     EnvVar { name: name.into(), value: Some(value.into()), ..EnvVar::default() }
@@ -132,4 +138,80 @@ proptest! {
         let last: BTreeMap<_, _> = values.into_iter().collect();
         prop_assert_eq!(env.into_iter().collect::<BTreeMap<_, _>>(), last);
     }
+}
+
+/// A container of these variables and sources, with a ConfigMap `m` and a Secret `s`; `none` is missing.
+fn given(env: serde_json::Value, env_from: serde_json::Value) -> ContainerParts {
+    let mut pod = testing::pod(&["a"]);
+    let container = &mut pod.spec.as_mut().unwrap().containers[0];
+    container.env = serde_json::from_value(env).unwrap();
+    container.env_from = serde_json::from_value(env_from).unwrap();
+    let namespace = pod.full_name().namespace.to_string();
+    let mut parts = ContainerParts::of(&pod);
+    let key = |kind, name: &str| ObjectKey { kind, namespace: namespace.clone(), name: name.into() };
+    let map = ObjectData {
+        data: [("A".into(), b"map".to_vec()), ("1x".into(), b"1".to_vec()), ("raw".into(), vec![0xff])]
+            .into(),
+        binary: [("B".into(), b"no".to_vec())].into(),
+        ..ObjectData::default()
+    };
+    let secret = ObjectData { data: [("A".into(), b"hunter2".to_vec())].into(), ..ObjectData::default() };
+    let objects = &mut parts.given.objects;
+    objects.insert(key(ObjectKind::ConfigMap, "m"), Lookup::Found(Arc::new(map)));
+    objects.insert(key(ObjectKind::Secret, "s"), Lookup::Found(Arc::new(secret)));
+    objects.insert(key(ObjectKind::ConfigMap, "none"), Lookup::Missing);
+    objects.insert(key(ObjectKind::Secret, "none"), Lookup::Missing);
+    parts
+}
+
+#[test]
+fn objects_are_values_and_what_is_missing_is_told_as_kubelet_does() {
+    let value = |name: &str, source: &str, object: &str, key: &str, optional: bool| json!({ "name": name, "valueFrom": { source: { "name": object, "key": key, "optional": optional } } });
+    let (map, secret) = ("configMapKeyRef", "secretKeyRef");
+    let env = json!([
+        value("M", map, "m", "A", false),
+        value("S", secret, "s", "A", false),
+        { "name": "BOTH", "value": "$(M)-$(S)" },
+        value("N", map, "none", "A", true),
+        value("K", map, "m", "none", true),
+    ]);
+    let expected = pairs(&[("M", "map"), ("S", "hunter2"), ("BOTH", "map-hunter2")]);
+    assert_eq!(given(env, json!([])).environment().unwrap(), expected);
+    let error = |source, object, key| {
+        given(json!([value("X", source, object, key, false)]), json!([])).environment().unwrap_err().message
+    };
+    assert_eq!(error(map, "none", "A"), "configmap \"none\" not found");
+    assert_eq!(error(secret, "none", "A"), "secret \"none\" not found");
+    assert_eq!(error(map, "m", "z"), "couldn't find key z in ConfigMap default/m");
+    // Files may be bytes, variables not.
+    assert_eq!(error(map, "m", "B"), "couldn't find key B in ConfigMap default/m");
+    assert!(error(map, "m", "raw").contains("no text in UTF-8"));
+    assert!(error(map, "other", "A").contains("which this node has not"));
+}
+
+#[test]
+fn whole_objects_come_first_and_names_that_are_none_are_skipped_and_told() {
+    let from = json!([
+        { "secretRef": { "name": "s" }, "prefix": "S_" },
+        { "configMapRef": { "name": "none", "optional": true } },
+    ]);
+    let env = json!([{ "name": "X", "value": "$(S_A)" }, { "name": "S_A", "value": "own" }]);
+    let parts = given(env, from);
+    assert_eq!(parts.environment().unwrap(), pairs(&[("S_A", "own"), ("X", "hunter2")]));
+    let mut parts = given(json!([]), json!([{ "configMapRef": { "name": "m" } }]));
+    assert!(parts.environment().unwrap_err().message.contains("key \"raw\" of ConfigMap default/m"));
+    for object in parts.given.objects.values_mut() {
+        if let Lookup::Found(data) = object {
+            Arc::make_mut(data).data.remove("raw");
+        }
+    }
+    assert_eq!(parts.environment().unwrap(), pairs(&[("A", "map")]));
+    let skipped = parts.env_input(skipped_names);
+    assert_eq!(
+        skipped,
+        ["Keys [1x] from the EnvFrom configMap default/m were skipped since they are considered invalid \
+          environment variable names."]
+    );
+    let missing = given(json!([]), json!([{ "secretRef": { "name": "none" } }]));
+    assert_eq!(missing.environment().unwrap_err().message, "secret \"none\" not found");
 }

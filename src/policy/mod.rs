@@ -14,6 +14,7 @@ pub mod env_file;
 pub mod expansion;
 pub mod fingerprints;
 pub mod fit;
+pub mod given;
 pub mod grace;
 mod host_ports;
 pub mod hosts;
@@ -39,5 +40,7 @@ pub mod sysctls;
 mod taints;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod token;
 pub mod userns;
+pub mod volume_files;
 pub mod volumes;

@@ -10,6 +10,7 @@ use super::{
     allocatable::NodeResources,
     container_config::{ContainerInput, ImageFacts},
     env::{ConfigError, EnvFiles, EnvInput, environment},
+    given::Given,
     node::NodeSettings,
     pod_actions::StartContainer,
     resources::ResourceSettings,
@@ -151,6 +152,7 @@ pub(crate) struct ContainerParts {
     pub(crate) node: NodeSettings,
     pub(crate) pod_ips: Vec<std::net::IpAddr>,
     pub(crate) files: EnvFiles,
+    pub(crate) given: Given,
     pub(crate) user_namespace: Option<PodIds>,
 }
 
@@ -164,17 +166,24 @@ impl ContainerParts {
             node: node(),
             pod_ips: Vec::new(),
             files: EnvFiles::new(),
+            given: Given::default(),
             user_namespace: None,
         }
     }
 
     /// The container's environment.
     pub(crate) fn environment(&self) -> Result<Vec<(String, String)>, ConfigError> {
-        environment(&EnvInput {
+        self.env_input(environment)
+    }
+
+    /// What a function makes of what the environment depends on.
+    pub(crate) fn env_input<R>(&self, make: impl FnOnce(&EnvInput<'_>) -> R) -> R {
+        make(&EnvInput {
             pod: &self.pod,
             container: &self.pod.spec.as_ref().unwrap().containers[0],
             pod_ips: &self.pod_ips,
             files: &self.files,
+            given: &self.given,
             node: &self.node,
         })
     }

@@ -67,6 +67,9 @@ pub fn start(
         Ok(filters) => EnvFilter::try_new(filters)?,
         Err(_) => EnvFilter::try_new(level)?,
     };
+    // An answer of the API server that it cannot read it logs whole, and that may be a Secret. The agent tells of
+    // errors itself.
+    let filter = filter.add_directive("kube_client=off".parse()?).add_directive("kube_runtime=off".parse()?);
     let (writer, guard) = NonBlockingBuilder::default()
         .lossy(true)
         .buffered_lines_limit(QUEUED_LINES)

@@ -87,6 +87,7 @@ impl Walk {
                 self.row(all_below, "no effect on a node", no_effect(path).unwrap_or_default());
             }
             Verdict::Refuse(reason) => self.row(all_below, "refused", reason),
+            Verdict::FromApi(reason) => self.row(all_below, "the API server's pods", reason),
             Verdict::NeedsApi(reason) => self.row(all_below, "needs the API server", reason),
             Verdict::Warn(reason) => self.row(all_below, "warning", reason),
             Verdict::Unless(allowed, reason) => {
@@ -219,6 +220,7 @@ Every field of a `v1` Pod of Kubernetes @version@, and what `nodectl run` makes 
 | warning | the pod runs without it, and `nodectl pods` says so |
 | refused | a manifest that sets it is not run, because the pod would be another than the one written; the message names the field, the line and this reason |
 | only `x` | as refused, unless it has this value, which is what happens anyway |
+| the API server's pods | acted on as kubelet does in a pod of the API server; a static pod that sets it is refused, as kubelet does, because of what it would need |
 | needs the API server | refused, as its object or its value could only come from there |
 
 A field whose value is empty counts as not set. `[]` stands for any element, `.*` for all fields below. Fields that this page does not have are unknown and refused by name.

@@ -175,6 +175,7 @@ impl Node {
                 ..NodeSettings::default()
             },
             server_node: None,
+            supplies: None,
             host_names: HostNames::new(None, None, self.folder.path().join("hosts")),
             runtime_classes: RuntimeClasses::default(),
             admitted: Admitted::default(),

@@ -6,13 +6,14 @@ mod mirror;
 pub mod node;
 pub(crate) mod retry;
 pub mod status;
+pub mod supplies;
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use self::status::StatusWriter;
+use self::{status::StatusWriter, supplies::Supplies};
 use super::{
     pods::env::PodEnv,
     sources::{
@@ -97,5 +98,10 @@ impl Cluster {
         let (source, ApiReceivers { snapshots, server }) =
             ApiSource::new(self.api.clone(), Arc::clone(name), clock);
         ClusterPods { source, snapshots, server }
+    }
+
+    /// What the server supplies pods with, until stopped.
+    pub fn supplies(&self, stop: &CancellationToken) -> Supplies {
+        Supplies::new(self.api.clone(), stop.clone())
     }
 }

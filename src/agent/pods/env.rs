@@ -10,8 +10,8 @@ use tokio::sync::watch;
 use super::{admission::Admitted, host_work::HostWork, paths::NodePaths, userns::UserNamespaces};
 use crate::{
     agent::{
-        board::Board, cgroups::NodeCgroups, clock::Clock, health::HealthMonitor, images::Images, pleg::Pleg,
-        probes::Prober, resolver::HostNames, runtime_classes::RuntimeClasses,
+        board::Board, cgroups::NodeCgroups, clock::Clock, cluster::supplies::Supplies, health::HealthMonitor,
+        images::Images, pleg::Pleg, probes::Prober, resolver::HostNames, runtime_classes::RuntimeClasses,
     },
     api::ContainerId,
     cri::Cri,
@@ -112,6 +112,8 @@ pub struct PodEnv {
     pub node: NodeSettings,
     /// The node as the API server has it; without a UID as long as it has none. `None` of an agent that stands alone.
     pub server_node: Option<watch::Receiver<Arc<Node>>>,
+    /// What the API server supplies pods with; `None` of a node that stands alone.
+    pub supplies: Option<Supplies>,
     /// The host's files that pods' name resolution starts from.
     pub host_names: HostNames,
     /// Runtime classes.

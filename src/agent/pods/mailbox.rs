@@ -17,6 +17,8 @@ pub struct Mail {
     pub pod: Option<Arc<Pod>>,
     /// Nothing stands in its way any more.
     pub start: bool,
+    /// What the API server supplies it with has changed.
+    pub supplied: bool,
     /// It is to stop.
     pub stop: Option<(StopReason, Duration)>,
 }
@@ -55,6 +57,13 @@ impl Mailbox {
     /// Tells of a new specification.
     pub fn update(&self, pod: Arc<Pod>) {
         self.lock().pod = Some(pod);
+        self.wake();
+    }
+
+    /// Tells that something that the API server supplies the pod with has changed: what failed for want of it is
+    /// worth another try.
+    pub fn supplied(&self) {
+        self.lock().supplied = true;
         self.wake();
     }
 

@@ -1,11 +1,11 @@
 //! What a pod needs before its sandbox and its containers are made: folders, volumes, log folders, its
 //! cgroup.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use k8s_openapi::api::core::v1::Pod;
 
-use super::{failures::StepError, worker::PodWorker};
+use super::{failures::StepError, host_work::unless_stopped, worker::PodWorker};
 use crate::{
     agent::{
         logs,
@@ -13,7 +13,11 @@ use crate::{
     },
     api::{PodExt as _, manifest::unsupported, view::PodStep},
     error::chain,
-    policy::{security::has_user_namespace, userns::PodIds},
+    policy::{
+        given::{Given, ObjectKey},
+        security::has_user_namespace,
+        userns::PodIds,
+    },
 };
 
 /// How many paths are named.
@@ -32,7 +36,14 @@ impl PodWorker {
         }
         self.check_host_paths(pod).await?;
         self.at(PodStep::PreparingVolumes, "make folders and volumes");
-        let (folders, cgroup) = tokio::join!(self.make_folders(pod), self.set_up_cgroup(pod));
+        let given = match self.env.supplies.as_ref().filter(|_| !pod.is_static()) {
+            Some(supplies) => {
+                let given = supplies.of_volumes(pod, &self.mailbox);
+                unless_stopped(&self.mailbox, &self.stop, given).await?
+            }
+            None => Given::default(),
+        };
+        let (folders, cgroup) = tokio::join!(self.make_folders(pod, given), self.set_up_cgroup(pod));
         self.user_namespace = folders?;
         cgroup?;
         self.prepared = true;
@@ -96,7 +107,7 @@ impl PodWorker {
     }
 
     /// Makes the pod's folders and volumes. Answers its range of users, if it has one.
-    async fn make_folders(&self, pod: &Arc<Pod>) -> Result<Option<PodIds>, StepError> {
+    async fn make_folders(&self, pod: &Arc<Pod>, given: Given) -> Result<Option<PodIds>, StepError> {
         let (env, pod) = (Arc::clone(&self.env), Arc::clone(pod));
         let made = tokio::task::spawn_blocking(move || {
             let folder = env.paths.pod(&pod.uid()).ok_or_else(|| {
@@ -110,6 +121,7 @@ impl PodWorker {
                 paths: &env.paths,
                 mountinfo: &env.mountinfo,
                 node: &env.node,
+                given: &given,
             })
             .map_err(|error| StepError::new("FailedMount", error.to_string()))?;
             let user_namespace = has_user_namespace(&pod)
@@ -130,18 +142,42 @@ impl PodWorker {
         made.unwrap_or_else(|error| Err(StepError::new("FailedMount", error.to_string())))
     }
 
-    /// Has the running pod's volumes say what the pod is now: its labels and annotations may change while
-    /// it runs.
-    pub(super) async fn refresh_volumes(&self, pod: &Arc<Pod>) -> Result<(), StepError> {
-        if !volumes::downward::has_any(pod) {
-            return Ok(());
+    /// What is known of these objects, waited for shortly; nothing where there is no API server.
+    pub(super) async fn take_supplies(&self, objects: &BTreeSet<ObjectKey>) -> Result<Given, StepError> {
+        match &self.env.supplies {
+            Some(supplies) => unless_stopped(&self.mailbox, &self.stop, supplies.objects(objects)).await,
+            None => Ok(Given::default()),
         }
+    }
+
+    /// Has the running pod's volumes say what the pod and its objects are now: both may change while it runs. Where
+    /// an object is gone or cannot be asked for, the volume stays as it is, and that is told once: the pod runs on.
+    pub(super) async fn refresh_volumes(&mut self, pod: &Arc<Pod>) {
+        if !volumes::files::has_any(pod) {
+            return;
+        }
+        let given = match self.env.supplies.as_ref().filter(|_| !pod.is_static()) {
+            Some(supplies) => supplies.of_volumes_now(pod, &self.mailbox),
+            None => Some(Given::default()),
+        };
+        // The first word is yet to come, and wakes the pod.
+        let Some(given) = given else { return };
         let (env, pod) = (Arc::clone(&self.env), Arc::clone(pod));
-        let written =
-            tokio::task::spawn_blocking(move || volumes::downward::refresh(&pod, &env.paths, &env.node));
+        let written = tokio::task::spawn_blocking(move || {
+            volumes::files::refresh(&VolumeContext {
+                pod: &pod,
+                paths: &env.paths,
+                mountinfo: &env.mountinfo,
+                node: &env.node,
+                given: &given,
+            })
+        });
         let written = written.await.map_err(|error| error.to_string());
-        let written = written.and_then(|written| written.map_err(|error| error.to_string()));
-        written.map_err(|why| StepError::new("FailedMount", why))
+        let stale = written.and_then(|written| written.map_err(|error| error.to_string())).err();
+        if let Some(why) = stale.as_ref().filter(|why| self.stale.as_ref() != Some(*why)) {
+            tracing::warn!(pod = %self.full_name, "a volume of the running pod stays as it is: {why}");
+        }
+        self.stale = stale;
     }
 
     /// Unmounts the volumes of a pod that has come to its end, so that those in memory take none any more;

@@ -19,7 +19,8 @@ use crate::{
     },
     policy::{
         container_config::{ContainerInput, ImageFacts, container_config, target_of},
-        env::{ConfigError, EnvFiles, EnvInput, environment},
+        env::{ConfigError, EnvFiles, EnvInput, environment, skipped_names},
+        given::env_references,
         pod_actions::StartContainer,
     },
 };
@@ -101,9 +102,12 @@ impl PodWorker {
         container: &Container,
         pod_ips: &[IpAddr],
     ) -> Result<Arc<[(String, String)]>, StepError> {
-        if container.env.iter().flatten().next().is_none() {
+        let sources = container.env_from.iter().flatten().next();
+        if container.env.iter().flatten().next().is_none() && sources.is_none() {
             return Ok(Arc::default());
         }
+        let given = self.take_supplies(&env_references(pod, container)).await?;
+        let name = self.full_name.clone();
         let (env, pod, container) = (Arc::clone(&self.env), Arc::clone(pod), container.clone());
         let pod_ips = pod_ips.to_vec();
         let made = tokio::task::spawn_blocking(move || {
@@ -115,7 +119,10 @@ impl PodWorker {
                 EnvFiles::new()
             };
             let (pod, container, files) = (&*pod, &container, &files);
-            let input = EnvInput { pod, container, pod_ips: &pod_ips, files, node: &env.node };
+            let input = EnvInput { pod, container, pod_ips: &pod_ips, files, given: &given, node: &env.node };
+            for skipped in skipped_names(&input) {
+                tracing::warn!(pod = %name, container = container.name, "{skipped}");
+            }
             environment(&input).map(Arc::from).map_err(config_error)
         });
         made.await

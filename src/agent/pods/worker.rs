@@ -63,6 +63,8 @@ pub struct PodWorker {
     pub(super) failures: Failures,
     /// Whether folders and volumes of the present specification are made.
     pub(super) prepared: bool,
+    /// Why the volumes of the running pod were not brought up to date the last time.
+    pub(super) stale: Option<String>,
     /// Whether the volumes of the pod, which has come to its end, are unmounted.
     pub(super) released: bool,
     /// Whether the cgroup of the pod, which has come to its end, is removed.
@@ -137,6 +139,7 @@ impl PodWorker {
             lifecycle: if lifecycle == PodLifecycle::Syncing { PodLifecycle::Pending } else { lifecycle },
             failures: Failures::default(),
             prepared: false,
+            stale: None,
             released: false,
             cgroup_removed: false,
             user_namespace: None,
@@ -190,6 +193,7 @@ impl PodWorker {
                 }
                 PodLifecycle::Terminated { .. } => {
                     self.env.admitted.release(&self.uid);
+                    self.unsupply();
                     self.at(PodStep::Finished, "all containers ended; status and logs are kept");
                     // A pod that never came to rest before its end left more than is kept.
                     self.publish(&Next::Told);
@@ -203,6 +207,7 @@ impl PodWorker {
             self.watch_probes();
             if self.lifecycle == PodLifecycle::Finished {
                 self.env.admitted.release(&self.uid);
+                self.unsupply();
                 self.env.pleg.unmute(&self.uid);
                 self.env.board.remove(&self.uid);
                 return true;
@@ -295,6 +300,9 @@ impl PodWorker {
                     self.save();
                 }
             }
+        }
+        if mail.supplied && !self.lifecycle.is_stopping() {
+            self.failures.clear();
         }
         if mail.start && self.lifecycle == PodLifecycle::Pending {
             self.step(LifecycleInput::Start);
@@ -423,6 +431,9 @@ impl PodWorker {
         if let Err(refused) = self.admit(&pod) {
             return self.rejected(refused);
         }
+        if let Some(supplies) = &self.env.supplies {
+            supplies.want(&pod, &self.mailbox);
+        }
         let deadline = self.active_deadline(&pod);
         if deadline.is_some_and(|at| at <= self.now()) {
             return self.past_deadline(&pod);
@@ -449,9 +460,7 @@ impl PodWorker {
                 return Next::Now;
             }
             if actions.is_empty() {
-                if let Err(error) = self.refresh_volumes(&pod).await {
-                    return self.pod_failed(error);
-                }
+                self.refresh_volumes(&pod).await;
                 self.settle(&pod, &observation, &actions).await;
                 return [actions.next_due(), deadline]
                     .into_iter()
@@ -509,6 +518,13 @@ impl PodWorker {
             self.save();
         }
         Ok(())
+    }
+
+    /// Its containers have ended: nothing that they were given is followed any more.
+    fn unsupply(&self) {
+        if let Some(supplies) = &self.env.supplies {
+            supplies.forget(&self.uid);
+        }
     }
 
     /// Takes the pod as it is now for the one to run.

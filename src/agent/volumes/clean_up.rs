@@ -10,8 +10,12 @@ use std::{
 use crate::host::mounts;
 
 /// The plugins, by kubelet's names for their folders, whose volumes are file systems in memory.
-const IN_MEMORY: [&str; 3] =
-    ["kubernetes.io~empty-dir", "kubernetes.io~projected", "kubernetes.io~downward-api"];
+const IN_MEMORY: [&str; 4] = [
+    "kubernetes.io~empty-dir",
+    "kubernetes.io~projected",
+    "kubernetes.io~downward-api",
+    "kubernetes.io~secret",
+];
 const MEMORY_TYPES: [&str; 2] = ["tmpfs", "hugetlbfs"];
 
 /// Unmounts what of a pod's folder is mounted for its volumes. Blocks on the file system.

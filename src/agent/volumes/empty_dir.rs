@@ -151,7 +151,7 @@ mod tests {
     use super::*;
     use crate::{
         agent::volumes::{self, tests as common},
-        policy::node::NodeSettings,
+        policy::{given::Given, node::NodeSettings},
     };
 
     fn pod(empty_dir: &serde_json::Value, group: Option<i64>) -> Pod {
@@ -180,6 +180,7 @@ mod tests {
                 paths: &paths,
                 mountinfo: common::MOUNTINFO.as_ref(),
                 node: &node,
+                given: &Given::default(),
             })
         }
 

@@ -2,8 +2,8 @@
 //! asks for a kind that is not here is refused before it comes here.
 
 mod clean_up;
-pub mod downward;
 mod empty_dir;
+pub mod files;
 mod host_path;
 mod sub_path;
 #[cfg(test)]
@@ -32,7 +32,9 @@ use crate::{
     host::{beneath::Owner, mounts::Sharing},
     policy::{
         env::ConfigError,
+        given::Given,
         node::NodeSettings,
+        volume_files::is_written,
         volumes::{propagation, recursive_read_only, sub_path as sub_path_of},
     },
 };
@@ -107,8 +109,8 @@ pub enum VolumeError {
         /// What is wrong.
         source: ConfigError,
     },
-    /// What is to be in it cannot be had or written.
-    #[error("volume {volume:?}: {why}")]
+    /// What is to be in it cannot be had or written. The words are kubelet's, which people and tools look for.
+    #[error("MountVolume.SetUp failed for volume {volume:?} : {why}")]
     Content {
         /// The volume's name.
         volume: String,
@@ -142,6 +144,8 @@ pub struct VolumeContext<'a> {
     pub mountinfo: &'a Path,
     /// The node.
     pub node: &'a NodeSettings,
+    /// What the pod is given by the API server.
+    pub given: &'a Given,
 }
 
 /// What a container's mounts depend on besides.
@@ -170,8 +174,8 @@ pub struct MountContext<'a> {
 enum Kind<'a> {
     EmptyDir(&'a EmptyDirVolumeSource),
     HostPath(&'a HostPathVolumeSource),
-    /// What the pod is told of itself: `downwardAPI`, `projected`.
-    Downward,
+    /// The agent writes its files: `configMap`, `secret`, `downwardAPI`, `projected`.
+    Written,
     /// The runtime mounts it.
     Image,
 }
@@ -182,8 +186,8 @@ impl<'a> Kind<'a> {
             Ok(Self::EmptyDir(source))
         } else if let Some(source) = &volume.host_path {
             Ok(Self::HostPath(source))
-        } else if downward::is_downward(volume) {
-            Ok(Self::Downward)
+        } else if is_written(volume) {
+            Ok(Self::Written)
         } else if volume.image.is_some() {
             Ok(Self::Image)
         } else {
@@ -220,7 +224,7 @@ pub fn set_up(cx: &VolumeContext<'_>) -> Result<(), VolumeError> {
     for volume in cx.pod.spec().volumes.iter().flatten() {
         match Kind::of(volume)? {
             Kind::EmptyDir(source) => empty_dir::set_up(cx, &volume.name, source)?,
-            Kind::Downward => downward::set_up(cx.pod, volume, cx.paths, cx.node)?,
+            Kind::Written => files::set_up(cx, volume)?,
             // Looked at before: see `check_host_paths`. Images are the runtime's.
             Kind::HostPath(_) | Kind::Image => {}
         }
@@ -313,7 +317,7 @@ fn one_mount(cx: &MountContext<'_>, index: usize, mount: &VolumeMount) -> Result
             Some(_) => mount.mount_path.clone(),
             None => format!("/{}", mount.mount_path),
         },
-        readonly: mount.read_only.unwrap_or(false) || downward::is_downward(volume),
+        readonly: mount.read_only.unwrap_or(false) || is_written(volume),
         recursive_read_only: recursive,
         propagation: propagation(mount).into(),
         // The host's files keep their labels; what is made for the pod gets the container's. Nothing comes of
@@ -364,7 +368,7 @@ fn source_path(pod: &Pod, volume: &Volume, paths: &NodePaths) -> Result<PathBuf,
     match Kind::of(volume)? {
         Kind::EmptyDir(_) => paths.empty_dir(&pod.uid(), &volume.name).ok_or_else(unsupported),
         Kind::HostPath(source) => Ok(PathBuf::from(&source.path)),
-        Kind::Downward => downward::folder(pod, volume, paths).ok_or_else(unsupported),
+        Kind::Written => files::folder(pod, volume, paths).ok_or_else(unsupported),
         Kind::Image => Err(unsupported()),
     }
 }

@@ -45,7 +45,14 @@ impl Case {
         let paths = paths(self.root.path());
         let mountinfo = Path::new(MOUNTINFO);
         check_host_paths(&self.pod).unwrap();
-        set_up(&VolumeContext { pod: &self.pod, paths: &paths, mountinfo, node: &node }).unwrap();
+        set_up(&VolumeContext {
+            pod: &self.pod,
+            paths: &paths,
+            mountinfo,
+            node: &node,
+            given: &Given::default(),
+        })
+        .unwrap();
     }
 
     fn at(&self) -> PathBuf {

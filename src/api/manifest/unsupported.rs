@@ -21,6 +21,8 @@ pub enum Verdict {
     Honoured,
     /// The pod is refused, for this reason.
     Refuse(&'static str),
+    /// Acted on in a pod of the API server; a static pod is refused, for this reason.
+    FromApi(&'static str),
     /// Refused, for this reason, as long as there is no API server to give it.
     NeedsApi(&'static str),
     /// The pod runs without it; the reason is told.
@@ -49,7 +51,7 @@ pub struct Support {
     pub warnings: Vec<FieldProblem>,
 }
 
-use Verdict::{Each, Honoured, NeedsApi, Refuse, Unless, Warn};
+use Verdict::{Each, FromApi, Honoured, NeedsApi, Refuse, Unless, Warn};
 
 const API_ONLY: &str = "ignored: only an API server sets it";
 const REMOVED: &str = "Kubernetes itself has removed this type of volume";
@@ -134,8 +136,8 @@ pub static SPEC: Table = Table {
         ("schedulingGates", Refuse("a gated pod must not run")),
         ("schedulingGroup", Honoured),
         ("securityContext", Each(&POD_SECURITY)),
-        ("serviceAccount", NeedsApi("static pods may not reference serviceaccounts")),
-        ("serviceAccountName", NeedsApi("static pods may not reference serviceaccounts")),
+        ("serviceAccount", FromApi("static pods may not reference serviceaccounts")),
+        ("serviceAccountName", FromApi("static pods may not reference serviceaccounts")),
         ("setHostnameAsFQDN", Honoured),
         ("shareProcessNamespace", Honoured),
         ("subdomain", Honoured),
@@ -226,11 +228,11 @@ pub static ENV: Table = Table {
 pub static ENV_SOURCE: Table = Table {
     kind: "EnvVarSource",
     fields: &[
-        ("configMapKeyRef", NeedsApi("static pods may not reference configmaps")),
+        ("configMapKeyRef", FromApi("static pods may not reference configmaps")),
         ("fieldRef", Honoured),
         ("fileKeyRef", Honoured),
         ("resourceFieldRef", Honoured),
-        ("secretKeyRef", NeedsApi("static pods may not reference secrets")),
+        ("secretKeyRef", FromApi("static pods may not reference secrets")),
     ],
 };
 
@@ -238,9 +240,9 @@ pub static ENV_SOURCE: Table = Table {
 pub static ENV_FROM: Table = Table {
     kind: "EnvFromSource",
     fields: &[
-        ("configMapRef", NeedsApi("static pods may not reference configmaps")),
-        ("prefix", NeedsApi("stands before the names of a ConfigMap or Secret, which need the API server")),
-        ("secretRef", NeedsApi("static pods may not reference secrets")),
+        ("configMapRef", FromApi("static pods may not reference configmaps")),
+        ("prefix", FromApi("stands before the names of a ConfigMap or Secret, which need the API server")),
+        ("secretRef", FromApi("static pods may not reference secrets")),
     ],
 };
 
@@ -296,7 +298,7 @@ pub static VOLUME_TABLE: Table = Table {
         ("azureFile", Refuse(MIGRATED)),
         ("cephfs", Refuse(REMOVED)),
         ("cinder", Refuse(MIGRATED)),
-        ("configMap", NeedsApi("static pods may not reference configmaps")),
+        ("configMap", FromApi("static pods may not reference configmaps")),
         ("csi", NeedsApi("static pods may not reference csidrivers")),
         ("downwardAPI", Honoured),
         ("emptyDir", Each(&EMPTY_DIR)),
@@ -319,7 +321,7 @@ pub static VOLUME_TABLE: Table = Table {
         ("quobyte", Refuse(REMOVED)),
         ("rbd", Refuse(REMOVED)),
         ("scaleIO", Refuse(REMOVED)),
-        ("secret", NeedsApi("static pods may not reference secrets")),
+        ("secret", FromApi("static pods may not reference secrets")),
         ("storageos", Refuse(REMOVED)),
         ("vsphereVolume", Refuse(MIGRATED)),
     ],
@@ -345,11 +347,11 @@ pub static PROJECTION: Table = Table {
     kind: "VolumeProjection",
     fields: &[
         ("clusterTrustBundle", NeedsApi("static pods may not reference clustertrustbundles")),
-        ("configMap", NeedsApi("static pods may not reference configmaps")),
+        ("configMap", FromApi("static pods may not reference configmaps")),
         ("downwardAPI", Honoured),
         ("podCertificate", NeedsApi("static pods may not reference podcertificaterequests")),
-        ("secret", NeedsApi("static pods may not reference secrets")),
-        ("serviceAccountToken", NeedsApi("static pods may not reference serviceaccounts")),
+        ("secret", FromApi("static pods may not reference secrets")),
+        ("serviceAccountToken", FromApi("static pods may not reference serviceaccounts")),
     ],
 };
 
@@ -376,9 +378,13 @@ pub static TABLES: [&Table; 17] = [
 
 /// Lists what the agent does not honour of this pod. The pod may have its defaults or not.
 pub fn check_support(pod: &Pod) -> Support {
+    check(pod, false)
+}
+
+fn check(pod: &Pod, of_api: bool) -> Support {
     let mut support = Support::default();
     match serde_json::to_value(pod) {
-        Ok(value) => walk(&POD, &value, "", &mut support),
+        Ok(value) => walk(&POD, &value, ("", of_api), &mut support),
         // Not reachable for these types; a pod that cannot be looked at must not run.
         Err(error) => support.refused.push(FieldProblem::new("", format!("pod cannot be read: {error}"))),
     }
@@ -390,11 +396,11 @@ pub fn check_support(pod: &Pod) -> Support {
 /// The rest of what a static pod may not have either has no effect on a node, or is what the server has decided.
 pub fn check_api_support(pod: &Pod) -> Vec<FieldProblem> {
     let of_no_effect = |path: &str| {
-        ["spec.serviceAccount", "spec.imagePullSecrets", "spec.ephemeralContainers", "spec.schedulingGates"]
+        ["spec.imagePullSecrets", "spec.ephemeralContainers", "spec.schedulingGates"]
             .iter()
             .any(|field| path.starts_with(field))
     };
-    let mut refused = check_support(pod).refused;
+    let mut refused = check(pod, true).refused;
     refused.retain(|problem| !of_no_effect(&problem.path));
     for problem in &mut refused {
         if let Some(what) = problem.detail.split("may not reference ").nth(1) {
@@ -404,14 +410,17 @@ pub fn check_api_support(pod: &Pod) -> Vec<FieldProblem> {
     refused
 }
 
-fn walk(table: &Table, value: &Value, path: &str, support: &mut Support) {
+fn walk(table: &Table, value: &Value, (path, of_api): (&str, bool), support: &mut Support) {
     let Value::Object(fields) = value else { return };
     for (name, value) in fields.iter().filter(|(_, v)| !is_unset(v)) {
         let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
         let verdict = table.fields.iter().find(|(field, _)| field == name).map(|(_, verdict)| *verdict);
         match verdict.unwrap_or(Refuse("not known to this release")) {
             Honoured => {}
-            Refuse(reason) | NeedsApi(reason) => support.refused.push(FieldProblem::new(path, reason)),
+            FromApi(_) if of_api => {}
+            Refuse(reason) | NeedsApi(reason) | FromApi(reason) => {
+                support.refused.push(FieldProblem::new(path, reason));
+            }
             Warn(reason) => support.warnings.push(FieldProblem::new(path, reason)),
             Unless(allowed, reason) => {
                 let text = match value {
@@ -425,10 +434,10 @@ fn walk(table: &Table, value: &Value, path: &str, support: &mut Support) {
             Each(table) => match value {
                 Value::Array(items) => {
                     for (index, item) in items.iter().enumerate() {
-                        walk(table, item, &format!("{path}[{index}]"), support);
+                        walk(table, item, (&format!("{path}[{index}]"), of_api), support);
                     }
                 }
-                object => walk(table, object, &path, support),
+                object => walk(table, object, (&path, of_api), support),
             },
         }
     }

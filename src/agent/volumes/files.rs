@@ -1,11 +1,10 @@
-//! Volumes of what a pod is told of itself: `downwardAPI`, and `projected` with such parts. Their files
-//! follow the pod's labels and annotations while it runs, all of them at once.
+//! Volumes whose files the agent writes: `configMap`, `secret`, `downwardAPI`, and `projected` of such parts. Their
+//! files follow the objects, and the pod's labels and annotations, while it runs, all of a volume at once.
 //!
-//! They are on the disk below the pod's folder, where kubelet has a tmpfs; they hold nothing that the
-//! manifest does not. An `fsGroup` may read them.
+//! Secrets and tokens are in a tmpfs and never on the disk, as with kubelet. The rest is on the disk below the pod's
+//! folder. An `fsGroup` may read them.
 
 use std::{
-    collections::BTreeMap,
     fs, io,
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
@@ -13,38 +12,39 @@ use std::{
 
 use k8s_openapi::api::core::v1::{Pod, Volume};
 
-use super::{VolumeError, make_agent_dir};
+use super::{VolumeContext, VolumeError, make_agent_dir};
 use crate::{
     agent::pods::paths::NodePaths,
     api::PodExt as _,
     host::{
         atomic_dir::{self, NewFile},
+        mounts,
         ownership::{GroupMay, give_to_group},
     },
     policy::{
-        downward::{Downward, MAX_VOLUME_BYTES, VolumeFile},
-        env::ConfigError,
-        node::NodeSettings,
+        downward::{Downward, MAX_VOLUME_BYTES},
+        volume_files::{is_secret, is_written, volume_files},
     },
 };
 
 /// Only the agent writes there, and containers have it mounted read-only.
 const FOLDER_MODE: u32 = 0o755;
-
-/// Whether a volume is one of these: containers have it read-only, whatever the mount says.
-pub fn is_downward(volume: &Volume) -> bool {
-    volume.downward_api.is_some() || volume.projected.is_some()
-}
+/// Bytes of a file system in memory: the old files and the new, with what the pages round up to.
+const MEMORY: u64 = 4 * MAX_VOLUME_BYTES as u64;
 
 /// Whether a pod has such a volume.
 pub fn has_any(pod: &Pod) -> bool {
-    pod.spec().volumes.iter().flatten().any(is_downward)
+    pod.spec().volumes.iter().flatten().any(is_written)
 }
 
 /// Where on the host such a volume is; `None` for another, and for names that cannot be folders.
 pub fn folder(pod: &Pod, volume: &Volume, paths: &NodePaths) -> Option<PathBuf> {
     let plugin = if volume.downward_api.is_some() {
         "kubernetes.io~downward-api"
+    } else if volume.config_map.is_some() {
+        "kubernetes.io~configmap"
+    } else if volume.secret.is_some() {
+        "kubernetes.io~secret"
     } else {
         volume.projected.as_ref()?;
         "kubernetes.io~projected"
@@ -52,13 +52,13 @@ pub fn folder(pod: &Pod, volume: &Volume, paths: &NodePaths) -> Option<PathBuf> 
     paths.volume(&pod.uid(), plugin, &volume.name)
 }
 
-/// Makes the files of all such volumes what they should be.
+/// Makes the files of all such volumes what they should be, each for itself.
 ///
 /// # Errors
-/// As [`set_up`].
-pub fn refresh(pod: &Pod, paths: &NodePaths, node: &NodeSettings) -> Result<(), VolumeError> {
-    let mut volumes = pod.spec().volumes.iter().flatten().filter(|volume| is_downward(volume));
-    volumes.try_for_each(|volume| set_up(pod, volume, paths, node))
+/// As [`set_up`], of the first that failed.
+pub fn refresh(cx: &VolumeContext<'_>) -> Result<(), VolumeError> {
+    let volumes = cx.pod.spec().volumes.iter().flatten().filter(|volume| is_written(volume));
+    volumes.map(|volume| set_up(cx, volume)).fold(Ok(()), Result::and)
 }
 
 /// Makes the files of a volume what they should be. Doing it twice writes nothing. Blocks on the file
@@ -66,12 +66,8 @@ pub fn refresh(pod: &Pod, paths: &NodePaths, node: &NodeSettings) -> Result<(), 
 ///
 /// # Errors
 /// When a text cannot be had or a file not be written; the volume is then as it was.
-pub(super) fn set_up(
-    pod: &Pod,
-    volume: &Volume,
-    paths: &NodePaths,
-    node: &NodeSettings,
-) -> Result<(), VolumeError> {
+pub(super) fn set_up(cx: &VolumeContext<'_>, volume: &Volume) -> Result<(), VolumeError> {
+    let (pod, paths) = (cx.pod, cx.paths);
     let content = |why: String| VolumeError::Content { volume: volume.name.clone(), why };
     let at =
         folder(pod, volume, paths).ok_or_else(|| VolumeError::Unsupported { volume: volume.name.clone() })?;
@@ -79,11 +75,12 @@ pub(super) fn set_up(
     let group = group.and_then(|gid| u32::try_from(gid).ok());
     let give = |folder: &Path| group.map_or(Ok(()), |gid| give_to_group(folder, gid, GroupMay::Read));
     let more = group.map_or(0, |_| GroupMay::Read.mode());
-    let files = files(pod, volume, node).map_err(|error| content(error.message))?;
+    let told = Downward { pod, pod_ips: &[], node: cx.node };
+    let files = volume_files(volume, &told, cx.given).map_err(|error| content(error.message))?;
     let files = files.into_iter().map(|(path, file)| {
-        (path, NewFile { content: file.content.into_bytes(), mode: file.mode | more, group })
+        (path, NewFile { content: file.content, mode: file.mode | more, group, owner: file.owner })
     });
-    let made = make_folder(&at).and_then(|found| match group {
+    let made = make_folder(&at, is_secret(volume), cx.mountinfo).and_then(|found| match group {
         // New, or of another group before.
         Some(gid) if found != gid => give(&at),
         _ => Ok(()),
@@ -93,36 +90,8 @@ pub(super) fn set_up(
     Ok(())
 }
 
-/// What the files of a volume are to be.
-fn files(
-    pod: &Pod,
-    volume: &Volume,
-    node: &NodeSettings,
-) -> Result<BTreeMap<String, VolumeFile>, ConfigError> {
-    let told = Downward { pod, pod_ips: &[], node };
-    let mut room = MAX_VOLUME_BYTES;
-    if let Some(source) = &volume.downward_api {
-        return told.volume_files(
-            source.items.as_deref().unwrap_or_default(),
-            source.default_mode,
-            &mut room,
-        );
-    }
-    let mut all = BTreeMap::new();
-    let Some(projected) = &volume.projected else { return Ok(all) };
-    for part in projected.sources.iter().flatten() {
-        // A manifest with another source is refused when it is read.
-        let Some(source) = &part.downward_api else {
-            return Err(ConfigError::new("a source other than downwardAPI needs an API server"));
-        };
-        let items = source.items.as_deref().unwrap_or_default();
-        all.extend(told.volume_files(items, projected.default_mode, &mut room)?);
-    }
-    Ok(all)
-}
-
-/// Has the folder there. Answers its group.
-fn make_folder(at: &Path) -> io::Result<u32> {
+/// Has the folder there, with a file system in memory if there is to be one. Answers its group.
+fn make_folder(at: &Path, in_memory: bool, mountinfo: &Path) -> io::Result<u32> {
     if let Some(parent) = at.parent() {
         make_agent_dir(parent)?;
     }
@@ -130,6 +99,10 @@ fn make_folder(at: &Path) -> io::Result<u32> {
         Ok(()) => fs::set_permissions(at, fs::Permissions::from_mode(FOLDER_MODE))?,
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && at.is_dir() => {}
         Err(error) => return Err(error),
+    }
+    if in_memory && mounts::at(mountinfo, at)?.is_empty() {
+        mounts::mount_tmpfs(at, MEMORY)?;
+        fs::set_permissions(at, fs::Permissions::from_mode(FOLDER_MODE))?;
     }
     Ok(fs::metadata(at)?.gid())
 }
@@ -140,6 +113,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::policy::{given::Given, node::NodeSettings};
 
     fn pod(volume: &serde_json::Value) -> Pod {
         let pod = json!({
@@ -156,6 +130,16 @@ mod tests {
         NodePaths { root: root.into(), pod_logs: root.join("logs"), container_logs: root.join("links") }
     }
 
+    fn write(root: &Path, pod: &Pod) -> Result<(), VolumeError> {
+        refresh(&VolumeContext {
+            pod,
+            paths: &paths(root),
+            mountinfo: "/proc/self/mountinfo".as_ref(),
+            node: &NodeSettings::default(),
+            given: &Given::default(),
+        })
+    }
+
     #[test]
     fn files_follow_the_pod_and_are_its_groups() {
         let root = tempfile::tempdir().unwrap();
@@ -163,7 +147,7 @@ mod tests {
             {"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}},
             {"path": "d/cpu", "mode": 0o400, "resourceFieldRef": {"containerName": "c", "resource": "limits.cpu"}},
         ]}}));
-        let write = |pod: &Pod| refresh(pod, &paths(root.path()), &NodeSettings::default());
+        let write = |pod: &Pod| write(root.path(), pod);
         write(&pod).unwrap();
         let at = root.path().join("pods/u/volumes/kubernetes.io~downward-api/v");
         let read = |path: &str| fs::read_to_string(at.join(path)).unwrap();
@@ -206,7 +190,7 @@ mod tests {
         let part = |path: &str, field: &str| json!({"downwardAPI": {"items": [{"path": path, "fieldRef": {"fieldPath": field}}]}});
         let volume =
             |parts: &[serde_json::Value]| pod(&json!({"name": "v", "projected": {"sources": parts}}));
-        let write = |pod: &Pod| refresh(pod, &paths(root.path()), &NodeSettings::default());
+        let write = |pod: &Pod| write(root.path(), pod);
         write(&volume(&[part("name", "metadata.name"), part("uid", "metadata.uid")])).unwrap();
         let at = root.path().join("pods/u/volumes/kubernetes.io~projected/v");
         assert_eq!(fs::read_to_string(at.join("name")).unwrap(), "p");
@@ -215,10 +199,10 @@ mod tests {
         write(&volume(&[])).unwrap();
         assert!(!at.join("uid").exists());
         for wrong in
-            [part("../x", "metadata.name"), part("x", "metadata.x"), json!({"secret": {"name": "s"}})]
+            [part("../x", "metadata.name"), part("x", "metadata.x"), json!({"configMap": {"name": "s"}})]
         {
             let error = write(&volume(std::slice::from_ref(&wrong))).unwrap_err();
-            assert!(error.to_string().starts_with("volume \"v\": "), "{error}");
+            assert!(error.to_string().starts_with("MountVolume.SetUp failed for volume \"v\" : "), "{error}");
         }
     }
 }
