@@ -230,6 +230,33 @@ fn a_node_is_drained_moved_and_moved_back() {
 }
 
 #[test]
+fn nodectl_takes_the_kubelets_place_in_its_cluster() {
+    let cluster = Cluster::new("ours");
+    let machine = &cluster.machine;
+    cluster.managed("web");
+    let log = machine.object("pod", "log").unwrap();
+    let done = cluster.drain(&["--agent", "nodectl"]).ended(0);
+    assert!(done.err.contains("nodectl serves no API on port 10250 yet"), "{}", done.err);
+    let (annotation, runtime, ready) = cluster.seen();
+    assert_eq!((annotation.as_str(), ready), (CONTAINERD, true));
+    assert!(runtime.starts_with("containerd://"), "{runtime}");
+    assert_eq!(cluster.cordoned(), (false, false));
+    let version = machine.node()["status"]["nodeInfo"]["kubeletVersion"].clone();
+    assert!(version.as_str().unwrap().contains("nodectl"), "{version}");
+    assert_eq!(machine.sure(&["systemctl", "is-active", "nodectl.service"]), "active\n");
+    assert_eq!(machine.sure(&["systemctl", "is-enabled", "nodectl.service"]), "enabled\n");
+    assert_eq!(machine.units()["kubelet.service"], ("inactive".to_owned(), "disabled".to_owned()));
+    for pod in ["log", "web-node1"] {
+        wait_until(SOON, &format!("{pod} runs"), || machine.pod_runs(pod, "containerd"));
+    }
+    assert_eq!(uid(&machine.object("pod", "log").unwrap()), uid(&log));
+    let again = cluster.drain(&["--agent", "nodectl", "-o", "json"]).ended(0).json();
+    assert_eq!(again["changed"], false);
+    switch(machine, &["rollback", "--yes"]).ended(0);
+    cluster.is_back();
+}
+
+#[test]
 fn what_was_cut_short_is_put_back_in_the_cluster_too() {
     let cluster = Cluster::new("short");
     let machine = &cluster.machine;

@@ -20,6 +20,10 @@ use crate::config::{Support, find_flag};
 /// Where the unit is written.
 pub const PATH: &str = "/etc/systemd/system/nodectl.service";
 
+/// What a node of a cluster is without.
+const IN_A_CLUSTER: &str = "nodectl serves no API on port 10250 yet: kubectl logs, exec, attach, port-forward and top do not reach \
+     this node's pods; and pods with PersistentVolumeClaims do not start";
+
 const TEMPLATE: &str = include_str!("../../contrib/systemd/nodectl.service");
 
 /// The unit.
@@ -45,17 +49,6 @@ pub enum AgentUnitError {
          ExecStart= name the kubelet itself, then run this again"
     )]
     Script(String),
-    /// It serves an API server.
-    #[error(
-        "kubelet is told --{flag} {path}: `nodectl run` serves static pods and no API server yet, so that the node would \
-         leave its cluster; take --agent nodectl away, or --{flag} from kubelet.service if the node is in no cluster any more"
-    )]
-    Cluster {
-        /// `kubeconfig` or `bootstrap-kubeconfig`.
-        flag: &'static str,
-        /// Its value.
-        path: String,
-    },
     /// An argument that a unit cannot hold.
     #[error(
         "--{0} has a control character in its value, which no unit can hold: take it from kubelet.service first"
@@ -79,12 +72,10 @@ pub fn agent_unit(
     if kubelet_edit::is_script(kubelet) {
         return Err(AgentUnitError::Script(kubelet_edit::told(kubelet)));
     }
-    for flag in ["kubeconfig", "bootstrap-kubeconfig"] {
-        if let Some(path) = flags::value(kubelet, flag).filter(|path| !path.is_empty()) {
-            return Err(AgentUnitError::Cluster { flag, path });
-        }
-    }
     let mut notes = Vec::new();
+    if flags::value(kubelet, "kubeconfig").is_some_and(|path| !path.is_empty()) {
+        notes.push(IN_A_CLUSTER.to_owned());
+    }
     let mut arguments = vec![("container-runtime-endpoint".to_owned(), wishes.endpoint.clone())];
     arguments.extend(wishes.cgroup_driver.clone().map(|driver| ("cgroup-driver".to_owned(), driver)));
     let ours: Vec<String> = arguments.iter().map(|(name, _)| name.clone()).collect();
@@ -257,16 +248,12 @@ mod tests {
     }
 
     #[test]
-    fn a_node_of_a_cluster_is_refused() {
-        let error = made("--kubeconfig=/etc/kubernetes/kubelet.conf", None).unwrap_err().to_string();
-        assert!(
-            error.starts_with(
-                "kubelet is told --kubeconfig /etc/kubernetes/kubelet.conf: `nodectl run` serves"
-            ),
-            "{error}"
-        );
-        assert!(made("--bootstrap-kubeconfig /b", None).is_err());
-        assert!(made("--kubeconfig=", None).is_ok());
+    fn a_node_of_a_cluster_stays_one_and_what_it_is_without_is_told() {
+        let unit = made("--bootstrap-kubeconfig /b --kubeconfig=/k", None).unwrap();
+        assert!(unit.text.contains("--bootstrap-kubeconfig=/b"), "{}", unit.text);
+        assert!(unit.text.contains("--kubeconfig=/k"), "{}", unit.text);
+        assert!(unit.notes.contains(&IN_A_CLUSTER.to_owned()), "{:?}", unit.notes);
+        assert!(!made("--kubeconfig=", None).unwrap().notes.contains(&IN_A_CLUSTER.to_owned()));
         let none =
             agent_unit(&Facts::default(), &Unit::default(), &KubeletWishes::default(), Path::new("/n"));
         assert_eq!(none, Err(AgentUnitError::NoKubelet));

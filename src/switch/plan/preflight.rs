@@ -41,7 +41,6 @@ pub(super) fn look(decided: &Decided<'_>, plan: &mut Plan) {
     look.units();
     look.network();
     look.driver();
-    look.cluster();
     if let Some(docker) = decided.facts.docker.as_ref().filter(|_| decided.from_docker) {
         look.docker(docker);
         look.images(docker);
@@ -248,15 +247,6 @@ impl Look<'_, '_> {
             self.unless_forced(message, &hint);
         } else {
             self.plan.notes.push(format!("the cgroup driver changes from {old} to {new}, on both sides"));
-        }
-    }
-
-    fn cluster(&mut self) {
-        if self.decided.request.agent == Agent::Nodectl && self.decided.request.kubeconfig.is_some() {
-            self.refuse(
-                "--kubeconfig is given, and nodectl run reports to no API server: the node would never be Ready again",
-                "leave --kubeconfig away; kubectl drain and kubectl delete take the node out of the cluster before",
-            );
         }
     }
 

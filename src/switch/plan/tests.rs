@@ -289,7 +289,7 @@ fn what_stands_in_the_way_is_named() {
         plan(&facts, &request).unwrap().refusals
     };
     type Case<'a> = (&'a str, bool, &'a dyn Fn(&mut Facts, &mut Request));
-    let cases: [Case<'_>; 15] = [
+    let cases: [Case<'_>; 14] = [
         ("speaks CRI v1alpha2 alone", false, &|facts, _| {
             facts.containerd.as_mut().unwrap().release = Some(Release { major: 2, minor: 1 });
         }),
@@ -315,9 +315,6 @@ fn what_stands_in_the_way_is_named() {
         }),
         ("would change from cgroupfs to systemd", true, &|facts, _| {
             facts.kubelet.as_mut().unwrap().kubeconfig = Some("/etc/kubernetes/kubelet.conf".into());
-        }),
-        ("nodectl run reports to no API server", false, &|_, request| {
-            (request.agent, request.kubeconfig) = (Agent::Nodectl, Some("/root/admin.conf".into()));
         }),
         ("Docker does not answer at /run/docker.sock", false, &|facts, _| {
             facts.docker.as_mut().unwrap().answers = false;
