@@ -59,6 +59,19 @@ fn wait_condition(cluster: &ControlPlane, name: &str, type_: &str, status: &str)
     condition(&wait_node(cluster, name, &format!("{type_}={status}"), holds), type_).unwrap()
 }
 
+/// Waits until the node is not ready for a reason in these words. What is said first may be that nothing is known yet.
+#[track_caller]
+fn wait_not_ready(cluster: &ControlPlane, name: &str, words: &str) -> NodeCondition {
+    let said = |node: &ApiNode| {
+        condition(node, "Ready").filter(|ready| {
+            ready.status == "False"
+                && ready.message.as_ref().is_some_and(|message| message.starts_with(words))
+        })
+    };
+    let node = wait_node(cluster, name, &format!("not ready: {words}"), |node| said(node).is_some());
+    said(&node).unwrap()
+}
+
 #[track_caller]
 fn patch(cluster: &ControlPlane, name: &str, change: &Value) {
     let nodes = Api::<ApiNode>::all(cluster.client());
@@ -296,11 +309,11 @@ fn without_its_runtime_the_node_is_not_ready() {
     let node = node_of(&cluster, "runtime").start();
     wait_condition(&cluster, "runtime", "Ready", "True");
     node.containerd.kill9();
-    let told = wait_condition(&cluster, "runtime", "Ready", "False");
+    let told = wait_not_ready(&cluster, "runtime", "container runtime not ready: ");
     assert_eq!(told.reason.as_deref(), Some("KubeletNotReady"));
     let message = told.message.unwrap();
     let socket = node.containerd.socket().to_str().unwrap();
-    assert!(message.starts_with("container runtime not ready: ") && message.contains(socket), "{message}");
+    assert!(message.contains(socket), "{message}");
     node.containerd.resume();
     wait_condition(&cluster, "runtime", "Ready", "True");
 }
@@ -311,8 +324,7 @@ fn a_runtime_that_comes_later_makes_the_node_ready() {
     let mut node = node_of(&cluster, "later").prepare();
     node.containerd.kill9();
     node.start_agent();
-    let told = wait_condition(&cluster, "later", "Ready", "False");
-    assert!(told.message.unwrap().starts_with("container runtime not ready: "));
+    wait_not_ready(&cluster, "later", "container runtime not ready: ");
     node.containerd.resume();
     wait_condition(&cluster, "later", "Ready", "True");
     let version = cluster.node("later").unwrap().status.unwrap().node_info.unwrap().container_runtime_version;
@@ -335,9 +347,8 @@ fn without_a_pod_network_the_node_is_not_ready() {
     node.containerd.kill9();
     node.containerd.resume();
     node.start_agent();
-    let told = wait_condition(&cluster, "network", "Ready", "False");
+    let told = wait_not_ready(&cluster, "network", "container runtime network not ready: ");
     let message = told.message.unwrap();
-    assert!(message.starts_with("container runtime network not ready: "), "{message}");
     assert!(message.contains(node.containerd.cni_conf_dir().to_str().unwrap()), "{message}");
     fs::write(file, good).unwrap();
     wait_condition(&cluster, "network", "Ready", "True");
