@@ -176,6 +176,8 @@ api() { # api PATH [CURL-ARGUMENTS...]: asks as administrator
 }
 
 answers() { api /readyz; }
+# Made one by one, by the API server and the controller manager: what tests use of them from the beginning.
+has_what_is_used() { has_default_account && api /api/v1/namespaces/kube-node-lease; }
 has_default_account() { api /api/v1/namespaces/default/serviceaccounts/default; }
 
 # binding NAME ROLE GROUP: as kubeadm makes it.
@@ -214,7 +216,7 @@ start() {
     address=$(register)
     server=https://$address:6443
     files
-    if ! launch || ! rights || ! wait_for "$patience" has_default_account; then
+    if ! launch || ! rights || ! wait_for "$patience" has_what_is_used; then
         tail -n 20 "$dir/kube-controller-manager.log" >&2 || true
         stop
         die "the control plane could not be started in $dir: see the lines above"

@@ -142,9 +142,10 @@ debian_packages() {
 stop_orphans() {
     local entry folder owner since
     for entry in "$1"/*/; do
-        [ -f "$entry/owner" ] || continue
-        read -r owner since <"$entry/owner"
-        folder=$(cat "$entry/dir")
+        # One that ends by itself meanwhile is none.
+        folder=$(cat "$entry/dir" 2>/dev/null) || continue
+        owner=$(cat "$entry/owner" 2>/dev/null) || continue
+        read -r owner since <<<"$owner"
         if [ "$(born "$owner" || true)" != "$since" ]; then
             say "${0##*/}: removing $folder, whose owner $owner has died"
             "$0" stop "$folder" || true

@@ -127,10 +127,16 @@ join() {
     done < <(cgroup_mounts)
 }
 
+# A process that is ended is in its cgroup for a moment longer than it is listed there.
 remove_cgroups() {
-    local hierarchy
+    local hierarchy try
     cgroup_mounts | while read -r hierarchy; do
-        [ ! -d "$hierarchy$cgroup" ] || find "$hierarchy$cgroup" -depth -type d -exec rmdir {} +
+        for ((try = 1; try <= 100; try++)); do
+            [ -d "$hierarchy$cgroup" ] || break
+            if find "$hierarchy$cgroup" -depth -type d -exec rmdir {} + 2>/dev/null; then break; fi
+            [ "$try" -lt 100 ] || die "$hierarchy$cgroup cannot be removed"
+            sleep 0.1
+        done
     done
 }
 
@@ -262,7 +268,7 @@ crash() {
     local pid try lock
     lock=/run/systemd/nspawn/locks/inode-$(stat -c %d:%i "$root" 2>/dev/null || true)
     if pid=$(leader); then kill -KILL "$pid" 2>/dev/null || true; fi
-    for ((try = 0; try < 100; try++)); do
+    for ((try = 0; try < 600; try++)); do
         if [ -z "$(pids)" ]; then break; fi
         pids | while read -r pid; do kill -KILL "$pid" 2>/dev/null || true; done
         sleep 0.1

@@ -18,8 +18,8 @@ use kube::{
 };
 use serde_json::{Value, json};
 use support::{
-    ControlPlane, Node, NodeBuilder, SOON, STAY, STUBBORN, container, pod, pod_of, pod_with_policy, wait_for,
-    wait_until,
+    ControlPlane, Node, NodeBuilder, ROOMY, SOON, STAY, STUBBORN, container, pod, pod_of, pod_with_policy,
+    wait_for, wait_until,
 };
 
 /// Has the server know of a node, with labels of its own.
@@ -32,7 +32,7 @@ fn register(cluster: &ControlPlane, name: &str, labels: &Value) {
 
 fn joined(cluster: &ControlPlane, name: &str) -> NodeBuilder {
     register(cluster, name, &json!({}));
-    Node::builder(name).joined(cluster)
+    Node::builder(name).config(ROOMY).joined(cluster)
 }
 
 fn condition<'p>(pod: &'p Pod, type_: &str) -> Option<&'p PodCondition> {
@@ -142,7 +142,12 @@ fn a_pod_that_ends_by_itself_stays_as_it_ended() {
     cluster.bind("jp-end", &pod_with_policy("jp-good", "Never", "exit 0"));
     cluster.bind("jp-end", &pod_with_policy("jp-bad", "Never", "exit 3"));
     let good = cluster.wait_phase("jp-good", "Succeeded");
-    let bad = cluster.wait_phase("jp-bad", "Failed");
+    // The last that is to be said of it: its sandbox is stopped.
+    let bad = wait_for(SOON, "the last word on jp-bad", || {
+        let pod = cluster.wait_phase("jp-bad", "Failed");
+        let over = condition(&pod, "PodReadyToStartContainers").is_some_and(|c| c.status == "False");
+        over.then_some(pod)
+    });
     let code = |pod: &Pod| {
         let status = &pod.status.as_ref().unwrap().container_statuses.as_ref().unwrap()[0];
         status.state.as_ref().unwrap().terminated.as_ref().unwrap().exit_code
@@ -198,15 +203,16 @@ fn many_pods_at_once_come_and_go() {
     for name in &names {
         cluster.bind("jp-many", &pod(name, STAY));
     }
+    // The first may be the last to be ready.
     for name in &names {
-        cluster.wait_ready(name);
+        cluster.wait_ready_within(SOON * 5, name);
     }
     assert_eq!(node.containerd.running_containers().len(), PODS);
     for name in &names {
         cluster.delete_pod(name, None);
     }
     for name in &names {
-        cluster.wait_gone(name);
+        cluster.wait_gone_within(SOON * 5, name);
     }
     wait_until(SOON, "the agent has nothing of them", || pods_of(&node) == 0);
     node.wait_leak_free(&before);
@@ -251,7 +257,7 @@ fn a_pod_that_is_deleted_while_the_agent_is_down_goes_when_it_is_back() {
 fn what_the_node_refuses_has_failed_with_kubelets_reasons() {
     let cluster = ControlPlane::shared();
     register(&cluster, "jp-admit", &json!({ "disk": "ssd" }));
-    let node = Node::builder("jp-admit").joined(&cluster).start();
+    let node = Node::builder("jp-admit").config(ROOMY).joined(&cluster).start();
     let refused = |name: &str, change: Value| {
         let mut wanted = pod(name, STAY);
         wanted["spec"].as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
@@ -279,6 +285,7 @@ fn what_the_node_refuses_has_failed_with_kubelets_reasons() {
     wanted["spec"]["nodeSelector"] = json!({ "disk": "ssd" });
     cluster.bind("jp-admit", &wanted);
     cluster.wait_ready("jp-ssd");
+    cluster.wait_taints("jp-admit");
     let taint = json!({ "spec": { "taints": [{ "key": "k", "value": "v", "effect": "NoExecute" }] } });
     let nodes = Api::<NodeObject>::all(cluster.client());
     cluster.block_on(nodes.patch("jp-admit", &PatchParams::default(), &Patch::Strategic(&taint))).unwrap();

@@ -47,6 +47,7 @@ fn what_would_fail_is_refused_before_anything_is_stopped() {
     let no_drop_in = "rm -r /run/systemd/system/kubelet.service.d; systemctl daemon-reload";
     let (yaml, flags) = ("/var/lib/kubelet/config.yaml", "/var/lib/kubelet/kubeadm-flags.env");
     let unread = "error: containerd does not read its configuration as it is: ";
+    // Lazily, as somebody may be reading there.
     let faults: &[(&str, &str, &str)] = &[
         (&config("version = 2\nimports = \"x\"\n"), unread, back),
         (
@@ -59,11 +60,11 @@ fn what_would_fail_is_refused_before_anything_is_stopped() {
         (&config("# caf\\0351\n"), &format!("error: {C}: is not UTF-8"), back),
         (&format!("mv {C} /run/kept; mkdir {C}"), &format!("error: {C}: is no regular file"), back),
         (&format!("mv {C} /run/kept; mkfifo {C}"), &format!("error: {C}: is no regular file"), back),
-        (&format!("mount --bind {C} {C}"), &format!("{C}: is mounted"), &format!("umount {C}")),
+        (&format!("mount --bind {C} {C}"), &format!("{C}: is mounted"), &format!("umount --lazy {C}")),
         (
             "mount --bind /etc /etc; mount -o remount,ro,bind /etc",
             &format!("; {C}: Read-only file system (os error 30); "),
-            "umount /etc",
+            "umount --lazy /etc",
         ),
         (
             &format!(
@@ -71,7 +72,7 @@ fn what_would_fail_is_refused_before_anything_is_stopped() {
                 cp -a /run/kept {C}; ! cat /dev/zero >/etc/containerd/large"
             ),
             &format!("{C}: No space left on device"),
-            "umount /etc/containerd",
+            "umount --lazy /etc/containerd",
         ),
         (
             "echo { >/etc/docker/daemon.json",

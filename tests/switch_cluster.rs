@@ -141,6 +141,8 @@ fn a_node_is_drained_moved_and_moved_back() {
     let cluster = Cluster::new("drained");
     let machine = &cluster.machine;
     let web = cluster.managed("web");
+    // Its status comes after it.
+    wait_until(SOON, "the static pod's status is told", || machine.pod_runs("web-node1", "docker"));
     let (log, mirror) = (machine.object("pod", "log").unwrap(), machine.object("pod", "web-node1").unwrap());
     assert!(mirror["metadata"]["annotations"]["kubernetes.io/config.mirror"].is_string(), "{mirror}");
 

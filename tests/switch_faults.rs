@@ -96,8 +96,9 @@ fn read_only(path: &str) -> String {
     format!("mount --bind {path} {path}; mount -o remount,ro,bind {path}")
 }
 
+/// Lazily, as somebody may be reading there.
 fn unmounted(path: &str) -> String {
-    format!("umount {path}")
+    format!("umount --lazy {path}")
 }
 
 #[test]
@@ -109,10 +110,13 @@ fn files_that_cannot_be_written() {
     };
     let busy = format!("{FLAGS}: Device or resource busy");
     node.fails(&later(&read_only(FLAGS)), &[], &busy, &unmounted(FLAGS));
-    let full = "cp -p /etc/containerd/config.toml /run/config.toml
-        mount -t tmpfs -o size=8k small /etc/containerd
-        cp -p /run/config.toml /etc/containerd/
-        cat /dev/zero >/etc/containerd/large";
+    // Made beforehand, so that the file is there all the time.
+    node.shell(
+        "mkdir /run/full; mount -t tmpfs -o size=8k small /run/full
+        cp -p /etc/containerd/config.toml /run/full/
+        ! cat /dev/zero >/run/full/large",
+    );
+    let full = "mount --bind /run/full /etc/containerd";
     let no_space = format!("{CONFIG}: No space left on device");
     node.fails(&later(full), &[], &no_space, &unmounted("/etc/containerd"));
     // What cannot be taken away again either.
@@ -140,7 +144,9 @@ fn units_that_do_not_do_as_they_are_told() {
     node.before = Before::of(&node.machine);
     node.fails(&read_only(&services), &[], "start containerd with the node: ", &unmounted(&services));
 
-    // systemd reads its files only if it could keep what it knows meanwhile.
+    // systemd reads its files only if it could keep what it knows meanwhile. The journal takes its room in pieces
+    // beforehand.
+    node.shell("journalctl --rotate");
     let used = "$(df --output=used -B1M /run | tail -n 1)";
     let full = format!("mount -o remount,size=$(({used} + 8))M /run");
     node.is_stuck(&full, "let systemd see ", "mount -o remount,size=512M /run");
@@ -218,9 +224,9 @@ async fn a_file_that_does_not_answer_is_named() {
     }
     node.link("/etc/docker/daemon.json", "/srv/dead/daemon.json");
     let dead = Dead::mount(&folder);
-    let place = Where { root: Some(node.root()), patience: Some(Duration::from_secs(1)), ..Where::default() };
+    let place = Where { root: Some(node.root()), patience: Some(Duration::from_secs(5)), ..Where::default() };
     let error = detect(&place).await.unwrap_err().to_string();
-    assert!(error.starts_with("/etc/docker/daemon.json has not answered for 1 s: "), "{error}");
+    assert!(error.starts_with("/etc/docker/daemon.json has not answered for 5 s: "), "{error}");
     // When it is gone, so is what hung.
     drop(dead);
     detect(&place).await.unwrap();

@@ -308,8 +308,11 @@ fn images_come_over_to_containerd_2() {
 fn the_runtime_is_looked_at(release: Release) {
     let scene = Scene::new("verify", release);
     let mut told = Told::default();
-    let verify = |network: bool| Action::VerifyRuntime { endpoint: scene.endpoint(), network, timeout: 2 };
-    scene.act(&mut told, &verify(true)).unwrap();
+    let within =
+        |timeout: u64, network: bool| Action::VerifyRuntime { endpoint: scene.endpoint(), network, timeout };
+    // What is to be well may take its time, and what is not is told soon.
+    let (well, verify) = (|network| within(60, network), |network| within(2, network));
+    scene.act(&mut told, &well(true)).unwrap();
 
     let (cni, aside) = (scene.containerd.cni_conf_dir().to_owned(), scene.containerd.dir().join("aside"));
     fs::rename(cni.join("10-nodectl.conflist"), &aside).unwrap();
@@ -319,7 +322,7 @@ fn the_runtime_is_looked_at(release: Release) {
             true
         })
     });
-    scene.act(&mut told, &verify(false)).unwrap();
+    scene.act(&mut told, &well(false)).unwrap();
     let test = Action::TestSandbox {
         endpoint: scene.endpoint(),
         network: true,
@@ -341,15 +344,15 @@ fn the_runtime_is_looked_at(release: Release) {
 
     // A plugin that does not like its configuration, and none at all: told at once, in containerd's words.
     let config = scene.containerd.dir().join("config.toml");
-    let well = fs::read_to_string(&config).unwrap();
+    let whole = fs::read_to_string(&config).unwrap();
     let images =
         if release == Release::Two { "io.containerd.cri.v1.images" } else { "io.containerd.grpc.v1.cri" };
     let mirrors = format!(
-        "{well}\n[plugins.\"{images}\".registry]\nconfig_path = \"/etc/certs.d\"\n\
+        "{whole}\n[plugins.\"{images}\".registry]\nconfig_path = \"/etc/certs.d\"\n\
          [plugins.\"{images}\".registry.mirrors.\"x.test\"]\nendpoint = [\"https://y.test\"]\n"
     );
     let disabled =
-        well.replace("disabled_plugins = [", "disabled_plugins = [\n  \"io.containerd.grpc.v1.cri\",");
+        whole.replace("disabled_plugins = [", "disabled_plugins = [\n  \"io.containerd.grpc.v1.cri\",");
     for (text, cause) in [
         (mirrors, "`mirrors` cannot be set when `config_path` is provided"),
         (disabled, "containerd has no CRI plugin: its configuration disables it"),
@@ -367,7 +370,7 @@ fn the_runtime_is_looked_at(release: Release) {
     let error = scene.act(&mut told, &verify(true)).unwrap_err();
     assert!(error.starts_with("not ready within 2 s: Status at unix://"), "{error}");
     assert_eq!(told.warnings, Vec::<String>::new());
-    fs::write(&config, well).unwrap();
+    fs::write(&config, whole).unwrap();
     scene.containerd.resume();
 }
 
@@ -431,7 +434,7 @@ fn a_runtime_with_cri_v1alpha2_alone_will_do() {
     let pods = Action::StopPodsWhenUndone { endpoint: endpoint.clone() };
     let before = scene.before(&pods).unwrap();
     for action in [
-        Action::VerifyRuntime { endpoint: endpoint.clone(), network: true, timeout: 10 },
+        Action::VerifyRuntime { endpoint: endpoint.clone(), network: true, timeout: 60 },
         Action::TestSandbox { endpoint, network: true, cgroup_driver: "cgroupfs".to_owned() },
     ] {
         scene.act(&mut told, &action).unwrap();

@@ -518,7 +518,7 @@ mod tests {
     async fn a_call_to_a_dead_socket_fails_at_once_and_says_why() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("x.sock");
-        let client = client(&path, Duration::from_secs(60));
+        let client = client(&path, Duration::from_secs(600));
         let started = std::time::Instant::now();
         let error = client.version().await.expect_err("nobody listens");
         assert!(error.is_unavailable() && error.message().contains("does not exist"), "{error}");
@@ -526,7 +526,7 @@ mod tests {
         let error = client.list_containers(None).await.expect_err("nobody listens");
         assert!(error.is_unavailable() && error.message().contains("nobody listens"), "{error}");
         assert_eq!((error.rpc(), error.endpoint()), ("ListContainers", client.endpoint()));
-        assert!(started.elapsed() < Duration::from_secs(5));
+        assert!(started.elapsed() < Duration::from_secs(60), "no call's limit");
     }
 
     #[tokio::test]

@@ -114,8 +114,15 @@ impl From<InstanceError> for CommandError {
 /// a third process lock a new file while a second still holds the old one.
 #[derive(Debug)]
 pub struct RootLock {
-    _file: File,
+    file: File,
     path: PathBuf,
+}
+
+impl Drop for RootLock {
+    /// Closing is not enough: a program that another thread is just starting has the file open until it runs.
+    fn drop(&mut self) {
+        self.file.unlock().ok();
+    }
 }
 
 impl RootLock {
@@ -163,7 +170,7 @@ impl RootLock {
         if let Err(error) = write_pid(&mut file) {
             tracing::warn!(path = %path.display(), %error, "cannot write the process id into the lock file");
         }
-        Ok(Self { _file: file, path })
+        Ok(Self { file, path })
     }
 
     /// The lock file.

@@ -54,7 +54,7 @@ fn a_killed_holder_frees_the_lock_and_its_children_do_not_keep_it() {
     const CHILD: &str = "NODECTL_TEST_LOCK_CHILD";
     if let Some(root) = std::env::var_os(CHILD) {
         let _lock = RootLock::acquire(Path::new(&root)).unwrap();
-        let mut sleeper = Command::new("sleep").arg("60").stdout(Stdio::null()).spawn().unwrap();
+        let mut sleeper = Command::new("sleep").arg("600").stdout(Stdio::null()).spawn().unwrap();
         fs::write(Path::new(&root).join("sleeper"), sleeper.id().to_string()).unwrap();
         sleeper.wait().unwrap();
         return;
@@ -70,7 +70,7 @@ fn a_killed_holder_frees_the_lock_and_its_children_do_not_keep_it() {
         .spawn()
         .unwrap();
     let sleeper = temp.path().join("sleeper");
-    let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
     while fs::read_to_string(&sleeper).unwrap_or_default().is_empty() {
         assert!(std::time::Instant::now() < end, "the child took the lock");
         std::thread::sleep(std::time::Duration::from_millis(5));

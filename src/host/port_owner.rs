@@ -100,7 +100,8 @@ mod tests {
             assert_eq!(owner.pid, std::process::id(), "{bind}");
             assert!(!owner.name.is_empty());
         }
-        let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        // Nobody else's address, so that no other test listens there by now.
+        let gone = TcpListener::bind("127.86.0.4:0").unwrap().local_addr().unwrap();
         assert_eq!(port_owner(Path::new("/proc"), gone), None);
     }
 

@@ -16,7 +16,8 @@ use super::systemd::{ServiceState, Systemd, SystemdError, UnitState};
 
 type Link = (String, String, String);
 
-const SECOND: Duration = Duration::from_secs(1);
+/// For what should come at once.
+const LONG: Duration = Duration::from_secs(60);
 
 /// A unit of the fake.
 #[derive(Debug, Clone, Default)]
@@ -379,24 +380,24 @@ async fn jobs_are_waited_for() {
         .with("broken.service", FakeUnit { result: Some("failed".to_owned()), ..running("/b") })
         .with("slow.service", FakeUnit { result: Some("never".to_owned()), ..running("/s") });
     let (systemd, _server) = fake.serve().await;
-    systemd.stop("docker.service", SECOND).await.unwrap();
+    systemd.stop("docker.service", LONG).await.unwrap();
     assert_eq!(systemd.unit("docker.service").await.unwrap().active, "inactive");
-    systemd.start("docker.service", SECOND).await.unwrap();
-    systemd.restart("docker.service", SECOND).await.unwrap();
+    systemd.start("docker.service", LONG).await.unwrap();
+    systemd.restart("docker.service", LONG).await.unwrap();
     assert_eq!(systemd.unit("docker.service").await.unwrap().active, "active");
     assert_eq!(
         fake.calls(),
         ["StopUnit docker.service", "StartUnit docker.service", "RestartUnit docker.service"]
     );
 
-    let error = systemd.start("broken.service", SECOND).await.unwrap_err();
+    let error = systemd.start("broken.service", LONG).await.unwrap_err();
     assert!(matches!(&error, SystemdError::Failed { result, .. } if result == "failed"), "{error}");
     assert!(error.to_string().contains("journalctl -u broken.service"), "{error}");
     let error = systemd.stop("slow.service", Duration::from_millis(50)).await.unwrap_err();
     assert!(matches!(error, SystemdError::Late { .. }), "{error}");
     // One that is not there is stopped, and does not start.
-    systemd.stop("none.service", SECOND).await.unwrap();
-    let error = systemd.start("none.service", SECOND).await.unwrap_err();
+    systemd.stop("none.service", LONG).await.unwrap();
+    let error = systemd.start("none.service", LONG).await.unwrap_err();
     assert!(error.to_string().contains("start none.service"), "{error}");
 }
 
@@ -426,14 +427,13 @@ async fn a_manager_that_goes_away_is_an_error_at_once() {
     let fake = FakeSystemd::default()
         .with("slow.service", FakeUnit { result: Some("never".to_owned()), ..running("/s") });
     let (systemd, server) = fake.serve().await;
-    let stop = tokio::spawn(async move { systemd.stop("slow.service", 10 * SECOND).await });
+    let stop = tokio::spawn(async move { systemd.stop("slow.service", LONG).await });
     while fake.calls().is_empty() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let begun = std::time::Instant::now();
     server.close().await.unwrap();
-    assert!(stop.await.unwrap().is_err());
-    assert!(begun.elapsed() < 5 * SECOND);
+    let error = stop.await.unwrap().unwrap_err();
+    assert!(!matches!(error, SystemdError::Late { .. }), "{error}");
 }
 
 #[tokio::test]

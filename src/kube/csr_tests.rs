@@ -90,7 +90,7 @@ fn signed(request: &Request) -> Vec<u8> {
     params.self_signed(&request.key).unwrap().pem().into_bytes()
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_request_is_made_once_and_found_again() {
     let server = TestServer::start().await;
     let client = connect(&Kubeconfig::read(&server.kubeconfig("")).unwrap(), None).unwrap();

@@ -421,9 +421,9 @@ mod tests {
         for _ in 0..9 {
             server.refuse("POST", "/api/v1/namespaces/ns/pods/b/eviction", 429, "budget");
         }
-        let short = DrainOptions { timeout: Duration::from_millis(100), ..OPTIONS };
+        let short = DrainOptions { timeout: Duration::from_secs(2), ..OPTIONS };
         let error = drain(&client, "n", short, |_| ()).await.unwrap_err().to_string();
-        assert_eq!(error, "not drained within 0 s: ns/a (evicted and not gone yet); ns/b (budget)");
+        assert_eq!(error, "not drained within 2 s: ns/a (evicted and not gone yet); ns/b (budget)");
         let evictions = server.requests().into_iter().find(|asked| asked.method == "POST").unwrap();
         assert_eq!(evictions.body["apiVersion"], "policy/v1beta1");
     }

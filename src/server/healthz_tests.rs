@@ -46,7 +46,7 @@ struct Server {
 
 impl Server {
     async fn start(checks: Vec<HealthCheck>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind("127.86.0.2:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let task = tokio::spawn(serve(listener, Arc::new(View(checks)), stop.clone()));
@@ -141,7 +141,8 @@ async fn clients_that_hold_connections_lock_nobody_out() {
     }
     let before = Instant::now();
     assert_eq!(server.get("/healthz").await, (200, "ok".into()));
-    assert!(before.elapsed() < Duration::from_secs(2));
+    // Before any of them is given up.
+    assert!(before.elapsed() < LIMITS.header);
 }
 
 #[tokio::test(start_paused = true)]
@@ -163,6 +164,6 @@ async fn it_stops_with_a_connection_open() {
     let mut some = [0; 12];
     idle.read_exact(&mut some).await.unwrap();
     server.stop.cancel();
-    tokio::time::timeout(Duration::from_secs(5), server.task).await.unwrap().unwrap();
+    tokio::time::timeout(Duration::from_secs(60), server.task).await.unwrap().unwrap();
     assert!(TcpStream::connect(server.addr).await.is_err());
 }

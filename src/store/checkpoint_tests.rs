@@ -1,6 +1,11 @@
 //! Checkpoints that are torn, foreign, in the way or too large, and disks that are full.
 
-use std::{collections::BTreeMap, os::unix::fs::PermissionsExt, process::Command, time::Duration};
+use std::{
+    collections::BTreeMap,
+    os::unix::fs::{MetadataExt as _, PermissionsExt},
+    process::Command,
+    time::Duration,
+};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use proptest::prelude::*;
@@ -217,7 +222,10 @@ fn killed_at_any_moment_it_loses_nothing_that_was_saved() {
     }
     let temp = tempfile::tempdir().unwrap();
     let mut last = 0;
+    let written =
+        || fs::metadata(temp.path().join("a.ckpt")).ok().map(|about| (about.ino(), about.mtime_nsec()));
     for round in 0..12_u64 {
+        let before = written();
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args([
                 "--exact",
@@ -227,7 +235,13 @@ fn killed_at_any_moment_it_loses_nothing_that_was_saved() {
             .stdout(std::process::Stdio::null())
             .spawn()
             .unwrap();
-        std::thread::sleep(Duration::from_millis(60 + 7 * round));
+        // It writes, each time another file in the place of the last one; then it is killed at whatever it does.
+        let end = std::time::Instant::now() + Duration::from_secs(60);
+        while written() == before {
+            assert!(std::time::Instant::now() < end, "the child saves");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::thread::sleep(Duration::from_millis(7 * round));
         child.kill().unwrap();
         child.wait().unwrap();
         let dir = CheckpointDir::<Value>::open(temp.path(), SCHEMA).unwrap();

@@ -112,7 +112,14 @@ impl Changes {
 
 /// Held while a change is at work.
 #[derive(Debug)]
-pub struct Lock(#[allow(dead_code, reason = "held, and let go when this is dropped")] File);
+pub struct Lock(File);
+
+impl Drop for Lock {
+    /// Closing is not enough: a program that another thread is just starting has the file open until it runs.
+    fn drop(&mut self) {
+        self.0.unlock().ok();
+    }
+}
 
 /// A change that was begun.
 #[derive(Debug, Clone, Serialize)]

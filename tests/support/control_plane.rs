@@ -13,6 +13,7 @@ use std::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicU32, Ordering},
     },
+    time::Duration,
 };
 
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -167,6 +168,18 @@ impl ControlPlane {
         self.block_on(patch.patch(name, &PatchParams::default(), &Patch::Strategic(change))).unwrap()
     }
 
+    /// Waits until no controller has anything left to do about a node's taints: the API server gives one to every new
+    /// node, and the controller that takes it away writes all taints as it has read them, whoever writes meanwhile.
+    #[track_caller]
+    pub(crate) fn wait_taints(&self, name: &str) {
+        wait_until(SOON, &format!("node {name} has no taint of the control plane"), || {
+            self.node(name).is_some_and(|node| {
+                let taints = node.spec.and_then(|spec| spec.taints).unwrap_or_default();
+                !taints.iter().any(|taint| taint.key.starts_with("node.kubernetes.io/"))
+            })
+        });
+    }
+
     /// Waits until the server has the pod in this phase.
     #[track_caller]
     pub(crate) fn wait_phase(&self, name: &str, phase: &str) -> Pod {
@@ -178,7 +191,13 @@ impl ControlPlane {
     /// Waits until the server has the pod ready.
     #[track_caller]
     pub(crate) fn wait_ready(&self, name: &str) -> Pod {
-        wait_for(SOON, &format!("pod {name} is ready"), || {
+        self.wait_ready_within(SOON, name)
+    }
+
+    /// [`Self::wait_ready`] with a time of its own.
+    #[track_caller]
+    pub(crate) fn wait_ready_within(&self, within: Duration, name: &str) -> Pod {
+        wait_for(within, &format!("pod {name} is ready"), || {
             self.pod(name).filter(|pod| {
                 let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
                 conditions
@@ -191,7 +210,13 @@ impl ControlPlane {
     /// Waits until the server has no such pod.
     #[track_caller]
     pub(crate) fn wait_gone(&self, name: &str) {
-        wait_until(SOON, &format!("pod {name} is gone"), || self.pod(name).is_none());
+        self.wait_gone_within(SOON, name);
+    }
+
+    /// [`Self::wait_gone`] with a time of its own.
+    #[track_caller]
+    pub(crate) fn wait_gone_within(&self, within: Duration, name: &str) {
+        wait_until(within, &format!("pod {name} is gone"), || self.pod(name).is_none());
     }
 
     /// A node as the server has it.

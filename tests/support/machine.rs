@@ -281,8 +281,9 @@ impl Machine {
 
     /// Whether its static pod serves at the node's address, `127.0.0.1` not included.
     pub(crate) fn pod_serves(&self) -> bool {
+        // Where nobody listens that is said at once; the time is for a busy machine.
         let get =
-            ["busybox", "timeout", "2", "busybox", "wget", "-q", "-O", "-", "http://192.168.77.10:8080/"];
+            ["busybox", "timeout", "20", "busybox", "wget", "-q", "-O", "-", "http://192.168.77.10:8080/"];
         self.run(&get).stdout == b"web-node1\n"
     }
 

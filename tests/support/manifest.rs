@@ -13,6 +13,10 @@ pub(crate) const STUBBORN: &str = "trap '' TERM; while :; do sleep 1000; done";
 /// process that is killed, a runtime on a busy node might hear of its end before it hears of the reason.
 pub(crate) const GREEDY: &str = "(x=aaaaaaaa; while :; do x=$x$x; done); code=$?; sleep 5; exit $code";
 
+/// For the configuration of a node of a cluster: the disk of a machine that tests run on may be fuller than a node's
+/// should be, and its memory too, which is told and changes what is run there.
+pub(crate) const ROOMY: &str = "evictionHard: {memory.available: 1Mi, nodefs.available: 1Mi}\n";
+
 /// A container that runs a shell script.
 pub(crate) fn container(name: &str, script: &str) -> Value {
     json!({

@@ -41,6 +41,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -51,7 +52,7 @@ pub(crate) use control_plane::ControlPlane;
 pub(crate) use cri::{Empty, Id, call};
 pub(crate) use inside::{Process, Record, get, wait_lines};
 pub(crate) use leaks::{Leaks, cgroup_hierarchies, processes};
-pub(crate) use manifest::{GREEDY, IMAGE, STAY, STUBBORN, container, pod, pod_of, pod_with_policy};
+pub(crate) use manifest::{GREEDY, IMAGE, ROOMY, STAY, STUBBORN, container, pod, pod_of, pod_with_policy};
 pub(crate) use registry::Registry;
 pub(crate) use status::View;
 
@@ -98,9 +99,19 @@ pub(crate) fn wait_until(within: Duration, what: &str, mut probe: impl FnMut() -
     wait_for(within, what, || probe().then_some(()));
 }
 
-/// A loopback port that nobody listens on at this moment.
+/// A port that nobody listens on, and that nobody gets by chance before it is used: the kernel takes those that it
+/// gives to clients, and to who asks for any, from another range (`ip_local_port_range`), and no other test of this
+/// program is given the same one.
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).and_then(|l| l.local_addr()).expect("a free port").port()
+    const RANGE: std::ops::Range<u32> = 20_000..32_000;
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    // Another program of tests that runs at the same time begins elsewhere.
+    let begin = std::process::id().wrapping_mul(331);
+    (RANGE.start..RANGE.end)
+        .map(|_| begin.wrapping_add(COUNT.fetch_add(1, Ordering::Relaxed)) % (RANGE.end - RANGE.start))
+        .map(|place| u16::try_from(RANGE.start + place).expect("a port"))
+        .find(|port| TcpListener::bind(("0.0.0.0", *port)).is_ok())
+        .expect("a free port")
 }
 
 /// The last lines of a file, for a failure's message; empty if it cannot be read.

@@ -7,7 +7,7 @@ use tokio::{
 
 use super::*;
 
-const SECOND: Option<Duration> = Some(Duration::from_secs(5));
+const LONG: Option<Duration> = Some(Duration::from_secs(60));
 
 /// A server that gives one answer to each connection in turn, and what it was sent.
 async fn server(answers: Vec<String>) -> (u16, tokio::task::JoinHandle<Vec<String>>) {
@@ -48,11 +48,11 @@ fn answer(status: u16, head: &str, body: &str) -> String {
 #[tokio::test]
 async fn sends_what_kubelet_sends() {
     let (port, heard) = server(vec![answer(200, "", "well"), answer(503, "", "")]).await;
-    let well = get(&to(port, "/live?x=1 2#f"), SECOND).await.unwrap();
+    let well = get(&to(port, "/live?x=1 2#f"), LONG).await.unwrap();
     assert_eq!(well, Answer { status: 200, body: "well".into() });
     let own = [("Host", "a.example"), ("Accept", ""), ("User-Agent", "me"), ("X-A", "1"), ("X-A", "2")];
     let own = own.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
-    assert_eq!(get(&Get { headers: own, ..to(port, "live") }, SECOND).await.unwrap().status, 503);
+    assert_eq!(get(&Get { headers: own, ..to(port, "live") }, LONG).await.unwrap().status, 503);
     let heard = heard.await.unwrap();
     let lines = |head: &String| {
         let mut lines: Vec<String> = head.trim_end().lines().map(str::to_owned).collect();
@@ -81,18 +81,18 @@ async fn redirects_are_followed_on_the_same_host_and_bounded() {
     let to_path = |path: &str| answer(302, &format!("location: {path}\r\n"), "");
     let (port, heard) = server(vec![to_path("b?c"), to_path("/last"), answer(204, "", "")]).await;
     let headers = vec![("Host".to_owned(), "a.example".to_owned())];
-    assert_eq!(get(&Get { headers, ..to(port, "/x/a") }, SECOND).await.unwrap().status, 204);
+    assert_eq!(get(&Get { headers, ..to(port, "/x/a") }, LONG).await.unwrap().status, 204);
     let heard = heard.await.unwrap();
     let begins = ["get /x/a ", "get /x/b?c ", "get /last "];
     assert!(heard.iter().zip(begins).all(|(head, begin)| head.starts_with(begin)), "{heard:?}");
     assert!(heard.iter().all(|head| head.contains("host: a.example\r\n")));
 
     let (port, _) = server(vec![to_path("http://198.51.100.1/")]).await;
-    assert_eq!(get(&to(port, "/"), SECOND).await.unwrap().status, 302, "another host is not asked");
+    assert_eq!(get(&to(port, "/"), LONG).await.unwrap().status, 302, "another host is not asked");
     let (port, _) = server(vec![answer(304, "", "")]).await;
-    assert_eq!(get(&to(port, "/"), SECOND).await.unwrap().status, 304);
+    assert_eq!(get(&to(port, "/"), LONG).await.unwrap().status, 304);
     let (port, heard) = server(vec![to_path("/"); 10]).await;
-    let error = get(&to(port, "/"), SECOND).await.unwrap_err();
+    let error = get(&to(port, "/"), LONG).await.unwrap_err();
     assert_eq!(error, GetError::Failed("stopped after 10 redirects".into()));
     assert_eq!(heard.await.unwrap().len(), 10);
 }
@@ -100,17 +100,19 @@ async fn redirects_are_followed_on_the_same_host_and_bounded() {
 #[tokio::test]
 async fn reads_no_more_than_it_needs_and_waits_no_longer_than_it_may() {
     let (port, _) = server(vec![answer(200, "", &"x".repeat(1 << 20))]).await;
-    assert_eq!(get(&to(port, "/"), SECOND).await.unwrap().body.len(), MAX_BODY);
+    assert_eq!(get(&to(port, "/"), LONG).await.unwrap().body.len(), MAX_BODY);
     let (port, _) = server(vec!["HTTP/1.1 200 X\r\ncontent-length: 9\r\n\r\nshort".into()]).await;
-    assert!(matches!(get(&to(port, "/"), SECOND).await, Err(GetError::Body(_))));
-    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    assert!(matches!(get(&to(port, "/"), LONG).await, Err(GetError::Body(_))));
+    // Nobody else's address: when nobody listens any more, no other test does.
+    let silent = TcpListener::bind("127.86.0.7:0").await.unwrap();
     let port = silent.local_addr().unwrap().port();
-    let late = get(&to(port, "/"), Some(Duration::from_millis(50))).await;
+    let to_it = Get { host: "127.86.0.7".into(), ..to(port, "/") };
+    let late = get(&to_it, Some(Duration::from_millis(50))).await;
     assert!(matches!(&late, Err(GetError::Failed(why)) if why.contains("no answer within")), "{late:?}");
     drop(silent);
-    assert!(matches!(get(&to(port, "/"), SECOND).await, Err(GetError::Failed(_))));
+    assert!(matches!(get(&to_it, LONG).await, Err(GetError::Failed(_))));
     let bad = vec![("a b".to_owned(), String::new())];
-    assert!(matches!(get(&Get { headers: bad, ..to(port, "/") }, SECOND).await, Err(GetError::Request(_))));
+    assert!(matches!(get(&Get { headers: bad, ..to(port, "/") }, LONG).await, Err(GetError::Request(_))));
 }
 
 #[test]
@@ -188,7 +190,7 @@ async fn any_certificate_will_do() {
     for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
         for (certificate, key) in [(CERTIFICATE, KEY), (CERTIFICATE_V1, KEY_V1)] {
             let port = tls_server(certificate, key, version).await;
-            let well = get(&Get { https: true, ..to(port, "/") }, SECOND).await.unwrap();
+            let well = get(&Get { https: true, ..to(port, "/") }, LONG).await.unwrap();
             assert_eq!(well, Answer { status: 200, body: "over tls".into() });
         }
     }
@@ -204,7 +206,7 @@ async fn a_server_without_tls_is_no_success_over_it_and_is_told() {
             assert!(stream.read(&mut [0; 512]).await.unwrap() > 0);
             stream.write_all(says.as_bytes()).await.unwrap();
         });
-        let plain = get(&Get { https: true, ..to(port, "/") }, SECOND).await;
+        let plain = get(&Get { https: true, ..to(port, "/") }, LONG).await;
         match plain {
             Err(GetError::NoTls(why)) if is_http => assert!(why.contains("plain HTTP"), "{why}"),
             Err(GetError::Failed(_)) if !is_http => {}

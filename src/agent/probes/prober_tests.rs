@@ -41,13 +41,14 @@ fn wanted(id: &str) -> WantedProbe {
         sidecar: false,
         kind: ProbeKind::Readiness,
         started_at: Timestamp::now(),
-        ip: Some([127, 0, 0, 1].into()),
+        // Nobody else's address: when nobody listens any more, no other test does.
+        ip: Some([127, 86, 0, 6].into()),
     }
 }
 
 /// Serves every connection, each after a while, and notes how many there were at most at once.
 async fn slow_server(most: Arc<AtomicUsize>) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = TcpListener::bind("127.86.0.6:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let open = Arc::new(AtomicUsize::new(0));
     tokio::spawn(async move {
@@ -102,7 +103,7 @@ async fn many_probes_run_a_few_at_a_time_and_leave_nothing() {
 #[tokio::test]
 async fn verdicts_are_told_when_they_change_and_kept_while_a_probe_cannot_be_run() {
     let (prober, _stop) = prober();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = TcpListener::bind("127.86.0.6:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let probe = serde_json::json!({"tcpSocket": {"port": port}, "periodSeconds": 1, "failureThreshold": 1});
     let (mailbox, by_tcp) = (Arc::new(Mailbox::default()), pod("u", &probe));

@@ -151,7 +151,8 @@ async fn a_server_that_cannot_be_reached_is_named_without_the_secret() {
         assert!(!error.contains("secret"), "{error}");
         error
     };
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    // Nobody else's address, so that no other test listens there by now.
+    let listener = std::net::TcpListener::bind("127.86.0.5:0").unwrap();
     let dead = listener.local_addr().unwrap();
     drop(listener);
     let error = try_url(&format!("http://{dead}/exec/secret"), LIMIT).await;

@@ -12,7 +12,7 @@ use crate::switch::{
         CniFacts, ContainerFacts, ContainerdFacts, DiskFacts, DockerFacts, ImageFacts, Init, KubeletFacts,
         PodFacts, UnitFacts,
     },
-    request::{Agent, Drain, Images},
+    request::{Drain, Images},
     systemd::unit::{self, Files},
 };
 

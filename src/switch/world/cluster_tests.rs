@@ -93,7 +93,7 @@ async fn a_node_is_ready_when_it_says_so_anew() {
     let error = scene.node.act(&verify(0)).await.unwrap_err();
     assert!(error.contains("was said before the agent was started"), "{error}");
     // After it was said once more; and what the agent said since it was started here counts.
-    server.put(path, condition("True", now + jiff::SignedDuration::from_secs(1)));
+    server.put(path, condition("True", now + jiff::SignedDuration::from_secs(600)));
     scene.node.act(&verify(0)).await.unwrap();
     scene.node.act(&Action::RestartUnit { unit: unit("kubelet.service") }).await.unwrap();
     server.put(path, condition("True", jiff::Timestamp::now()));

@@ -34,6 +34,8 @@ use crate::{
 const RETRY: RetryBackoff = RetryBackoff::new(Duration::from_millis(100), Duration::from_secs(7));
 /// How long the first word to the server waits for the runtime's, so that it can be that the node is ready.
 const FIRST_WAIT: Duration = Duration::from_millis(300);
+/// How long one who has just begun, and does not know yet how the node is, leaves what the Node says.
+const UNKNOWING: Duration = Duration::from_secs(10);
 /// Between two corrections of what others wrote over ours: two that want different things are not to fight faster.
 const CORRECTIONS: Duration = Duration::from_secs(1);
 
@@ -47,6 +49,8 @@ pub(super) struct Reporter {
     /// What was sent last, and what the server made of it, without times: an old one drops what it does not know.
     said: Option<(NodeStatus, NodeStatus)>,
     said_at: Instant,
+    /// Until when nothing is said of a Node that is there while nothing is known.
+    unknowing: Instant,
     /// When it is to be sent again though nothing has changed.
     due: Instant,
     ready: Option<bool>,
@@ -61,7 +65,18 @@ impl Reporter {
         pressures: watch::Receiver<Option<BTreeSet<Pressure>>>,
     ) -> Self {
         let now = Instant::now();
-        Self { shared, machine, health, images, pressures, said: None, said_at: now, due: now, ready: None }
+        Self {
+            shared,
+            machine,
+            health,
+            images,
+            pressures,
+            said: None,
+            said_at: now,
+            unknowing: now + UNKNOWING,
+            due: now,
+            ready: None,
+        }
     }
 
     /// Registers and reports for as long as it is not dropped.
@@ -191,8 +206,18 @@ impl Reporter {
             .await
     }
 
+    /// Whether enough is known to say how the node is.
+    fn knows(&self) -> bool {
+        self.health.borrow().asked && self.pressures.borrow().is_some()
+    }
+
     /// Sends the status if it is due. Answers when to look again, if that is before the next time.
     async fn report(&mut self) -> Result<Option<Duration>, AskError> {
+        // The Node of an agent before this one: it is not unready because the runtime has not been heard yet, and
+        // whatever runs on it would be told to be unready too. Looked at again when something is known.
+        if self.said.is_none() && !self.knows() && Instant::now() < self.unknowing {
+            return Ok(None);
+        }
         let node = self.shared.node.current();
         let current = node.status.clone().unwrap_or_default();
         let wanted = status(&current, &self.shared.template, &self.facts(), self.shared.clock.now());
