@@ -41,6 +41,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -98,9 +99,23 @@ pub(crate) fn wait_until(within: Duration, what: &str, mut probe: impl FnMut() -
     wait_for(within, what, || probe().then_some(()));
 }
 
-/// A loopback port that nobody listens on at this moment.
+/// A port that nobody listens on, on any address, and that nobody else is given. It is none that the kernel gives
+/// to whoever asks for any (32768 and above), nor a port of a node or of a Service: what is only listened on later
+/// would be somebody else's by then now and then.
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).and_then(|l| l.local_addr()).expect("a free port").port()
+    const FIRST: u32 = 12_000;
+    const COUNT: u32 = 17_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Other programs begin elsewhere.
+    let begin = std::process::id().wrapping_mul(97);
+    for _ in 0..COUNT {
+        let at = begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT;
+        let port = u16::try_from(FIRST + at).unwrap();
+        if TcpListener::bind(("0.0.0.0", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no free port");
 }
 
 /// The last lines of a file, for a failure's message; empty if it cannot be read.
