@@ -13,11 +13,9 @@ mod support;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::os::fd::AsRawFd as _;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, getsockname, socket};
 use serde_json::{Value, json};
 use support::{Node, SOON, STAY, STUBBORN, container, pod, pod_of, wait_for, wait_lines, wait_until};
 
@@ -356,9 +354,9 @@ fn a_half_written_manifest_is_not_taken() {
 fn a_missing_image_is_told_by_kubelets_names() {
     let node = Node::start("images");
     // Taken, so that nobody else listens on it, and not listened on.
-    let taken = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
-    bind(taken.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).unwrap();
-    let refused = getsockname::<SockaddrIn>(taken.as_raw_fd()).unwrap().port();
+    let taken = tokio::net::TcpSocket::new_v4().unwrap();
+    taken.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let refused = taken.local_addr().unwrap().port();
     let mut never = pod("never", STAY);
     never["spec"]["containers"][0]["image"] = json!("localhost/nodectl/absent:1");
     let mut pulled = pod("pulled", STAY);

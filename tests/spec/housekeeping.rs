@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     GREEDY, Node, NodeBuilder, Record, SOON, STAY, View, container, pod, pod_of, pod_with_policy, wait_for,
-    wait_lines, wait_until,
+    wait_until,
 };
 
 /// Crash loops that a test can wait for.
