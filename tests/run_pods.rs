@@ -335,7 +335,7 @@ fn a_slow_pull_or_failing_pod_delays_no_other() {
     slow["spec"]["containers"][0]["image"] = json!(format!("127.0.0.1:{port}/some/image:1"));
     slow["spec"]["containers"][0]["imagePullPolicy"] = json!("IfNotPresent");
     node.put(&slow);
-    wait_for(support::SOON, "the pull under way", || {
+    wait_for(SOON, "the pull under way", || {
         let told = node.view("slow").is_some().then(|| node.explain("slow"))?;
         (told["progress"]["step"] == "pulling-image").then_some(())
     });
@@ -345,5 +345,5 @@ fn a_slow_pull_or_failing_pod_delays_no_other() {
     // And it can be removed in the middle of the pull.
     node.take_away("slow");
     node.wait_gone("slow");
-    wait_until(support::SOON, "its sandbox gone", || node.leaks().sandboxes.len() == 1);
+    wait_until(SOON, "its sandbox gone", || node.leaks().sandboxes.len() == 1);
 }
