@@ -227,7 +227,8 @@ stop() {
     unmount_all
     if ip link show "$bridge" >/dev/null 2>&1; then ip link delete "$bridge"; fi
     locked unregister
-    rm -rf --one-file-system "$dir"
+    # What was killed may write a last time.
+    wait_for 10 rm -rf --one-file-system "$dir" || rm -rf --one-file-system "$dir"
 }
 
 become_root "${BASH_SOURCE[0]}" "$@"

@@ -53,9 +53,23 @@ fn shell(world: &World, name: &str) -> Command {
     command
 }
 
-/// What bash's function leaves in COMPREPLY for a line, of whose last word readline would replace `word`.
+/// [`in_bash_once`] where the runtime answers. Whoever completes waits for it less than a second, which a busy
+/// machine may need: it is asked again while there is nothing of the runtime's.
 #[track_caller]
 fn in_bash(world: &World, line: &str, word: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    for _ in 0..20 {
+        words = in_bash_once(world, line, word);
+        if words.iter().any(|word| !word.starts_with('-')) {
+            break;
+        }
+    }
+    words
+}
+
+/// What bash's function leaves in COMPREPLY for a line, of whose last word readline would replace `word`.
+#[track_caller]
+fn in_bash_once(world: &World, line: &str, word: &str) -> Vec<String> {
     let text = "source \"$1\"; COMP_LINE=$2; COMP_POINT=${#2}; COMP_WORDS=($2); COMP_CWORD=$((${#COMP_WORDS[@]}-1)); \
                 _nodectl nodectl \"$3\" ''; printf '%s\\n' \"${COMPREPLY[@]}\"";
     let mut command = shell(world, "bash");
@@ -184,7 +198,7 @@ fn hostile_names(world: &World) {
 /// A runtime that hangs, and one that is gone: no candidates, and no word on the terminal.
 fn dead(world: &World) {
     world.containerd.freeze();
-    let hangs = in_bash(world, "nodectl cri inspect default/w", "default/w");
+    let hangs = in_bash_once(world, "nodectl cri inspect default/w", "default/w");
     world.containerd.thaw();
     assert!(hangs.is_empty(), "{hangs:?}");
     world.containerd.kill9();

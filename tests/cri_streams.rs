@@ -190,7 +190,7 @@ fn several_and_sync(world: &World) {
 fn signals(world: &World) {
     let main = world.ids()[2];
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-        let script = "echo begun; sleep 5";
+        let script = "echo begun; sleep 100";
         let mut child =
             world.command(&["exec", main, "sh", "-c", script]).stdout(Stdio::piped()).spawn().unwrap();
         child.stdout.as_mut().unwrap().read_exact(&mut [0; 6]).unwrap();
@@ -260,8 +260,9 @@ fn terminals(world: &World) {
         // Types, sees its size inside, and another one; Ctrl-C is the command's.
         let mut terminal = shell("echo be''gun; exec sh");
         terminal.wait_shown("begun");
-        terminal.type_in("stty size; echo si''ze\r");
-        terminal.wait_shown("24 80\r\nsize");
+        // The runtime sets the size beside what is typed.
+        terminal.type_in("while [ \"$(stty size)\" != '24 80' ]; do sleep 0.1; done; echo si''zed\r");
+        terminal.wait_shown("sized");
         terminal.resize(40, 132);
         terminal.type_in("while [ \"$(stty size)\" != '40 132' ]; do sleep 0.1; done; echo wi''der\r");
         terminal.wait_shown("wider");
@@ -277,18 +278,18 @@ fn terminals(world: &World) {
 
         // Killed in each way that a process can see, and in one that it cannot.
         for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
-            let mut terminal = shell("sleep 5");
+            let mut terminal = shell("sleep 100");
             terminal.signal(signal);
             assert_eq!(terminal.wait().code(), code_of(signal), "{}", terminal.shown());
             terminal.assert_restored();
         }
-        let mut terminal = shell("sleep 5");
+        let mut terminal = shell("sleep 100");
         terminal.signal(Signal::SIGKILL);
         assert_eq!(terminal.wait().code(), None);
         terminal.wait_restored();
 
         // Left by its keys.
-        let mut terminal = shell("echo be''gun; sleep 5");
+        let mut terminal = shell("echo be''gun; sleep 100");
         terminal.wait_shown("begun");
         terminal.type_in("\u{10}\u{11}");
         assert_eq!(terminal.wait().code(), Some(0), "{}", terminal.shown());

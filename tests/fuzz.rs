@@ -21,6 +21,7 @@ use std::path::Path;
 
 use nodectl::api::quantity::{Format, Quantity};
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
@@ -240,6 +241,9 @@ fn amounts() -> impl Strategy<Value = i128> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig {
+        rng_seed: RngSeed::Fixed(number("NODECTL_FUZZ_SEED", 1)), ..ProptestConfig::default()
+    })]
     #[test]
     fn a_quantity_is_the_number_times_its_suffix(
         digits in 0i128..1_000_000_000_000, places in 0u32..13, negative: bool, suffix in 0usize..17

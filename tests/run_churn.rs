@@ -72,8 +72,12 @@ fn three_hundred_pods_leave_the_agent_as_it_was() {
     assert_eq!(fs::read_dir(node.root_dir().join("nodectl/pods")).unwrap().count(), 0);
 
     // At rest it does next to nothing: under a twentieth of a core even unoptimised.
-    let (begun, used) = (std::time::Instant::now(), ticks(&node));
-    std::thread::sleep(Duration::from_secs(4));
-    let share = (ticks(&node) - used) as f64 / 100.0 / begun.elapsed().as_secs_f64();
-    assert!(share < 0.05, "{share} of a core at rest");
+    // What it had to do still for the last of the pods may come into the first look.
+    wait_until(Duration::from_secs(120), "an agent at rest", || {
+        let (begun, used) = (std::time::Instant::now(), ticks(&node));
+        std::thread::sleep(Duration::from_secs(4));
+        let share = (ticks(&node) - used) as f64 / 100.0 / begun.elapsed().as_secs_f64();
+        eprintln!("{share} of a core at rest");
+        share < 0.05
+    });
 }

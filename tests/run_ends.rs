@@ -54,6 +54,14 @@ fn restart_policies() {
     assert_eq!(told["progress"]["step"], "crash-loop-back-off");
     let due = time(&told["progress"]["next"]["at"]);
     let first_end = time(&view.container("main")["lastState"]["terminated"]["finishedAt"]);
+    // Ten seconds after the end, which the status tells in whole ones.
+    assert!((10..=11).contains(&due.duration_since(first_end).as_secs()), "{first_end}, then {due}");
+    // Twenty seconds are left from then on to see it.
+    let view = node.wait_view("always", "twice restarted", |v| v.restarts("main") == 2 && loops(v));
+    let started = time(&view.container("main")["lastState"]["terminated"]["startedAt"]);
+    assert!(started.as_second() + 1 >= due.as_second(), "explain said {due}, it was {started}");
+    let records = node.containerd.containers_of(view.uid(), "main");
+    assert!(records.len() <= 2, "of ended containers the last two are kept at most: {records:?}");
 
     let never = node.wait_view("never", "Failed", |view| view.phase() == "Failed");
     let ended = &never.container("main")["state"]["terminated"];
@@ -68,16 +76,6 @@ fn restart_policies() {
     assert_eq!(second.restarts("main"), 1);
     assert_eq!(second.container("main")["lastState"]["terminated"]["exitCode"], 5);
 
-    let view = node.wait_view_within(Duration::from_secs(30), "always", "twice restarted", |v| {
-        v.restarts("main") == 2 && loops(v)
-    });
-    let started = time(&view.container("main")["lastState"]["terminated"]["startedAt"]);
-    let waited = started.duration_since(first_end);
-    assert!((9..=14).contains(&waited.as_secs()), "waited {waited}");
-    assert!(started.duration_since(due).abs().as_secs() <= 3, "explain said {due}, it was {started}");
-    let records = node.containerd.containers_of(view.uid(), "main");
-    assert!(records.len() <= 2, "of ended containers the last two are kept at most: {records:?}");
-
     // None of the finished ones came back meanwhile.
     for (name, phase) in [("never", "Failed"), ("ends-well", "Succeeded"), ("second-try", "Succeeded")] {
         assert_eq!(node.view(name).unwrap().phase(), phase);
@@ -88,9 +86,8 @@ fn restart_policies() {
 fn the_longest_back_off_is_configurable() {
     let node = Node::builder("backoff").config(SHORT_BACKOFF).start();
     node.put(&pod("crashing", "exit 1"));
-    node.wait_view_within(Duration::from_secs(20), "crashing", "restarted four times", |v| {
-        v.restarts("main") >= 4
-    });
+    // By kubelet's own back-off that would take 70 seconds and the starts besides.
+    node.wait_view("crashing", "restarted four times", |v| v.restarts("main") >= 4);
     // The log of the last ended one is kept beside that of the present one, and no more.
     let view = node.view("crashing").unwrap();
     let logs = node.pod_logs().join(format!("default_{}_{}/main", node.static_name("crashing"), view.uid()));
@@ -126,7 +123,7 @@ fn a_container_has_two_seconds_to_end(name: &str, release: Release) {
         let say = |word: &str| format!("echo {word} >> /out/{name}");
         let (up, ended) = (say("up"), say("ended"));
         let script =
-            format!("trap 'sleep 1.5; {ended}; exit 0' TERM; {up}; while :; do sleep 1000 & wait $!; done");
+            format!("trap 'sleep 1.1; {ended}; exit 0' TERM; {up}; while :; do sleep 1000 & wait $!; done");
         let mut main = container("main", &script);
         main["env"] = json!([{"name": "V", "value": version}]);
         main["volumeMounts"] = json!([{"name": "out", "mountPath": "/out"}]);
@@ -166,6 +163,9 @@ fn a_container_has_two_seconds_to_end_on_containerd_2() {
     a_container_has_two_seconds_to_end("twosec2", Release::Two);
 }
 
+/// Less than the fifteen seconds between two relists, by what a busy machine takes for a start.
+const BEFORE_THE_RELIST: Duration = Duration::from_secs(10);
+
 /// Events tell of a death long before the relist, which comes every fifteen seconds then.
 fn a_death_is_acted_on_at_once(name: &str, release: Release) {
     let node = node(name, release);
@@ -179,7 +179,7 @@ fn a_death_is_acted_on_at_once(name: &str, release: Release) {
     process.kill();
     let again = node.wait_view("mortal", "restarted", |v| v.runs("main") && v.id("main") != id);
     let took = killed.elapsed();
-    assert!(took < Duration::from_secs(4), "only after {took:?}");
+    assert!(took < BEFORE_THE_RELIST, "only after {took:?}");
     assert_eq!((again.restarts("main"), again.restarts("other")), (1, 0));
     assert_eq!(again.id("other"), view.id("other"));
     let before = &again.container("main")["lastState"]["terminated"];
@@ -201,7 +201,7 @@ fn a_death_is_acted_on_at_once(name: &str, release: Release) {
     node.process(&again, "other").kill();
     node.wait_view("mortal", "restarted", |v| v.runs("other") && v.id("other") != again.id("other"));
     let took = killed.elapsed();
-    assert!(took < Duration::from_secs(4), "only after {took:?}, after the runtime was away");
+    assert!(took < BEFORE_THE_RELIST, "only after {took:?}, after the runtime was away");
 }
 
 #[test]
@@ -236,7 +236,7 @@ fn a_dead_sandbox_is_replaced(builder: NodeBuilder, shims_stay: bool) {
     });
     // The old one stays for as long as the status tells of the container in it, but gives back its network.
     let held = |what: &str| node.leaks().machine.iter().filter(|m| m.starts_with(what)).count();
-    assert_eq!((held("address "), held("bridge port ")), (1, 1));
+    wait_for(SOON, "one network", || ((held("address "), held("bridge port ")) == (1, 1)).then_some(()));
     process.kill();
     wait_for(SOON, "the new sandbox alone", || {
         let left = node.containerd.sandboxes_of(view.uid());
@@ -289,7 +289,8 @@ fn what_is_removed_behind_the_agents_back_is_made_again() {
 fn a_pod_past_its_active_deadline_fails_and_stays_so() {
     let node = Node::start("deadline");
     let mut manifest = pod("late", STAY);
-    manifest["spec"]["activeDeadlineSeconds"] = json!(2);
+    // The time begins with the pod and not with its containers, and they must have run.
+    manifest["spec"]["activeDeadlineSeconds"] = json!(15);
     node.put(&manifest);
     node.wait_ready("late");
     let view = node.wait_view("late", "Failed", |view| view.phase() == "Failed");

@@ -12,11 +12,10 @@ mod support;
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::{
-    Node, Release, STAY, container, free_port, get, pod, pod_of, wait_for, wait_lines, wait_until,
+    Node, Release, SOON, STAY, container, free_port, get, pod, pod_of, wait_for, wait_lines, wait_until,
 };
 
 fn node(name: &str, release: Release) -> Node {
@@ -109,12 +108,11 @@ fn a_whole_pod(name: &str, release: Release) {
     // The network: the address is the pod's and reachable, and so is the host's port.
     let address = view.0["status"]["podIP"].as_str().unwrap();
     assert!(web.has_address(address), "{address}");
-    assert!(get(&format!("{address}:8080"), "/from-init").unwrap().ends_with("prepared\n"));
+    // A container without a probe is ready before its server listens.
+    let answer = |at: &str, path: &str| wait_for(SOON, &format!("an answer of {at}"), || get(at, path));
+    assert!(answer(&format!("{address}:8080"), "/from-init").ends_with("prepared\n"));
     let gateway = node.containerd.fact("GATEWAY");
-    assert!(
-        get(&format!("{gateway}:{port}"), "/news").unwrap().ends_with("of side"),
-        "no answer on the host port"
-    );
+    assert!(answer(&format!("{gateway}:{port}"), "/news").ends_with("of side"));
 
     logs_are_where_kubelet_has_them(&node, &view);
     records_are_kubelets(&node, &view);
@@ -220,7 +218,7 @@ fn sidecars_start_first_and_end_last(name: &str, release: Release) {
     fs::create_dir(&out).unwrap();
     let script = |name: &str| {
         format!(
-            "echo {name}-up >> /out/log; trap 'echo {name}-down >> /out/log; exit 0' TERM; while :; do sleep 1000 & wait $!; done"
+            "trap 'echo {name}-down >> /out/log; exit 0' TERM; echo {name}-up >> /out/log; while :; do sleep 1000 & wait $!; done"
         )
     };
     let mount = json!([{"name": "out", "mountPath": "/out"}]);
@@ -337,15 +335,15 @@ fn a_slow_pull_or_failing_pod_delays_no_other() {
     slow["spec"]["containers"][0]["image"] = json!(format!("127.0.0.1:{port}/some/image:1"));
     slow["spec"]["containers"][0]["imagePullPolicy"] = json!("IfNotPresent");
     node.put(&slow);
-    wait_for(support::SOON, "the pull under way", || {
+    wait_for(SOON, "the pull under way", || {
         let told = node.view("slow").is_some().then(|| node.explain("slow"))?;
         (told["progress"]["step"] == "pulling-image").then_some(())
     });
     node.put(&pod("quick", STAY));
-    node.wait_view_within(Duration::from_secs(20), "quick", "ready", |view| view.condition("Ready"));
+    node.wait_view("quick", "ready", |view| view.condition("Ready"));
     assert!(!node.wait_view("slow", "listed", |_| true).runs("main"));
     // And it can be removed in the middle of the pull.
     node.take_away("slow");
     node.wait_gone("slow");
-    wait_until(support::SOON, "its sandbox gone", || node.leaks().sandboxes.len() == 1);
+    wait_until(SOON, "its sandbox gone", || node.leaks().sandboxes.len() == 1);
 }

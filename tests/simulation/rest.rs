@@ -45,7 +45,8 @@ fn left_on_disk(paths: &NodePaths, uids: &BTreeSet<String>) -> Vec<String> {
         }
     }
     for name in names(&paths.container_logs) {
-        let log = fs::read_link(paths.container_logs.join(&name)).unwrap();
+        // Work on files goes on beside whoever looks: what has just gone is not left.
+        let Ok(log) = fs::read_link(paths.container_logs.join(&name)) else { continue };
         let owner = log.strip_prefix(&paths.pod_logs).unwrap().iter().next().unwrap().to_string_lossy();
         if !log.exists() || !owner.rsplit('_').next().is_some_and(known) {
             note("link", name);

@@ -347,8 +347,7 @@ fn last_words_are_heard(name: &str, release: Release) {
         let records = node.containerd.containers_of("talker-uid", "main").len();
         (files == records && files < 3).then_some(())
     });
-    let explained = node.explain("talker").to_string();
-    assert!(explained.contains(said), "{explained}");
+    wait_until(super::support::SOON, "explained", || node.explain("talker").to_string().contains(said));
     node.take_away("words");
     node.take_away("talker");
     node.wait_no_pods();

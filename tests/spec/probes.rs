@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 
 use crate::support::{Node, SOON, STAY, STUBBORN, View, container, pod_of, wait_for, wait_lines, wait_until};
 
-/// A probe by a command, every second, whose first failure counts.
+/// A probe by a command, every second, whose first failure counts. A busy machine has time to answer it.
 fn exec(script: &str) -> Value {
-    json!({"exec": {"command": ["sh", "-c", script]}, "periodSeconds": 1, "failureThreshold": 1})
+    json!({"exec": {"command": ["sh", "-c", script]}, "periodSeconds": 1, "failureThreshold": 1,
+        "timeoutSeconds": 30})
 }
 
 fn ready(view: &View, name: &str) -> bool {
@@ -48,7 +49,7 @@ fn by_network(node: &Node) {
     web["ports"] = json!([{"name": "http", "containerPort": 8080}]);
     web["readinessProbe"] =
         json!({"httpGet": {"port": "http", "path": "/ok"}, "periodSeconds": 1, "failureThreshold": 1});
-    web["livenessProbe"] = json!({"tcpSocket": {"port": "http"}, "periodSeconds": 1});
+    web["livenessProbe"] = json!({"tcpSocket": {"port": "http"}, "periodSeconds": 1, "failureThreshold": 30});
     let answer = r"HTTP/1.1 302 Found\r\nLocation: http://elsewhere.invalid/\r\nContent-Length: 0\r\n\r\n";
     let mut hears = container("hears", &format!("{}; {STAY}", server(8081, "/heard", answer)));
     hears["readinessProbe"] = json!({"httpGet": {"port": 8081, "path": "/a?b", "httpHeaders": [
@@ -66,6 +67,7 @@ fn by_network(node: &Node) {
     }
     let web = node.process(&view, "web");
     assert!(!ready(&node.view("web").unwrap(), "web"));
+    wait_until(SOON, "its folder is made", || web.path("/www").is_dir());
     fs::write(web.path("/www/ok"), "").unwrap();
     let view = node.wait_view("web", "web ready", |view| ready(view, "web"));
     assert!(!view.condition("Ready") && !view.condition("ContainersReady") && !ready(&view, "closed"));
@@ -88,6 +90,7 @@ fn by_command(node: &Node) {
         json!({"exec": {"command": ["test", "$(WHAT)", "=", "plain"]}, "periodSeconds": 1});
     let mut hangs = container("hangs", STAY);
     hangs["readinessProbe"] = exec("echo $$ >> /runs; exec sleep 1234");
+    hangs["readinessProbe"]["timeoutSeconds"] = json!(1);
     let mut side = container("side", STAY);
     side["restartPolicy"] = json!("Always");
     side["startupProbe"] = exec("test -e /up");
@@ -153,7 +156,7 @@ fn hooks(node: &Node) {
         ],
     );
     let mut pod = with_folder(pod, &folder);
-    pod["spec"]["terminationGracePeriodSeconds"] = json!(4);
+    pod["spec"]["terminationGracePeriodSeconds"] = json!(8);
     node.put(&pod);
     let view = node.wait_view("hooks", "the first to run", |view| view.runs("first"));
     assert!(view.container("first")["started"] == false && !ready(&view, "first") && !view.runs("web"));
@@ -197,7 +200,7 @@ fn agents_that_are_killed(node: &mut Node) {
         "preStop": {"exec": {"command": ["sh", "-c", "echo run >> /host/ending; exec sleep 1234"]}},
     });
     let mut pod = with_folder(pod_of("killed", &[probed, hook]), &folder);
-    pod["spec"]["terminationGracePeriodSeconds"] = json!(8);
+    pod["spec"]["terminationGracePeriodSeconds"] = json!(15);
     node.put(&pod);
     let before = node.wait_view("killed", "the probed to be ready", |view| ready(view, "probed"));
     wait_lines(&folder.join("begun"), 1);

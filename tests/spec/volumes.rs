@@ -331,6 +331,10 @@ fn a_link_in_its_place_leads_nowhere(node: &Node) {
 }
 
 fn survives(node: &mut Node, shared: &Path) {
+    // Of all others nothing is left.
+    wait_until(super::support::SOON, "two pods listed", || {
+        node.pods_json()["items"].as_array().is_some_and(|pods| pods.len() == 2)
+    });
     let before = node.view("kinds").unwrap();
     let of_node = |node: &Node| node.leaks().machine.into_iter().filter(|name| name.starts_with("mount "));
     let mounted: Vec<String> = of_node(node).collect();
@@ -353,7 +357,7 @@ fn survives(node: &mut Node, shared: &Path) {
     node.start_agent();
     node.wait_no_pods();
     for point in ["sub/late", "late", "early", ""] {
-        umount(&shared.join(point)).unwrap();
+        wait_until(super::support::SOON, "it is unmounted", || umount(&shared.join(point)).is_ok());
     }
 }
 
@@ -369,7 +373,8 @@ fn somebody_elses_mount_is_named_and_kept(node: &Node) {
     node.take_away("kept");
     wait_error(node, "kept", &["is mounted there", "/inside"]);
     assert_eq!(fs::read_to_string(inside.join("file")).unwrap(), "kept");
-    umount(&inside).unwrap();
+    // The agent may just be looking there.
+    wait_until(super::support::SOON, "it is unmounted", || umount(&inside).is_ok());
     node.wait_gone("kept");
 }
 

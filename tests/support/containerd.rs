@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{SOON, tail, wait_until};
+use super::{SOON, cri::answers, tail, wait_until};
 
 /// Which containerd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +94,15 @@ impl Containerd {
         let path = dir.to_str().expect("a plain path").to_owned();
         let facts = parse(&succeed("containerd.sh", &["start", &path], &environment));
         assert!(facts.contains_key("CONTAINERD_ADDRESS"), "hack/containerd.sh for {name} printed no address");
-        Self { dir, facts }
+        let containerd = Self { dir, facts };
+        containerd.wait_cri();
+        containerd
+    }
+
+    /// Waits until CRI answers: it does a moment after the rest of containerd.
+    #[track_caller]
+    fn wait_cri(&self) {
+        wait_until(SOON, "CRI answers", || answers(self.socket()));
     }
 
     /// The folder that it lives in.
@@ -140,10 +148,11 @@ impl Containerd {
         wait_until(SOON, "containerd dead", || kill(pid, None).is_err() || is_zombie(pid));
     }
 
-    /// Starts it again on the same state.
+    /// Starts it again on the same state, and waits until its CRI answers.
     #[track_caller]
     pub(crate) fn resume(&self) {
         self.call("resume");
+        self.wait_cri();
     }
 
     /// Stops its clock: from now on it accepts connections and never answers.
@@ -191,10 +200,11 @@ impl Containerd {
     }
 }
 
-/// Has it ended, with nobody having asked for its exit code yet?
+/// Has it ended, with nobody having asked for its exit code yet? Its sockets are closed when its last thread has.
 fn is_zombie(pid: Pid) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z')))
+    let ended = fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z')));
+    ended && fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|threads| threads.count() == 1)
 }
 
 impl Drop for Containerd {

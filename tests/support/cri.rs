@@ -70,6 +70,14 @@ where
     })
 }
 
+/// Whether CRI answers, in the version that the runtime has.
+pub(super) fn answers(socket: &Path) -> bool {
+    ["v1", "v1alpha2"].iter().any(|version| {
+        let method = format!("/runtime.{version}.RuntimeService/ListPodSandbox");
+        try_call::<_, Empty>(socket, &method, Empty {}).is_ok()
+    })
+}
+
 impl Node {
     /// Attaches to a container's input, as `kubectl attach -i` does, says a line of at most 120 bytes and hangs
     /// up. The runtime takes a WebSocket: behind its handshake come frames, each with the number of a stream.

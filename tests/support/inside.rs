@@ -108,11 +108,11 @@ impl Containerd {
         table.lines().skip(1).filter_map(entry).collect()
     }
 
-    /// How many processes run that are no sandboxes.
+    /// The processes of containers, sandboxes left out. What is made or removed meanwhile does not count.
     pub(crate) fn running_containers(&self) -> BTreeMap<String, Process> {
-        let sandboxes = self.ids(r#"labels."io.cri-containerd.kind"==sandbox"#);
         let mut all = self.processes();
-        all.retain(|id, _| !sandboxes.contains(id));
+        let containers = self.ids(r#"labels."io.cri-containerd.kind"==container"#);
+        all.retain(|id, _| containers.contains(id));
         all
     }
 }
@@ -137,8 +137,16 @@ impl Process {
         fs::read_to_string(self.path(path)).unwrap_or_else(|error| panic!("{path} of {}: {error}", self.0))
     }
 
+    /// Whether it is the container's own program by now: a runtime's process becomes it only after the runtime has
+    /// told that it started. One that has ended was.
+    pub(crate) fn is_begun(self) -> bool {
+        let name = fs::read_to_string(self.proc("comm")).unwrap_or_default();
+        !(name.starts_with("runc:") || name.starts_with("crun"))
+    }
+
+    /// None of one that has ended.
     fn words(self, file: &str) -> Vec<String> {
-        let bytes = fs::read(self.proc(file)).unwrap();
+        let bytes = fs::read(self.proc(file)).unwrap_or_default();
         let text = String::from_utf8(bytes).unwrap();
         text.trim_end_matches('\0').split('\0').map(str::to_owned).collect()
     }
@@ -154,14 +162,14 @@ impl Process {
         self.words("environ").iter().find_map(|word| word.strip_prefix(&prefix).map(str::to_owned))
     }
 
-    /// The folder it works in.
+    /// The folder it works in; empty if it has ended.
     pub(crate) fn working_dir(self) -> PathBuf {
-        fs::read_link(self.proc("cwd")).unwrap()
+        fs::read_link(self.proc("cwd")).unwrap_or_default()
     }
 
-    /// One of its namespaces, by the kernel's number.
+    /// One of its namespaces, by the kernel's number; empty if it has ended.
     pub(crate) fn namespace(self, kind: &str) -> PathBuf {
-        fs::read_link(self.proc(&format!("ns/{kind}"))).unwrap()
+        fs::read_link(self.proc(&format!("ns/{kind}"))).unwrap_or_default()
     }
 
     /// The host name that it sees.
@@ -186,9 +194,9 @@ impl Process {
         entry.split(' ').nth(5).unwrap().split(',').any(|option| option == "ro")
     }
 
-    /// The cgroup folder of a controller (v1) or the only one (v2).
+    /// The cgroup folder of a controller (v1) or the only one (v2); the root's if it has ended.
     pub(crate) fn cgroup(self, controller: &str) -> PathBuf {
-        let table = fs::read_to_string(self.proc("cgroup")).unwrap();
+        let table = fs::read_to_string(self.proc("cgroup")).unwrap_or_default();
         for line in table.lines() {
             let mut parts = line.splitn(3, ':');
             let (_, controllers, path) = (parts.next(), parts.next().unwrap(), parts.next().unwrap());
@@ -196,7 +204,7 @@ impl Process {
                 return PathBuf::from(format!("/sys/fs/cgroup/{controller}{path}"));
             }
         }
-        let path = table.lines().find_map(|line| line.strip_prefix("0::")).unwrap();
+        let path = table.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default();
         PathBuf::from(format!("/sys/fs/cgroup{path}"))
     }
 

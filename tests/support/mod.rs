@@ -99,19 +99,23 @@ pub(crate) fn wait_until(within: Duration, what: &str, mut probe: impl FnMut() -
     wait_for(within, what, || probe().then_some(()));
 }
 
-/// A port that nobody listens on, and that nobody gets by chance before it is used: the kernel takes those that it
-/// gives to clients, and to who asks for any, from another range (`ip_local_port_range`), and no other test of this
-/// program is given the same one.
+/// A port that nobody listens on, on any address, and that nobody else is given. It is none that the kernel gives
+/// to whoever asks for any (32768 and above), nor a port of a node or of a Service: what is only listened on later
+/// would be somebody else's by then now and then.
 pub(crate) fn free_port() -> u16 {
-    const RANGE: std::ops::Range<u32> = 20_000..32_000;
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    // Another program of tests that runs at the same time begins elsewhere.
-    let begin = std::process::id().wrapping_mul(331);
-    (RANGE.start..RANGE.end)
-        .map(|_| begin.wrapping_add(COUNT.fetch_add(1, Ordering::Relaxed)) % (RANGE.end - RANGE.start))
-        .map(|place| u16::try_from(RANGE.start + place).expect("a port"))
-        .find(|port| TcpListener::bind(("0.0.0.0", *port)).is_ok())
-        .expect("a free port")
+    const FIRST: u32 = 12_000;
+    const COUNT: u32 = 17_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Other programs begin elsewhere.
+    let begin = std::process::id().wrapping_mul(97);
+    for _ in 0..COUNT {
+        let at = begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT;
+        let port = u16::try_from(FIRST + at).unwrap();
+        if TcpListener::bind(("0.0.0.0", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no free port");
 }
 
 /// The last lines of a file, for a failure's message; empty if it cannot be read.

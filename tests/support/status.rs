@@ -117,22 +117,30 @@ impl Node {
         wait_for(SOON, &format!("pod {pod} gone"), || self.view(pod).is_none().then_some(()));
     }
 
-    /// The process of a container that a view tells of.
+    /// The process of a container that a view tells of, once it is the container's own program.
     #[track_caller]
     pub(crate) fn process(&self, view: &View, container: &str) -> Process {
         let id = view.id(container);
-        self.containerd.process(&id).unwrap_or_else(|| panic!("container {container} {id:?} does not run"))
+        let process = self.containerd.process(&id);
+        let process = process.unwrap_or_else(|| panic!("container {container} {id:?} does not run"));
+        wait_for(SOON, &format!("container {container} is begun"), || process.is_begun().then_some(process))
     }
 
     /// `nodectl explain POD -o json`: the first item.
     #[track_caller]
     pub(crate) fn explain(&self, pod: &str) -> Value {
+        self.try_explain(pod).unwrap_or_else(|errors| panic!("nodectl explain {pod}: {errors}"))
+    }
+
+    /// [`Self::explain`] of a pod that may go meanwhile.
+    pub(crate) fn try_explain(&self, pod: &str) -> Result<Value, String> {
         let name = self.pod(pod).map_or_else(|| self.static_name(pod), |_| pod.to_owned());
         let output = self.run_cli(&["explain", "-o", "json", &name]);
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "nodectl explain {pod}: {}: {errors}", output.status);
+        if !output.status.success() {
+            return Err(format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr)));
+        }
         let answer: Value = serde_json::from_slice(&output.stdout).expect("nodectl explain prints JSON");
-        answer["items"][0].clone()
+        Ok(answer["items"][0].clone())
     }
 
     /// What `nodectl pods` says on stderr of inputs that are not used.
@@ -150,7 +158,7 @@ impl Node {
             if last.lines().any(|line| words.iter().all(|word| line.contains(word))) {
                 return;
             }
-            assert!(start.elapsed() < SOON, "no line with {words:?} in:\n{last}");
+            assert!(start.elapsed() < SOON * slow(), "no line with {words:?} in:\n{last}");
             std::thread::sleep(Duration::from_millis(50));
         }
     }

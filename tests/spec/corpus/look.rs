@@ -79,6 +79,9 @@ impl Looker<'_> {
         // It may end while it is looked at; the next round finds out.
         if process.alive() {
             self.inside(name, look, process);
+            if !process.alive() {
+                self.faults.push(format!("{name} has ended while it was looked at"));
+            }
         }
     }
 

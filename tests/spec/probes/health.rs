@@ -71,12 +71,21 @@ pub(super) fn restarts(node: &Node) {
         "initialDelaySeconds": 2, "terminationGracePeriodSeconds": 1});
     let mut web = container("web", "mkdir /www; touch /www/ok; exec httpd -f -p 8080 -h /www");
     web["livenessProbe"] = json!({"httpGet": {"port": 8080, "path": "/ok"}, "periodSeconds": 1,
-        "failureThreshold": 1, "terminationGracePeriodSeconds": 1, "initialDelaySeconds": 1});
+        "failureThreshold": 1, "terminationGracePeriodSeconds": 1, "initialDelaySeconds": 1, "timeoutSeconds": 30});
+    // A busy machine has time to begin to listen.
+    let started = |mut probe: Value| {
+        probe["periodSeconds"] = json!(1);
+        probe["failureThreshold"] = json!(1000);
+        probe["timeoutSeconds"] = json!(30);
+        probe
+    };
+    web["startupProbe"] = started(json!({"httpGet": {"port": 8080, "path": "/ok"}}));
     let listens =
         "trap 'exit 0' TERM; nc -ll -p 9090 -e true & until [ -e /shut ]; do sleep 0.1; done; kill $!";
     let mut tcp = container("tcp", &format!("{listens}; {STAY}"));
     tcp["livenessProbe"] = json!({"tcpSocket": {"port": 9090}, "periodSeconds": 1, "failureThreshold": 1,
-        "initialDelaySeconds": 1});
+        "initialDelaySeconds": 1, "timeoutSeconds": 30});
+    tcp["startupProbe"] = started(json!({"tcpSocket": {"port": 9090}}));
     let told = "echo start >> /host/counts; trap 'echo term >> /host/counts; exit 0' TERM; \
                 while :; do sleep 1000 & wait $!; done";
     let mut counts = container("counts", told);
@@ -95,6 +104,9 @@ pub(super) fn restarts(node: &Node) {
     assert_eq!(view.container("up")["lastState"]["terminated"]["exitCode"], 137);
     assert!(node.agent_log().contains("failed startup probe: exit code 1, will be restarted"));
 
+    let view = node.wait_view("restarts", "web and tcp to listen", |view| {
+        ["web", "tcp"].iter().all(|name| view.container(name)["started"] == true)
+    });
     assert_eq!(view.restarts("web") + view.restarts("tcp"), 0);
     fs::remove_file(node.process(&view, "web").path("/www/ok")).unwrap();
     fs::write(node.process(&view, "tcp").path("/shut"), "").unwrap();
@@ -196,7 +208,7 @@ pub(super) fn ends(node: &Node) {
     node.put(&with_folder(pod_of("stuck", &[stuck, never]), &stuck_folder));
 
     wait_lines(&stuck_folder.join("begun"), 1);
-    let view = node.view("stuck").unwrap();
+    let view = node.wait_view("stuck", "its first to run", |view| view.runs("main"));
     let process = node.process(&view, "main");
     assert!(view.container("main")["started"] == false && !view.runs("never"));
     node.take_away("stuck");
@@ -209,6 +221,9 @@ pub(super) fn ends(node: &Node) {
     let view = node.wait_view("ends", "all to run", |view| view.runs("loud"));
     fs::write(node.process(&view, "loud").path("/well"), "").unwrap();
     node.wait_ready("ends");
+    for name in ["post", "after", "slow", "fails"] {
+        wait_lines(&folder.join(format!("{name}.start")), 1);
+    }
     // The next container waits for the hook of the one before it.
     let waited = uptime(&folder.join("after.start")) - uptime(&folder.join("post.start"));
     assert!(waited > 1.0, "{waited}");
