@@ -1,8 +1,8 @@
 //! The real sync loop and pod workers on a simulated runtime, under a clock that jumps: pods, faults,
 //! crashes and restarts drawn from a seed, and scripted cases, with invariants checked at every call.
 //!
-//! `NODECTL_SIM_SEED=n` replays one seed and prints its trace; `NODECTL_SIM_SECONDS` is how long seeds are
-//! tried for. A seed draws the same scenario every time; where tasks are ready at the same moment their
+//! `NODECTL_SIM_SEED=n` replays one seed and prints its trace; `NODECTL_SIM_SECONDS=n` goes on for so
+//! long, where otherwise the same seeds are tried every time. A seed draws the same scenario every time; where tasks are ready at the same moment their
 //! order may differ from run to run.
 
 #![allow(
@@ -39,8 +39,8 @@ use std::{
 
 use scenario::Scenario;
 
-/// So many seeds are tried however long they take.
-const LEAST_SEEDS: u64 = 100;
+/// So many seeds are tried, however long they take.
+const SEEDS: u64 = 120;
 
 thread_local! {
     /// Panics on this thread: a worker that fails is put in its place again, and would not be noticed.
@@ -68,7 +68,7 @@ fn seeds() {
         play(seed).unwrap_or_else(|wrong| panic!("seed {seed}:\n{wrong}"));
         return;
     }
-    let time = Duration::from_secs(number("NODECTL_SIM_SECONDS").unwrap_or(20));
+    let time = Duration::from_secs(number("NODECTL_SIM_SECONDS").unwrap_or(0));
     let first = number("NODECTL_SIM_FIRST").unwrap_or(1);
     let (begun, next, failed) = (Instant::now(), AtomicU64::new(first), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
@@ -76,7 +76,7 @@ fn seeds() {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    let enough = seed >= first + LEAST_SEEDS && begun.elapsed() > time;
+                    let enough = seed >= first + SEEDS && begun.elapsed() > time;
                     if enough || failed.lock().unwrap().len() >= 5 {
                         return;
                     }
