@@ -116,8 +116,8 @@ pub async fn run(mut config: AgentConfig, stop: CancellationToken) -> Result<(),
 
     let cluster = Cluster::of(&config);
     let identity = cluster.as_ref().zip(Places::of(&config));
-    let identity = identity.map(|(cluster, places)| Identity::new(cluster.api.clone(), places));
-    identity.as_ref().map_or(Ok(()), Identity::begin)?;
+    let mut identity = identity.map(|(cluster, places)| Identity::new(cluster.api.clone(), places));
+    identity.as_mut().map_or(Ok(()), Identity::begin)?;
     let serving_identity = cluster.as_ref().map(|cluster| {
         let addresses = config.node_ips.clone();
         Serving::new(&config, cluster.api.clone(), Box::new(move || host_ips(&addresses)))

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     config::{AgentConfig, CgroupDriver},
     host::{
-        capacity::file_system_bytes,
+        capacity::file_system_use,
         cgroup::{CgroupMounts, Cgroups},
         identity::Identity,
         machine::Machine,
@@ -51,7 +51,10 @@ pub(super) fn node_settings(config: &AgentConfig, machine: &Machine, cgroups: &C
     let capacity = NodeResources {
         milli_cpu: i64::from(machine.cpus).saturating_mul(1000),
         memory_bytes: machine.memory_bytes,
-        ephemeral_storage_bytes: told("the disk's size", file_system_bytes(&config.root_dir)),
+        ephemeral_storage_bytes: told(
+            "the disk's size",
+            file_system_use(&config.root_dir).map(|used| used.bytes),
+        ),
     };
     let hugepage_bytes =
         machine.hugepage_bytes.values().fold(0, |sum: u64, bytes| sum.saturating_add(*bytes));

@@ -47,6 +47,8 @@ pub struct Identity {
     api: ApiServer,
     places: Places,
     told: Arc<Shown>,
+    /// What the server is spoken to with.
+    used: Option<Box<Kubeconfig>>,
 }
 
 impl Places {
@@ -69,6 +71,7 @@ impl Identity {
             api,
             places,
             told: Shown::new("client-certificate", "the client certificate is not looked at yet"),
+            used: None,
         }
     }
 
@@ -83,7 +86,7 @@ impl Identity {
     /// # Errors
     /// Invalid configuration (exit code 2) when there is neither the kubeconfig nor a way to get one: the path is
     /// wrong. All else may be mended while the agent runs.
-    pub fn begin(&self) -> Result<(), CommandError> {
+    pub fn begin(&mut self) -> Result<(), CommandError> {
         let Places { kubeconfig: path, bootstrap, .. } = &self.places;
         if bootstrap.is_none() && !path.exists() {
             let missing = format!("kubeconfig {}: there is no such file", path.display());
@@ -94,18 +97,18 @@ impl Identity {
         }
         if let Found::Ready { kubeconfig, .. } = self.places.look(Timestamp::now()) {
             // Told by the task if it fails.
-            self.api.use_credentials(&kubeconfig).ok();
+            self.used = self.api.use_credentials(&kubeconfig).ok().map(|()| kubeconfig);
         }
         Ok(())
     }
 
     /// Gets, renews and swaps the client certificate until stopped.
-    pub async fn run(self, stop: CancellationToken) {
-        stop.run_until_cancelled(Box::pin(self.keep())).await;
+    pub async fn run(mut self, stop: CancellationToken) {
+        let used = self.used.take();
+        stop.run_until_cancelled(Box::pin(self.keep(used))).await;
     }
 
-    async fn keep(&self) {
-        let mut used: Option<Box<Kubeconfig>> = None;
+    async fn keep(&self, mut used: Option<Box<Kubeconfig>>) {
         let mut backoff = Backoff::new();
         let mut said = String::new();
         loop {

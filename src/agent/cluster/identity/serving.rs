@@ -250,11 +250,10 @@ impl Serving {
 
     /// Waits until the files or the addresses have changed, or a time has come.
     async fn changed(&self, paths: &[&Path], until: Option<Timestamp>, wanted: &Wanted) {
-        let stamp = || Stamp::of(paths.iter().copied().map(Some));
-        let before = stamp();
+        let before = stamp(paths).await;
         let requested = self.source == ServingSource::Requested;
         pause::until_changed(until, || async {
-            stamp() != before || (requested && self.wanted() != *wanted)
+            stamp(paths).await != before || (requested && self.wanted() != *wanted)
         })
         .await;
     }
@@ -281,6 +280,12 @@ pub fn renew_self_signed(
         files::replace(path, text.as_bytes(), mode).map_err(cannot(path))?;
     }
     Pair::read(certificate, key).map_err(|error| error.to_string())
+}
+
+async fn stamp(paths: &[&Path]) -> Stamp {
+    let paths: Vec<PathBuf> = paths.iter().map(|&path| path.to_owned()).collect();
+    let look = move || Stamp::of(paths.iter().map(|path| Some(path.as_path())));
+    tokio::task::spawn_blocking(look).await.unwrap_or_else(|_ended| Stamp::of([]))
 }
 
 async fn blocking<T: Send + 'static>(
