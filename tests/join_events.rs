@@ -276,7 +276,7 @@ fn the_nodes_own_events() {
 #[test]
 fn a_server_that_is_away_holds_up_nothing_and_hears_of_it_later() {
     let cluster = ControlPlane::start();
-    let mut node = joined(&cluster, "je-away").start();
+    let node = joined(&cluster, "je-away").start();
     cluster.bind("je-away", &pod("je-stays", STAY));
     cluster.wait_ready("je-stays");
     wait_event(&cluster, "je-stays", "Started", "Container started");

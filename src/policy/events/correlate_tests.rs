@@ -1,3 +1,5 @@
+//! Counting, combining and limiting, over time that the tests move.
+
 use jiff::SignedDuration;
 use proptest::prelude::*;
 

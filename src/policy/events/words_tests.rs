@@ -1,3 +1,5 @@
+//! The words as whoever looks for them knows them.
+
 use serde_json::{from_value, json};
 
 use super::*;
