@@ -13,13 +13,14 @@ use std::{
 use k8s_openapi::api::core::v1::Pod;
 use tokio::{sync::watch, time::Instant};
 
-use super::pods::admission::Admitted;
+use super::{events::EventRecorder, pods::admission::Admitted};
 use crate::{
     api::{PodExt as _, PodUid, cgroup::CgroupValues},
     error::chain,
     host::cgroup::{CgroupError, Cgroups},
     policy::{
         cgroup::CgroupLayout,
+        events::Words,
         pod_cgroup::{NodeCapacity, all_pods_values, best_effort_values, burstable_values, pod_values},
         qos::QosClass,
         resources::ResourceSettings,
@@ -42,6 +43,8 @@ struct Classes {
     generation: Option<u64>,
     /// Whether a failure was told of.
     told: bool,
+    /// Whether their being made was told of.
+    announced: bool,
 }
 
 /// A left-over cgroup, and when it is tried again.
@@ -62,6 +65,8 @@ pub struct NodeCgroups {
     left_over: Mutex<HashMap<String, LeftOver>>,
     /// The pod, by its UID as it stands in cgroups' names, whose left-over cgroup is being removed.
     reaping: watch::Sender<Option<PodUid>>,
+    /// The node, where all pods together are held to what is for them.
+    told: Option<(EventRecorder, Arc<str>)>,
 }
 
 /// Dropped, the pod that is being reaped may have its cgroup again.
@@ -91,6 +96,19 @@ impl NodeCgroups {
             classes: tokio::sync::Mutex::default(),
             left_over: Mutex::default(),
             reaping: watch::Sender::default(),
+            told: None,
+        }
+    }
+
+    /// Tells of this node that its pods are held to what is allocatable.
+    #[must_use]
+    pub fn tell(self, events: EventRecorder, node: &str) -> Self {
+        Self { told: Some((events, node.into())), ..self }
+    }
+
+    fn tell_node(&self, words: impl FnOnce() -> Words) {
+        if let Some((events, node)) = &self.told {
+            events.node(node, words());
         }
     }
 
@@ -125,6 +143,10 @@ impl NodeCgroups {
             let least = best_effort_values(&self.settings);
             self.cgroups.apply(&path(QosClass::BestEffort), &least).await?;
             classes.made = true;
+            if !std::mem::replace(&mut classes.announced, true) {
+                let message = "Updated Node Allocatable limit across pods";
+                self.tell_node(|| Words::normal("NodeAllocatableEnforced", message));
+            }
             classes.generation = None;
         }
         let Some((generation, pods)) = admitted.changed_since(classes.generation) else {
@@ -160,6 +182,10 @@ impl NodeCgroups {
             Ok(()) => classes.told = false,
             Err(error) if !classes.told => {
                 classes.told = true;
+                self.tell_node(|| {
+                    let message = format!("Failed to update Node Allocatable Limits: {}", chain(&error));
+                    Words::warning("FailedNodeAllocatableEnforcement", message)
+                });
                 tracing::error!("cannot set up the node's cgroups, trying again: {}", chain(&error));
             }
             Err(_) => {}

@@ -117,7 +117,19 @@ impl ImageError {
     }
 }
 
-type PullResult = Result<String, ImageError>;
+/// An image that is there.
+#[derive(Debug)]
+pub struct ReadyImage {
+    /// What is known of it.
+    pub facts: ImageFacts,
+    /// What it takes on the disk, in bytes.
+    pub bytes: u64,
+    /// How long its pull took, if it was pulled for this.
+    pub pulled: Option<Duration>,
+}
+
+/// The image's reference, and how long the pull took.
+type PullResult = Result<(String, Duration), ImageError>;
 
 /// What limits pulls.
 #[derive(Debug, Clone, Copy)]
@@ -176,7 +188,7 @@ impl Images {
     }
 
     /// Makes sure that the image is on the node and answers what is known of it. `on_pull` is called
-    /// before a pull is waited for.
+    /// before a pull is waited for; not while a back-off is on.
     ///
     /// # Errors
     /// See [`ImageError`].
@@ -186,37 +198,37 @@ impl Images {
         policy: PullPolicy,
         sandbox: &PodSandboxConfig,
         on_pull: impl FnOnce(),
-    ) -> Result<ImageFacts, ImageError> {
+    ) -> Result<ReadyImage, ImageError> {
         let image = qualified(image);
         if policy != PullPolicy::Always {
-            if let Some(facts) = self.present(&image).await? {
-                return Ok(facts);
+            if let Some(ready) = self.present(&image).await? {
+                return Ok(ready);
             }
             if policy == PullPolicy::Never {
                 return Err(ImageError::NeverPull { image });
             }
         }
-        on_pull();
-        let reference = self.pull(image, sandbox).await?;
+        let (reference, took) = self.pull(image, sandbox, on_pull).await?;
         // A pull does not tell the image's user.
-        let facts = self.present(&reference).await?.unwrap_or_default();
-        Ok(ImageFacts { reference, ..facts })
+        let (facts, bytes) =
+            self.present(&reference).await?.map_or_else(Default::default, |ready| (ready.facts, ready.bytes));
+        Ok(ReadyImage { facts: ImageFacts { reference, ..facts }, bytes, pulled: Some(took) })
     }
 
-    async fn present(&self, image: &str) -> Result<Option<ImageFacts>, ImageError> {
+    async fn present(&self, image: &str) -> Result<Option<ReadyImage>, ImageError> {
         let spec = ImageSpec { image: image.to_owned(), ..ImageSpec::default() };
         let answer = self.cri.image_status(spec, false).await.map_err(|error| ImageError::Inspect {
             image: image.to_owned(),
             cause: crate::error::chain(&error),
         })?;
-        Ok(answer.image.filter(|image| !image.id.is_empty()).map(|image| ImageFacts {
-            reference: image.id,
-            uid: image.uid.map(|uid| uid.value),
-            user_name: image.username,
+        Ok(answer.image.filter(|image| !image.id.is_empty()).map(|image| {
+            let uid = image.uid.map(|uid| uid.value);
+            let facts = ImageFacts { reference: image.id, uid, user_name: image.username };
+            ReadyImage { facts, bytes: image.size, pulled: None }
         }))
     }
 
-    async fn pull(&self, image: String, sandbox: &PodSandboxConfig) -> PullResult {
+    async fn pull(&self, image: String, sandbox: &PodSandboxConfig, on_pull: impl FnOnce()) -> PullResult {
         let mut result = {
             let mut state = lock(&self.state);
             if let Some(running) = state.running.get(&image) {
@@ -234,6 +246,7 @@ impl Images {
                 receiver
             }
         };
+        on_pull();
         match result.wait_for(Option::is_some).await {
             Ok(done) => done.clone().unwrap_or(Err(lost(&image))),
             Err(_) => Err(lost(&image)),
@@ -267,7 +280,7 @@ impl Images {
                     Ok(reference) => {
                         state.failed.remove(&image);
                         tracing::info!(image, ?took, "pulled image");
-                        Ok(reference)
+                        Ok((reference, took))
                     }
                     Err(error) => {
                         let cause = crate::error::chain(&error);

@@ -6,6 +6,7 @@ pub mod cgroups;
 pub mod clock;
 pub mod cluster;
 pub mod env_files;
+pub mod events;
 pub mod health;
 pub mod housekeeping;
 pub mod images;
@@ -58,7 +59,8 @@ use self::{
     resolver::HostNames,
     runtime_classes::RuntimeClasses,
     settings::{
-        machine_facts, node_cgroups, node_settings, node_template, pressure_sources, rotation_settings,
+        holds_pods, machine_facts, node_cgroups, node_settings, node_template, pressure_sources,
+        rotation_settings,
     },
     sources::{
         PodSource, SourceSnapshot,
@@ -228,8 +230,11 @@ impl Parts {
         let machine = Machine::read(Path::new("/proc"), Path::new("/sys"));
         let mounts = CgroupMounts::find(Path::new("/proc/self/mountinfo")).map_err(CommandError::failed)?;
         let node = node_settings(config, &machine, &mounts);
-        let probes = Prober::new(Arc::clone(&cri), clock);
+        let told = cluster.map(|(cluster, _)| cluster.events.clone()).unwrap_or_default();
+        let probes = Prober::new(Arc::clone(&cri), clock, told.clone());
         let cgroups = node_cgroups(config, driver, mounts.clone(), &machine, &node.resources);
+        let cgroups =
+            if holds_pods(config) { cgroups.tell(told.clone(), &config.node_name) } else { cgroups };
         let cluster_node = cluster.map(|(cluster, _)| {
             NodeAgent::new(
                 cluster,
@@ -266,6 +271,7 @@ impl Parts {
             host_work: HostWork::default(),
             probes,
             backoff: RestartBackoff::with_max(config.max_container_restart_period),
+            events: told,
             board: board::Board::default(),
             records: store,
         });

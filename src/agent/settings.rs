@@ -183,6 +183,12 @@ pub(super) fn node_cgroups(
     NodeCgroups::new(layout, cgroups, settings.clone(), capacity, reserved)
 }
 
+/// Whether all pods together are held to what is allocatable.
+pub(super) fn holds_pods(config: &AgentConfig) -> bool {
+    let levels = &config.kubelet.enforce_node_allocatable;
+    config.cgroups_per_qos && levels.iter().flatten().any(|level| level == "pods")
+}
+
 /// What the Node says whatever happens.
 pub(super) fn node_template(config: &AgentConfig, settings: &NodeSettings) -> NodeTemplate {
     NodeTemplate {
@@ -231,13 +237,12 @@ pub(super) fn pressure_sources(
     mounts: CgroupMounts,
 ) -> PressureSources {
     let kubelet = &config.kubelet;
-    let enforced = kubelet.enforce_node_allocatable.iter().flatten().any(|level| level == "pods");
     let settings = EvictionSettings {
         hard: kubelet.eviction_hard.as_ref(),
         soft: kubelet.eviction_soft.as_ref(),
         soft_grace: kubelet.eviction_soft_grace_period.as_ref(),
         minimum_reclaim: kubelet.eviction_minimum_reclaim.as_ref(),
-        pods_enforced: enforced && config.cgroups_per_qos,
+        pods_enforced: holds_pods(config),
     };
     PressureSources {
         pressures: Pressures::new(&settings, config.node.pressure_transition),

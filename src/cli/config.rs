@@ -154,7 +154,7 @@ mod tests {
     }
 
     const GOOD: &str =
-        "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\neventBurst: 70\n";
+        "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nmaxOpenFiles: 70\n";
     const BAD: &str = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nmaxpods: 50\n";
 
     #[test]
@@ -174,7 +174,7 @@ mod tests {
     fn a_report_names_file_line_and_key() {
         let text = report(ReportFormat::Text, &[GOOD, BAD]);
         assert!(!text.valid);
-        assert!(text.text.contains("0.yaml:3:13: eventBurst: not yet acted on"), "{}", text.text);
+        assert!(text.text.contains("0.yaml:3:15: maxOpenFiles: not yet acted on"), "{}", text.text);
         assert!(
             text.text.contains("1.yaml:3:1: maxpods: unknown key (did you mean \"maxPods\"?)"),
             "{}",

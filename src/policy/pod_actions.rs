@@ -15,7 +15,7 @@ use super::{
     backoff::RestartBackoff,
     fingerprints::{changed_fields, sandbox_fingerprint},
     grace::pod_grace,
-    probe::{ProbeSnapshot, Unhealthy},
+    probe::{ProbeKind, ProbeSnapshot, Unhealthy},
     restart::{RestartDecision, should_restart},
 };
 use crate::api::{
@@ -51,8 +51,30 @@ pub struct StopContainer {
     pub name: String,
     /// Why, for the log.
     pub reason: String,
+    /// What kind of reason that is.
+    pub cause: StopCause,
     /// How long it has: the pod's time, or that of the probe that it failed.
     pub grace: Duration,
+}
+
+/// Why a container is stopped, as it is told to the API server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopCause {
+    /// The pod ends, or begins anew.
+    Pod,
+    /// Its specification is another.
+    Changed,
+    /// The runtime lost track of it.
+    Lost,
+    /// Its postStart hook failed.
+    Hook,
+    /// A probe failed.
+    Probe {
+        /// Which.
+        kind: ProbeKind,
+        /// Whether another container follows.
+        restarted: bool,
+    },
 }
 
 /// A sandbox to make.
@@ -362,7 +384,8 @@ impl Pass<'_> {
             ContainerState::Running => {
                 let changed = changed_fields(self.pod, container, latest);
                 if !changed.is_empty() {
-                    actions.stop.push(self.stop(latest, format!("{} changed", changed.join(", "))));
+                    let why = format!("{} changed", changed.join(", "));
+                    actions.stop.push(self.stop(latest, why, StopCause::Changed));
                     return start(attempt, 0, None);
                 }
                 // Kubelet starts probes and hooks of regular containers and sidecars only.
@@ -380,7 +403,8 @@ impl Pass<'_> {
                 }
             }
             ContainerState::Unknown => {
-                actions.stop.push(self.stop(latest, "the runtime lost track of it".to_owned()));
+                let why = "the runtime lost track of it".to_owned();
+                actions.stop.push(self.stop(latest, why, StopCause::Lost));
                 start(attempt, self.backoff.initial.as_secs(), None)
             }
             ContainerState::Exited => {
@@ -409,15 +433,16 @@ impl Pass<'_> {
             .containers
             .iter()
             .filter(|c| matches!(c.state, ContainerState::Running | ContainerState::Unknown) && meant(c))
-            .map(|c| self.stop(c, reason.to_owned()))
+            .map(|c| self.stop(c, reason.to_owned(), StopCause::Pod))
             .collect()
     }
 
-    fn stop(&self, container: &ObservedContainer, reason: String) -> StopContainer {
+    fn stop(&self, container: &ObservedContainer, reason: String, cause: StopCause) -> StopContainer {
         StopContainer {
             id: container.id.clone(),
             name: container.name.to_string(),
             reason,
+            cause,
             grace: pod_grace(self.pod),
         }
     }
@@ -439,9 +464,11 @@ impl Pass<'_> {
         let again = if never { "" } else { ", will be restarted" };
         // A pod that is deleted has the time that the deletion gives, whatever a probe says.
         let own_grace = unhealthy.grace.filter(|_| self.pod.metadata.deletion_grace_period_seconds.is_none());
+        let cause =
+            unhealthy.probe.map_or(StopCause::Hook, |kind| StopCause::Probe { kind, restarted: !never });
         actions.stop.push(StopContainer {
             grace: own_grace.unwrap_or_else(|| pod_grace(self.pod)),
-            ..self.stop(latest, format!("{}{again}", unhealthy.reason))
+            ..self.stop(latest, format!("{}{again}", unhealthy.reason), cause)
         });
         let plan =
             self.backoff.plan(&ObservedContainer { finished_at: Some(self.now), ..latest.clone() }, self.now);

@@ -192,6 +192,8 @@ pub struct ProbeSnapshot {
 pub struct Unhealthy {
     /// In words, for the log.
     pub reason: String,
+    /// The probe that it failed; without one its postStart hook failed.
+    pub probe: Option<ProbeKind>,
     /// How long it has to stop, where the probe says so.
     pub grace: Option<Duration>,
     /// Whether a successor is started along with the stop. One whose hook failed waits for the end instead,
@@ -223,6 +225,7 @@ impl ProbeSnapshot {
         if let Some(PostStart::Failed(why)) = self.hooks.get(id) {
             return Some(Unhealthy {
                 reason: format!("its postStart hook failed: {why}"),
+                probe: None,
                 grace: None,
                 restarts: false,
             });
@@ -235,6 +238,7 @@ impl ProbeSnapshot {
             .find_map(|(kind, _)| Some((kind, kind.of(container)?)))?;
         Some(Unhealthy {
             reason: format!("failed {} probe: {}", kind.as_str(), verdicts.said),
+            probe: Some(kind),
             grace: probe
                 .termination_grace_period_seconds
                 .map(|s| Duration::from_secs(u64::try_from(s).unwrap_or(0))),

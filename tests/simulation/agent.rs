@@ -16,6 +16,7 @@ use nodectl::{
         board::Board,
         cgroups::NodeCgroups,
         clock::Clock,
+        events::EventRecorder,
         health::HealthMonitor,
         images::{Images, PullLimits},
         pleg::Pleg,
@@ -146,7 +147,7 @@ impl Node {
         let events = cri.events();
         let limits =
             PullLimits { at_once: ImagePulls::Parallel { limit: Some(3) }, per_second: Some(5), burst: 10 };
-        let probes = Prober::new(Arc::clone(&cri), clock);
+        let probes = Prober::new(Arc::clone(&cri), clock, EventRecorder::default());
         let env = Arc::new(PodEnv {
             images: Images::new(Arc::clone(&cri), limits),
             cri,
@@ -183,6 +184,7 @@ impl Node {
             host_work: HostWork::default(),
             probes,
             backoff: RestartBackoff::default(),
+            events: EventRecorder::default(),
             board: Board::default(),
             records: store,
         });

@@ -1,6 +1,7 @@
 //! The agent as a node of a cluster. Everything here is beside the pods' way: an API server that is away, slow or
 //! refuses holds up no pod that the node knows of.
 
+mod events;
 pub mod identity;
 mod mirror;
 pub mod node;
@@ -15,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{status::StatusWriter, supplies::Supplies};
 use super::{
+    events::EventRecorder,
     pods::env::PodEnv,
     sources::{
         Clock, PodSource, SourceSnapshot,
@@ -26,6 +28,7 @@ use super::{
 use crate::{
     config::AgentConfig,
     kube::{ApiServer, Rate, Rates},
+    policy::events::Words,
 };
 
 /// What the parts that speak to the API server share.
@@ -34,6 +37,8 @@ pub struct Cluster {
     pub api: ApiServer,
     /// The node's name.
     pub node_name: Arc<str>,
+    /// Where what happens is told.
+    pub events: EventRecorder,
 }
 
 /// What has to do with pods: where they are heard of, and where their statuses go. Nothing of it has begun.
@@ -62,6 +67,11 @@ impl ClusterPods {
             let desired = state.desired();
             desired.sources().filter(|s| s.source != PodSource::Api).all(|s| s.delivered && !s.incomplete)
         };
+        cluster.events.node(&cluster.node_name, Words::normal("Starting", "Starting kubelet."));
+        let telling =
+            events::write(cluster.api.clone(), Arc::clone(&cluster.node_name), cluster.events.clone());
+        let ended = stop.clone();
+        tokio::spawn(async move { ended.run_until_cancelled(telling).await });
         let name = Arc::clone(&cluster.node_name);
         let writer = StatusWriter::new(cluster.api.clone(), Arc::clone(env), name, self.server, known);
         tokio::spawn(writer.run(stop.clone()));
@@ -89,7 +99,8 @@ impl Cluster {
                 burst: config.event_burst,
             },
         });
-        Some(Self { api, node_name: config.node_name.as_str().into() })
+        let events = EventRecorder::queued(super::clock::Clock::system());
+        Some(Self { api, node_name: config.node_name.as_str().into(), events })
     }
 
     /// What has to do with pods.

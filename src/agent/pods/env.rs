@@ -10,8 +10,9 @@ use tokio::sync::watch;
 use super::{admission::Admitted, host_work::HostWork, paths::NodePaths, userns::UserNamespaces};
 use crate::{
     agent::{
-        board::Board, cgroups::NodeCgroups, clock::Clock, cluster::supplies::Supplies, health::HealthMonitor,
-        images::Images, pleg::Pleg, probes::Prober, resolver::HostNames, runtime_classes::RuntimeClasses,
+        board::Board, cgroups::NodeCgroups, clock::Clock, cluster::supplies::Supplies, events::EventRecorder,
+        health::HealthMonitor, images::Images, pleg::Pleg, probes::Prober, resolver::HostNames,
+        runtime_classes::RuntimeClasses,
     },
     api::ContainerId,
     cri::Cri,
@@ -128,6 +129,8 @@ pub struct PodEnv {
     pub probes: Arc<Prober>,
     /// Crash-loop delays.
     pub backoff: RestartBackoff,
+    /// Where what happens is told.
+    pub events: EventRecorder,
     /// What is shown of pods.
     pub board: Board,
     /// Checkpoints.

@@ -22,6 +22,7 @@ use crate::{
         container_config::{PodHostname, SandboxInput, sandbox_config},
         container_gc::removable,
         dns::PodDns,
+        events::Words,
         pod_actions::{CreateSandbox, PodActions},
         runtime,
     },
@@ -37,6 +38,9 @@ impl PodWorker {
         // A sandbox that is down cannot give up its addresses without a network either.
         if plan.create_sandbox.is_some() && plan.stop.is_empty() && self.waits_for_network(pod) {
             return Done::Wait(Next::Told);
+        }
+        if let Some(create) = plan.create_sandbox.as_ref().filter(|_| !seen.sandboxes.is_empty()) {
+            self.tell_sandbox_changed(create.attempt);
         }
         if !plan.stop.is_empty() || !plan.stop_sandboxes.is_empty() {
             self.unseen = true;
@@ -76,7 +80,13 @@ impl PodWorker {
     /// every worker when the runtime's health changes.
     fn waits_for_network(&mut self, pod: &Pod) -> bool {
         let error = self.env.health.current().network_error.filter(|_| !pod.host_network());
-        error.map(|error| self.at(PodStep::WaitingForNetwork, error)).is_some()
+        let Some(error) = error else { return false };
+        if self.progress.step != PodStep::WaitingForNetwork {
+            let message = format!("network is not ready: container runtime {error}");
+            self.tell(Words::warning("NetworkNotReady", message));
+        }
+        self.at(PodStep::WaitingForNetwork, error);
+        true
     }
 
     async fn stop_parts(&mut self, seen: &PodObservation, plan: &PodActions) -> Result<(), StepError> {
@@ -85,6 +95,7 @@ impl PodWorker {
         for stop in &plan.stop {
             tracing::info!(pod = %self.full_name, container = stop.name, id = %stop.id, "stopping container: {}", stop.reason);
             self.show(PodStep::Retrying, format!("stop container {:?}: {}", stop.name, stop.reason));
+            self.tell_killing(seen, &stop.id, stop.cause);
             let grace = SignedDuration::try_from(stop.grace).unwrap_or(SignedDuration::MAX);
             let deadline = now.checked_add(grace).unwrap_or(Timestamp::MAX);
             stopping.spawn(self.stop_of(seen, &stop.id, watch::channel(deadline).1, &pace).run());
@@ -229,6 +240,7 @@ impl PodWorker {
         let now = self.now();
         let step = if error.runtime_down { PodStep::WaitingForRuntime } else { PodStep::Retrying };
         let message = error.message.clone();
+        self.tell_container_failure(name, &error);
         let failed = self.failures.container_failed(name, error, now);
         let (at, count) = (failed.not_before, failed.error.count);
         if count == 1 {

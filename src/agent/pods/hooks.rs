@@ -16,7 +16,7 @@ use crate::{
     api::{ContainerId, ContainerState, PodExt as _, PodObservation},
     cri::Cri,
     error::chain,
-    policy::probe::PostStart,
+    policy::{events::Words, probe::PostStart},
 };
 
 /// What the agent calls itself to hooks.
@@ -155,6 +155,11 @@ impl PodWorker {
                 }
                 Err(why) => {
                     tracing::warn!(pod = %self.full_name, %id, "FailedPostStartHook: {why}");
+                    // What it said may hold what the container keeps secret.
+                    if let Some(container) = seen.containers.iter().find(|c| c.id == id) {
+                        let words = Words::warning("FailedPostStartHook", "PostStartHook failed");
+                        self.tell_of(&container.name, words);
+                    }
                     self.probes.hooks.insert(id, PostStart::Failed(why));
                 }
             }

@@ -18,6 +18,7 @@ mod shown;
 mod start;
 mod stop;
 mod terminator;
+mod told;
 pub mod userns;
 pub mod worker;
 pub mod workers;

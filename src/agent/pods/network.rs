@@ -10,6 +10,7 @@ use crate::{
     policy::{
         container_config::{PodHostname, pod_hostname},
         dns::{PodDns, pod_dns},
+        events::Words,
     },
 };
 
@@ -41,7 +42,15 @@ impl PodWorker {
         if dns.falls_back && self.env.host_names.tell_no_cluster() {
             tracing::info!(pod = %self.full_name, "no clusterDNS is configured: dnsPolicy ClusterFirst is taken as Default, for every pod");
         }
+        if dns.falls_back {
+            let message = "kubelet does not have ClusterDNS IP configured and cannot create Pod using \
+                           \"ClusterFirst\" policy. Falling back to \"Default\" policy.";
+            let pod =
+                format!("pod: \"{}_{}({})\". ", self.full_name.name, self.full_name.namespace, self.uid);
+            self.tell(Words::warning("MissingClusterDNS", pod + message));
+        }
         for note in &dns.notes {
+            self.tell(Words::warning("DNSConfigForming", note.clone()));
             tracing::warn!(pod = %self.full_name, reason = "DNSConfigForming", "{note}");
         }
     }

@@ -172,7 +172,7 @@ impl PodWorker {
     }
 
     /// A pod of which nothing but the name is known.
-    fn nameplate(&self) -> Pod {
+    pub(super) fn nameplate(&self) -> Pod {
         Pod {
             metadata: ObjectMeta {
                 name: Some(self.full_name.name.to_string()),

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc};
 
 use k8s_openapi::api::core::v1::{Container, Pod};
+use tokio::time::Instant;
 
 use super::{failures::StepError, host_work::unless_stopped, worker::PodWorker};
 use crate::{
@@ -20,6 +21,7 @@ use crate::{
     policy::{
         container_config::{ContainerInput, ImageFacts, container_config, target_of},
         env::{ConfigError, EnvFiles, EnvInput, environment, skipped_names},
+        events::{Pull, Words, pull_failed, pull_refused},
         given::env_references,
         pod_actions::StartContainer,
     },
@@ -46,6 +48,7 @@ impl PodWorker {
         started.map_err(|error| {
             self.runtime_error("RunContainerError", &format!("start container {:?}", start.name), &error)
         })?;
+        self.tell_of(&start.name, Words::normal("Started", "Container started"));
         tracing::info!(pod = %self.full_name, container = start.name, %id, attempt = start.attempt, "started container");
         Ok(self.begin_post_start(pod, container, &id.into()))
     }
@@ -59,7 +62,7 @@ impl PodWorker {
     ) -> Result<String, StepError> {
         let image = container.image.clone().unwrap_or_default();
         let policy = PullPolicy::of(container.image_pull_policy.as_deref(), &image);
-        let image = self.ensure_image(&image, policy, sandbox).await?;
+        let image = self.ensure_image(&container.name, &image, policy, sandbox).await?;
         let images = self.ensure_volume_images(pod, container, sandbox).await?;
         let pod_ips = self.pod_ips(pod);
         let variables = self.environment(pod, container, &pod_ips).await?;
@@ -85,6 +88,7 @@ impl PodWorker {
         let config = container_config(&ContainerInput { mounts: &mounts, ..input }).map_err(config_error)?;
         self.at(PodStep::StartingContainer, format!("make container {:?}", start.name));
         let made = self.env.cri.create_container(start.sandbox_id.as_str(), config, sandbox.clone()).await;
+        let made = made.inspect(|_| self.tell_of(&start.name, Words::normal("Created", "Container created")));
         made.map_err(|error| {
             let what = match error.name_reserved() {
                 Some(_) => format!("make container {:?}, an earlier call is still at it", start.name),
@@ -122,6 +126,7 @@ impl PodWorker {
             let input = EnvInput { pod, container, pod_ips: &pod_ips, files, given: &given, node: &env.node };
             for skipped in skipped_names(&input) {
                 tracing::warn!(pod = %name, container = container.name, "{skipped}");
+                env.events.pod(pod, Words::warning("InvalidEnvironmentVariableNames", skipped));
             }
             environment(&input).map(Arc::from).map_err(config_error)
         });
@@ -153,7 +158,7 @@ impl PodWorker {
         for (volume, source) in volumes::image_volumes(pod, container) {
             let reference = source.reference.clone().unwrap_or_default();
             let policy = PullPolicy::of(source.pull_policy.as_deref(), &reference);
-            let facts = self.ensure_image(&reference, policy, sandbox).await?;
+            let facts = self.ensure_image(&container.name, &reference, policy, sandbox).await?;
             let spec =
                 ImageSpec { image: facts.reference, user_specified_image: reference, ..ImageSpec::default() };
             images.insert(volume.to_owned(), spec);
@@ -208,23 +213,44 @@ impl PodWorker {
         opened.map_err(|error| StepError::new("CreateContainerConfigError", error.to_string()))
     }
 
+    /// Has the image on the node, and tells of it as of something that happens to the container.
     async fn ensure_image(
         &mut self,
+        container: &str,
         image: &str,
         policy: PullPolicy,
         sandbox: &PodSandboxConfig,
     ) -> Result<ImageFacts, StepError> {
         let (env, mailbox, stop) = (Arc::clone(&self.env), Arc::clone(&self.mailbox), self.stop.clone());
+        let asked = Instant::now();
         let pull = env.images.ensure(image, policy, sandbox, || {
             self.show(PodStep::PullingImage, format!("pull image {image:?}"));
+            self.tell_of(container, Pull::Begins.words(image));
         });
         // Where the pod is to stop the pull goes on; nobody waits for it.
         let ensured = unless_stopped(&mailbox, &stop, pull).await?;
-        ensured.map_err(|error| StepError {
-            retry_after: error.retry_after(),
-            hints: image_hints(&error),
-            ..StepError::new(error.reason(), error.to_string())
-        })
+        match ensured {
+            Ok(ready) => {
+                let pull = ready.pulled.map_or(Pull::Present, |took| {
+                    let waited = asked.elapsed().max(took);
+                    Pull::Done { took, waited, bytes: ready.bytes }
+                });
+                self.tell_of(container, pull.words(image));
+                Ok(ready.facts)
+            }
+            Err(error) => {
+                let words = match &error {
+                    ImageError::Pull { cause, .. } => Some(pull_failed(image, cause)),
+                    error => pull_refused(error.reason(), image, &error.to_string()),
+                };
+                words.into_iter().for_each(|words| self.tell_of(container, words));
+                Err(StepError {
+                    retry_after: error.retry_after(),
+                    hints: image_hints(&error),
+                    ..StepError::new(error.reason(), error.to_string())
+                })
+            }
+        }
     }
 
     /// The pod's addresses: those of its sandbox, or the node's on the host's network.

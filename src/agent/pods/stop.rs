@@ -16,15 +16,16 @@ use std::{
 };
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{hooks::Hook, pace::Pace, worker::PodWorker};
 use crate::{
-    agent::clock::Clock,
+    agent::{clock::Clock, events::EventRecorder},
     api::{ContainerId, PodFullName, PodObservation},
     cri::{Cri, CriError},
-    policy::grace::remaining_seconds,
+    policy::{events::Words, grace::remaining_seconds},
 };
 
 /// Every container gets at least so long to end by itself, whatever its pod's grace period says or has left
@@ -61,6 +62,11 @@ impl Stops {
         begun.deadline
     }
 
+    /// Whether a container's stop has begun.
+    pub(super) fn has_begun(&self, id: &ContainerId) -> bool {
+        self.lock().contains_key(id)
+    }
+
     /// A container's hook that was begun: turns true at its end.
     fn hook(&self, id: &ContainerId) -> Option<watch::Receiver<bool>> {
         self.lock().get(id)?.hook.as_ref().map(|hook| hook.done.clone())
@@ -73,6 +79,7 @@ impl Stops {
         cri: &Arc<dyn Cri>,
         pod: &PodFullName,
         id: &ContainerId,
+        failed: impl FnOnce() + Send + 'static,
     ) -> watch::Receiver<bool> {
         tracing::info!(%pod, %id, "preStop hook begins");
         let (sender, done) = watch::channel(false);
@@ -81,7 +88,10 @@ impl Stops {
             let id = id_of_task;
             match hook.run(&*cri, &id).await {
                 Ok(()) => tracing::info!(%pod, %id, "preStop hook done"),
-                Err(why) => tracing::warn!(%pod, %id, "FailedPreStopHook: {why}; stopping the container"),
+                Err(why) => {
+                    tracing::warn!(%pod, %id, "FailedPreStopHook: {why}; stopping the container");
+                    failed();
+                }
             }
             sender.send_replace(true);
         });
@@ -112,6 +122,8 @@ pub(super) struct Stop {
     stops: Stops,
     id: ContainerId,
     hook: Option<Hook>,
+    /// Who is told that the hook has failed, and of whom.
+    told: (EventRecorder, Option<Arc<Pod>>, Arc<str>),
     pace: Pace,
     /// Until when it may take.
     pub(super) deadline: watch::Receiver<Timestamp>,
@@ -128,6 +140,8 @@ impl PodWorker {
         deadline: watch::Receiver<Timestamp>,
         pace: &Pace,
     ) -> Stop {
+        let container = seen.containers.iter().find(|container| container.id == *id);
+        let name = container.map(|container| Arc::clone(&container.name)).unwrap_or_default();
         Stop {
             cri: Arc::clone(&self.env.cri),
             clock: self.env.clock,
@@ -135,6 +149,7 @@ impl PodWorker {
             stops: self.stops.clone(),
             id: id.clone(),
             hook: self.pre_stop(seen, id),
+            told: (self.env.events.clone(), self.pod.clone(), name),
             pace: pace.clone(),
             deadline,
             turn: (watch::channel(0).1, 0),
@@ -190,7 +205,15 @@ impl Stop {
                 tracing::info!(%pod, %id, "no time is left for the preStop hook");
                 return;
             }
-            None => self.stops.begin(hook, &self.cri, &pod, &id),
+            None => {
+                let (events, of, container) = self.told.clone();
+                self.stops.begin(hook, &self.cri, &pod, &id, move || {
+                    if let Some(pod) = of {
+                        let words = Words::warning("FailedPreStopHook", "PreStopHook failed");
+                        events.container(&pod, &container, words);
+                    }
+                })
+            }
         };
         tokio::select! {
             // One that was cut ends without a word.

@@ -19,6 +19,7 @@ use crate::{
     policy::{
         grace::stop_order,
         lifecycle::{LifecycleInput, PodLifecycle},
+        pod_actions::StopCause,
     },
 };
 
@@ -85,6 +86,7 @@ impl PodWorker {
         let (mut calls, pace) = (tokio::task::JoinSet::new(), Pace::default());
         for (place, group) in groups.iter().enumerate() {
             for id in group {
+                self.tell_killing(seen, id, StopCause::Pod);
                 let mut stop = self.stop_of(seen, id, deadline.clone(), &pace);
                 stop.turn = (turn.clone(), place);
                 calls.spawn(stop.run());

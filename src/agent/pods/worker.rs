@@ -17,6 +17,7 @@ use super::{
     hooks::RunningHook,
     mailbox::Mailbox,
     stop::Stops,
+    told::Told,
 };
 use crate::{
     api::{
@@ -26,6 +27,7 @@ use crate::{
     cri::CriError,
     error::chain,
     policy::{
+        events::Words,
         grace::pod_grace,
         lifecycle::{LifecycleEffect, LifecycleInput, PodLifecycle, StopReason},
         pod_actions::{PodActions, compute_pod_actions},
@@ -91,6 +93,8 @@ pub struct PodWorker {
     kept: BTreeMap<ContainerId, Kept>,
     /// Containers in crash-loop back-off.
     pub(super) crash_loops: BTreeMap<String, WaitingReason>,
+    /// What the API server was told of that is not to be told again.
+    pub(super) told: Told,
     pub(super) status: Option<Arc<PodStatus>>,
     pub(super) progress: PodProgress,
     saving: Option<tokio::task::JoinHandle<bool>>,
@@ -154,6 +158,7 @@ impl PodWorker {
             stops: Stops::default(),
             kept,
             crash_loops: BTreeMap::new(),
+            told: Told::default(),
             status: None,
             progress: PodProgress {
                 step: PodStep::WaitingForRuntime,
@@ -267,6 +272,7 @@ impl PodWorker {
         let now = self.now();
         let step = if error.runtime_down { PodStep::WaitingForRuntime } else { PodStep::Retrying };
         let message = error.message.clone();
+        self.tell_pod_failure(&error);
         let failed = self.failures.pod_failed(error, now);
         let (at, count) = (failed.not_before, failed.error.count);
         if count == 1 {
@@ -455,6 +461,7 @@ impl PodWorker {
             let observation = self.observation();
             let actions = compute_pod_actions(&pod, &observation, &self.probes, &self.env.backoff, now);
             self.note_crash_loops(&actions, &pod);
+            self.tell_back_offs(&actions, &pod);
             if actions.completed {
                 self.step(LifecycleInput::Stop { reason: StopReason::Completed, grace: pod_grace(&pod) });
                 return Next::Now;
@@ -537,6 +544,7 @@ impl PodWorker {
 
     pub(super) fn rejected(&mut self, refused: PodFailure) -> Next {
         tracing::warn!(pod = %self.full_name, uid = %self.uid, reason = refused.reason, "the node does not take the pod: {}", refused.message);
+        self.tell(Words::warning(refused.reason.clone(), refused.message.clone()));
         self.failure = Some(refused.into());
         self.step(LifecycleInput::Stop { reason: StopReason::Rejected, grace: Duration::ZERO });
         Next::Now
@@ -557,10 +565,9 @@ impl PodWorker {
     }
 
     fn past_deadline(&mut self, pod: &Pod) -> Next {
-        self.failure = Some(Failure {
-            reason: "DeadlineExceeded".to_owned(),
-            message: "Pod was active on the node longer than the specified deadline".to_owned(),
-        });
+        let message = "Pod was active on the node longer than the specified deadline";
+        self.tell(Words::normal("DeadlineExceeded", message));
+        self.failure = Some(Failure { reason: "DeadlineExceeded".to_owned(), message: message.to_owned() });
         self.step(LifecycleInput::Stop { reason: StopReason::DeadlineExceeded, grace: pod_grace(pod) });
         Next::Now
     }

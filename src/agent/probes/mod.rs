@@ -28,11 +28,14 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 pub(crate) use run::{cut, request};
 
-use super::{clock::Clock, pods::mailbox::Mailbox};
+use super::{clock::Clock, events::EventRecorder, pods::mailbox::Mailbox};
 use crate::{
     api::{ContainerId, PodExt as _, PodUid},
     cri::Cri,
-    policy::probe::{Kept, ProbeKind, ProbeResult, ProbeRow, Verdicts, WantedProbe, first_run, period},
+    policy::{
+        events::{probe_errored, probe_failed, probe_warning},
+        probe::{Kept, ProbeKind, ProbeResult, ProbeRow, Verdicts, WantedProbe, first_run, period},
+    },
 };
 
 /// What the agent calls itself to those it probes.
@@ -47,6 +50,7 @@ const BEGINNING: Duration = Duration::from_secs(1);
 pub struct Prober {
     cri: Arc<dyn Cri>,
     clock: Clock,
+    events: EventRecorder,
     state: Mutex<State>,
     /// Places for runs that begin.
     places: [Arc<Semaphore>; 2],
@@ -151,9 +155,9 @@ impl State {
 
 impl Prober {
     /// With nothing to probe. Nothing runs before [`Prober::run`].
-    pub fn new(cri: Arc<dyn Cri>, clock: Clock) -> Arc<Self> {
+    pub fn new(cri: Arc<dyn Cri>, clock: Clock, events: EventRecorder) -> Arc<Self> {
         let places = AT_ONCE.map(|count| Arc::new(Semaphore::new(count)));
-        Arc::new(Self { cri, clock, state: Mutex::default(), places, news: Arc::default() })
+        Arc::new(Self { cri, clock, events, state: Mutex::default(), places, news: Arc::default() })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -337,6 +341,13 @@ impl Prober {
         let Some(entry) = state.entry(key) else { return };
         let next = (entry.due + period(probe)).max(Instant::now());
         let before = entry.row;
+        let words = match &result {
+            ProbeResult::Success(said) if said.is_empty() => None,
+            ProbeResult::Success(said) => Some(probe_warning(wanted.kind, said)),
+            ProbeResult::Failure(said) => Some(probe_failed(wanted.kind, said)),
+            ProbeResult::Unknown(said) => Some(probe_errored(wanted.kind, said)),
+        };
+        words.into_iter().for_each(|words| self.events.container(pod, name, words));
         let (verdict, said) = match result {
             ProbeResult::Success(said) => (entry.row.step(probe, true), said),
             ProbeResult::Failure(said) => (entry.row.step(probe, false), said),

@@ -21,7 +21,7 @@ fn prober() -> (Arc<Prober>, CancellationToken) {
         None,
         CriTimeouts::from_request_timeout(Duration::from_secs(1)),
     );
-    let prober = Prober::new(Arc::new(cri), Clock::system());
+    let prober = Prober::new(Arc::new(cri), Clock::system(), EventRecorder::default());
     let stop = CancellationToken::new();
     tokio::spawn(Arc::clone(&prober).run(stop.clone()));
     (prober, stop)

@@ -137,7 +137,7 @@ fn drop_ins_merge_in_the_order_of_their_paths() {
          authentication: {anonymous: {enabled: true}, webhook: {enabled: false}}\nclusterDomain: a\n",
     );
     let drop = |name: &str, body: &str| file(dir.path(), &format!("conf.d/{name}"), body);
-    drop("20-b.conf", "maxPods: 30\neventBurst: 7\nclusterDNS: [10.0.0.3]\n");
+    drop("20-b.conf", "maxPods: 30\nmaxOpenFiles: 7\nclusterDNS: [10.0.0.3]\n");
     drop("10-a.conf", "maxPods: 20\nevictionHard: {memory.available: 2Gi}\nclusterDomain: null\n");
     drop("30/c.conf", "authentication: {anonymous: {enabled: false}}\n");
     drop("99-ignored.yaml", "maxPods: 99\n");
@@ -154,8 +154,8 @@ fn drop_ins_merge_in_the_order_of_their_paths() {
     let order: Vec<_> =
         agent.config_files.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
     assert_eq!(order, ["config.yaml", "10-a.conf", "20-b.conf", "c.conf"]);
-    let pods = warnings.iter().find(|warning| warning.key == "eventBurst").unwrap();
-    assert!(pods.to_string().contains("20-b.conf:4:13"), "{pods}");
+    let pods = warnings.iter().find(|warning| warning.key == "maxOpenFiles").unwrap();
+    assert!(pods.to_string().contains("20-b.conf:4:15"), "{pods}");
 
     std::fs::write(folder.join("40.conf"), "maxPods: 1\n").unwrap();
     let error = load_flags(&flags).unwrap_err().to_string();
@@ -249,13 +249,15 @@ fn removed_and_old_things_are_accepted_with_a_warning() {
 
 #[test]
 fn a_key_set_to_its_default_is_not_warned_of() {
-    let (_, warnings) =
-        load_body("eventBurst: 100\nimageMinimumGCAge: 120s\nevictionPressureTransitionPeriod: 300s\n", &[])
-            .unwrap();
+    let (_, warnings) = load_body(
+        "maxOpenFiles: 1000000\nimageMinimumGCAge: 120s\nevictionPressureTransitionPeriod: 300s\n",
+        &[],
+    )
+    .unwrap();
     assert_eq!(warnings, []);
     let (_, warnings) = load_body("logging: {options: {text: {infoBufferSize: 0Ki}}}\n", &[]).unwrap();
     assert_eq!(warnings, []);
-    let (_, warnings) = load_body("eventBurst: 101\n", &[]).unwrap();
+    let (_, warnings) = load_body("maxOpenFiles: 101\n", &[]).unwrap();
     assert_eq!(warnings.len(), 1);
 }
 

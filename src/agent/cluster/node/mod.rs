@@ -26,7 +26,7 @@ pub use self::pod_cidr::tell_configured;
 use self::{cell::NodeCell, pressure::Meter, report::Reporter};
 use super::Cluster;
 use crate::{
-    agent::{clock::Clock, health::HealthMonitor},
+    agent::{clock::Clock, events::EventRecorder, health::HealthMonitor},
     api::quantity::Quantity,
     config::ClusterNode,
     cri::Cri,
@@ -78,6 +78,7 @@ struct Shared {
     node: NodeCell,
     contact: Arc<Contact>,
     clock: Clock,
+    events: EventRecorder,
 }
 
 impl Shared {
@@ -123,6 +124,7 @@ impl NodeAgent {
             template,
             config,
             clock,
+            events: cluster.events.clone(),
         });
         Self { shared, machine, sources, cri, health }
     }

@@ -25,6 +25,7 @@ use crate::{
     agent::health::RuntimeHealth,
     policy::{
         backoff::RetryBackoff,
+        events::{Words, condition_words, node_became},
         node_status::{NodeFacts, RuntimeTold, content, new_node, reconcile, status, status_patch},
         pressure::Pressure,
     },
@@ -54,6 +55,7 @@ pub(super) struct Reporter {
     /// When it is to be sent again though nothing has changed.
     due: Instant,
     ready: Option<bool>,
+    cordoned: bool,
 }
 
 impl Reporter {
@@ -76,6 +78,7 @@ impl Reporter {
             unknowing: now + UNKNOWING,
             due: now,
             ready: None,
+            cordoned: false,
         }
     }
 
@@ -190,6 +193,7 @@ impl Reporter {
                     Err(AskError::Refused { code: 409, .. }) => return Ok(Some(Duration::ZERO)),
                     made => made?,
                 };
+                self.tell_conditions(&NodeStatus::default(), &new.status.clone().unwrap_or_default());
                 self.sent(&new.status.unwrap_or_default(), &made);
                 made
             }
@@ -221,6 +225,7 @@ impl Reporter {
         let node = self.shared.node.current();
         let current = node.status.clone().unwrap_or_default();
         let wanted = status(&current, &self.shared.template, &self.facts(), self.shared.clock.now());
+        self.tell_schedulable(&node);
         let now = Instant::now();
         let (ours, others) = match &self.said {
             None => (true, true),
@@ -236,6 +241,7 @@ impl Reporter {
         }
         let api = self.api().await;
         let answer = self.patch(&api, &status_patch(&current, &wanted)).await?;
+        self.tell_conditions(&current, &wanted);
         self.sent(&wanted, &answer);
         if ours {
             // Nodes that have changed together are not to report together for ever.
@@ -245,6 +251,30 @@ impl Reporter {
         self.shared.contact.done(Matter::Node);
         self.shared.node.update(answer);
         Ok(None)
+    }
+
+    /// Tells of what has changed of the node's conditions, and of a boot.
+    fn tell_conditions(&self, before: &NodeStatus, now: &NodeStatus) {
+        let name = &self.shared.name;
+        let conditions = |status: &NodeStatus| status.conditions.clone().unwrap_or_default();
+        let boot = |status: &NodeStatus| status.node_info.as_ref().map(|info| info.boot_id.clone());
+        let (booted, boot) = (boot(before).unwrap_or_default(), boot(now).unwrap_or_default());
+        if !booted.is_empty() && booted != boot {
+            let message = format!("Node {name} has been rebooted, boot id: {boot}");
+            self.shared.events.node(name, Words::warning("Rebooted", message));
+        }
+        for words in condition_words(name, &conditions(before), &conditions(now)) {
+            self.shared.events.node(name, words);
+        }
+    }
+
+    /// Tells of a node that is cordoned, and of its end.
+    fn tell_schedulable(&mut self, node: &Node) {
+        let cordoned = node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or_default();
+        if std::mem::replace(&mut self.cordoned, cordoned) != cordoned {
+            let what = if cordoned { "NodeNotSchedulable" } else { "NodeSchedulable" };
+            self.shared.events.node(&self.shared.name, node_became(&self.shared.name, what));
+        }
     }
 
     fn sent(&mut self, said: &NodeStatus, answer: &Node) {
