@@ -13,7 +13,8 @@ use crate::api::quantity::Quantity;
 use crate::api::validation::names::dns1123_subdomain;
 
 use super::agent::{
-    AgentConfig, CgroupDriver, ClusterNode, ContainerGcSettings, ImagePulls, LogFormat, OfflinePods, ReservedCgroup,
+    AgentConfig, CgroupDriver, ClusterNode, ContainerGcSettings, ImagePulls, LogFormat, OfflinePods,
+    ReservedCgroup,
 };
 use super::duration::GoDuration;
 use super::error::{ConfigError, Origin, Problem};

@@ -56,8 +56,7 @@ async fn run(verb: &str, name: &str, input: &[u8]) -> Result<Vec<u8>, String> {
             drop(stdin);
         };
         let (mut from, mut told) = (stdout.take(MAX_ANSWER), stderr.take(MAX_ANSWER));
-        let ((), read, _) =
-            tokio::join!(write, from.read_to_end(&mut answer), told.read_to_end(&mut errors));
+        let ((), read, _) = tokio::join!(write, from.read_to_end(&mut answer), told.read_to_end(&mut errors));
         read.map_err(|error| format!("cannot read from {PROGRAM}: {error}"))?;
         let status = child.wait().await.map_err(|error| format!("cannot wait for {PROGRAM}: {error}"))?;
         if status.success() {
@@ -66,7 +65,7 @@ async fn run(verb: &str, name: &str, input: &[u8]) -> Result<Vec<u8>, String> {
         let errors: String = String::from_utf8_lossy(&errors).trim().chars().take(MAX_ERROR).collect();
         Err(format!("{PROGRAM} {verb}: {status}: {errors}"))
     };
-    timeout(PATIENCE, all)
-        .await
-        .unwrap_or_else(|_elapsed| Err(format!("{PROGRAM} {verb}: no answer within {} s", PATIENCE.as_secs())))
+    timeout(PATIENCE, all).await.unwrap_or_else(|_elapsed| {
+        Err(format!("{PROGRAM} {verb}: no answer within {} s", PATIENCE.as_secs()))
+    })
 }

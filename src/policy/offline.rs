@@ -55,12 +55,8 @@ pub fn silence(last: Option<&Moment>, now: &Moment) -> Silence {
 /// For how long the pod stays on a node that is not heard of; `None` is for ever. Of several tolerations the first
 /// counts, as for who evicts.
 pub fn tolerated(pod: &Pod) -> Option<Duration> {
-    let taint = Taint {
-        key: UNREACHABLE.to_owned(),
-        value: None,
-        effect: NO_EXECUTE.to_owned(),
-        time_added: None,
-    };
+    let taint =
+        Taint { key: UNREACHABLE.to_owned(), value: None, effect: NO_EXECUTE.to_owned(), time_added: None };
     let tolerations = pod.spec().tolerations.as_deref().unwrap_or_default();
     let Some(first) = tolerations.iter().find(|toleration| tolerates(toleration, &taint)) else {
         return Some(Duration::ZERO);
@@ -183,6 +179,9 @@ mod tests {
         fixed.metadata.annotations = Some([source].into());
         assert!(may(&fixed, Tolerated, Silence::Unknown));
         let why = may_start(&bounded, Tolerated, Silence::For(SECOND * 3700)).unwrap_err();
-        assert!(why.starts_with("the API server was last heard of 1h 1m 40s ago; the pod tolerates"), "{why}");
+        assert!(
+            why.starts_with("the API server was last heard of 1h 1m 40s ago; the pod tolerates"),
+            "{why}"
+        );
     }
 }

@@ -231,6 +231,15 @@ impl<T: Serialize + DeserializeOwned> CheckpointDir<T> {
         set_aside.unwrap_or(SetAside { path, reason, moved_to: None })
     }
 
+    /// Removes the values of names that are not kept. Best effort.
+    pub fn keep_only(&self, keep: impl Fn(&str) -> bool) {
+        for file in self.list().unwrap_or_default() {
+            if file.strip_suffix(SUFFIX).is_some_and(|name| !keep(name)) {
+                drop(fs::remove_file(self.dir.join(&file)));
+            }
+        }
+    }
+
     /// Removes the files that were set aside, of names that are not kept. Best effort.
     pub fn clear_set_aside(&self, keep: impl Fn(&str) -> bool) {
         for file in self.list().unwrap_or_default() {
