@@ -273,6 +273,7 @@ fn a_pod_whose_toleration_has_run_out_is_not_started_unless_always_is_said() {
     node.wait_ready("static");
     assert!(!node.view("static").unwrap().condition(OFFLINE));
     let held = wait_for(SOON, "the other is held", || {
+        node.view("jf-bounded")?;
         let progress = node.explain("jf-bounded")["progress"].clone();
         (progress["step"] == "waiting-for-server").then_some(progress)
     });
@@ -286,10 +287,10 @@ fn a_pod_whose_toleration_has_run_out_is_not_started_unless_always_is_said() {
     last_heard(&node, -3600);
     node.start_agent();
     wait_offline_ready(&node, "jf-forever");
-    wait_until(SOON, "held for the clock", || {
-        node.explain("jf-bounded")["progress"]["detail"]
-            .as_str()
-            .is_some_and(|why| why.contains("the clock stands before"))
+    wait_for(SOON, "held for the clock", || {
+        node.view("jf-bounded")?;
+        let why = node.explain("jf-bounded")["progress"]["detail"].clone();
+        why.as_str()?.contains("the clock stands before").then_some(())
     });
 
     // As it is asked for.
