@@ -166,7 +166,8 @@ fn after_a_reboot_without_the_server_pods_run_as_last_known() {
     with_token["spec"]["volumes"] = json!([
         { "name": "access", "projected": { "sources": [{ "serviceAccountToken": { "path": "token" } }] } },
     ]);
-    with_token["spec"]["containers"][0]["volumeMounts"] = json!([{ "name": "access", "mountPath": "/access" }]);
+    with_token["spec"]["containers"][0]["volumeMounts"] =
+        json!([{ "name": "access", "mountPath": "/access" }]);
     cluster.bind("jf-boot", &with_token);
     cluster.wait_ready("jf-boot");
     cluster.wait_ready("jf-token");

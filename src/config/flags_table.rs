@@ -28,7 +28,7 @@ pub(super) const FLAGS: &[FlagSpec] = &[
         Str,
         Agent,
         Acts,
-        "Keep pods on disk and start them without the API server: tolerated (if it stands alone) or always",
+        "Keep pods on disk, to start them without the API server: tolerated (default) or always",
     ),
     flag("cloud-provider", Str, Agent, Acts, "Cloud provider: empty or external"),
     flag(

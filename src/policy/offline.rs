@@ -174,7 +174,7 @@ mod tests {
         }
         let none = tolerating(&json!([]));
         assert!(!may(&none, Tolerated, Silence::For(Duration::ZERO)));
-        let mut fixed = none.clone();
+        let mut fixed = none;
         let source = ("kubernetes.io/config.source".to_owned(), "file".to_owned());
         fixed.metadata.annotations = Some([source].into());
         assert!(may(&fixed, Tolerated, Silence::Unknown));

@@ -115,7 +115,7 @@ mod tests {
         for broken in [
             Sealed { nonce: String::new(), ..sealed.clone() },
             Sealed { text: String::new(), ..sealed.clone() },
-            Sealed { text: "?".to_owned(), ..sealed.clone() },
+            Sealed { text: "?".to_owned(), ..sealed },
         ] {
             assert_eq!(key.open(&broken), Err(SealError::Forged));
         }

@@ -235,7 +235,7 @@ impl Offline {
             loop {
                 match self.write().await {
                     Ok(()) if failed.take().is_some() => {
-                        tracing::info!("what is kept for offline is written again")
+                        tracing::info!("what is kept for offline is written again");
                     }
                     Ok(()) => {}
                     Err(error) => {
