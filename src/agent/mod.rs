@@ -116,7 +116,7 @@ pub async fn run(mut config: AgentConfig, stop: CancellationToken) -> Result<(),
     let healthz = config.healthz.map(|addr| bind(proc_root, addr)).transpose()?;
     let socket = OperatorSocket::bind(&config.operator_socket)?;
 
-    let cluster = Cluster::of(&config);
+    let cluster = Cluster::of(&config, cluster::offline::open(&config)?);
     let identity = cluster.as_ref().zip(Places::of(&config));
     let mut identity = identity.map(|(cluster, places)| Identity::new(cluster.api.clone(), places));
     identity.as_mut().map_or(Ok(()), Identity::begin)?;
@@ -264,6 +264,7 @@ impl Parts {
             node,
             server_node: cluster_node.as_ref().map(NodeAgent::node),
             supplies: cluster.map(|(cluster, _)| cluster.supplies(aside)),
+            offline: cluster.and_then(|(cluster, _)| cluster.offline.clone()),
             host_names: HostNames::of(config),
             runtime_classes: RuntimeClasses::new(config.runtime_class_path.clone()),
             admitted: Admitted::default(),

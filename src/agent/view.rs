@@ -62,7 +62,14 @@ impl AgentView for View {
             let problem = match (source.delivered, source.problems.first()) {
                 (true, None) => None,
                 (delivered, first) => {
-                    let state = if delivered { "" } else { "not read yet; no pod is removed until it is. " };
+                    let state = match (delivered, source.offline) {
+                        (true, _) => String::new(),
+                        (false, false) => "not read yet; no pod is removed until it is. ".to_owned(),
+                        (false, true) => format!(
+                            "offline: {} pods as last known; none is removed until the server is heard. ",
+                            source.pods.len()
+                        ),
+                    };
                     let what = first.map(ToString::to_string).unwrap_or_default();
                     Some(format!("{state}{what}").trim_end().to_owned())
                 }

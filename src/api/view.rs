@@ -19,6 +19,8 @@ pub enum PodStep {
     WaitingForPredecessor,
     /// The runtime does not answer, or has not been asked yet.
     WaitingForRuntime,
+    /// Known from the disk alone, and not to be started before the API server is heard.
+    WaitingForServer,
     /// The runtime says that the pod network is not ready.
     WaitingForNetwork,
     /// Folders and volumes are made.
@@ -122,6 +124,9 @@ pub struct PodView {
     /// Whether the status is of what was seen in the runtime, and not from before it was asked.
     #[serde(default)]
     pub observed: bool,
+    /// Whether it is as the API server had it when it was last heard, by an agent that has not heard it yet.
+    #[serde(default)]
+    pub offline: bool,
 }
 
 /// One health check's answer.

@@ -62,6 +62,7 @@ fn words(step: PodStep) -> &'static str {
         PodStep::Rejected => "refused: the node does not take the pod",
         PodStep::WaitingForPredecessor => "waiting until the former pod of this name is gone",
         PodStep::WaitingForRuntime => "waiting for the container runtime",
+        PodStep::WaitingForServer => "offline: not to be started before the API server is heard",
         PodStep::WaitingForNetwork => "waiting for the pod network",
         PodStep::PreparingVolumes => "making folders and volumes",
         PodStep::CreatingSandbox => "making the pod sandbox",

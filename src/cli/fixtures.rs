@@ -58,6 +58,7 @@ pub(super) fn pod(name: &str, step: PodStep, spec: Value, status: Value) -> PodV
         },
         end: PodEnd::No,
         observed: true,
+        offline: false,
     }
 }
 

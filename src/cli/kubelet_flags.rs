@@ -8,7 +8,7 @@ use std::ffi::{OsStr, OsString};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use crate::config::{FlagSpec, FlagStatus, Support, Syntax, Target, find_flag, flags, normalize_flag};
+use crate::config::{FlagSpec, FlagStatus, Support, Target, find_flag, flags, normalize_flag};
 
 /// Adds every flag of kubelet and of `nodectl run` to `command`.
 #[must_use]
@@ -37,11 +37,10 @@ fn arg(spec: &'static FlagSpec) -> Arg {
         .hide(!shown(spec))
         .help_heading(heading(spec));
     let arg = if spec.name == "v" { arg.short('v') } else { arg };
-    if spec.syntax == Syntax::Bool {
+    match spec.bare() {
         // As in kubelet, a boolean takes its value only behind an equals sign.
-        arg.num_args(0..=1).require_equals(true).default_missing_value("true")
-    } else {
-        arg.num_args(1)
+        Some(value) => arg.num_args(0..=1).require_equals(true).default_missing_value(value),
+        None => arg.num_args(1),
     }
 }
 
@@ -129,6 +128,8 @@ mod tests {
             (&["--root-dir=/r"], ("root-dir", "/r")),
             (&["--root_dir=/r"], ("root-dir", "/r")),
             (&["--serialize-image-pulls"], ("serialize-image-pulls", "true")),
+            (&["--offline-pods"], ("offline-pods", "tolerated")),
+            (&["--offline-pods=always"], ("offline-pods", "always")),
             (&["--serialize-image-pulls=false"], ("serialize-image-pulls", "false")),
             (&["-v", "2"], ("v", "2")),
             (&["-v=2"], ("v", "2")),

@@ -4,7 +4,7 @@ use std::{io::Write, path::PathBuf, sync::Arc};
 
 use clap::Args;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodCondition};
 use serde_json::{Value, json};
 
 use super::{
@@ -19,6 +19,9 @@ use crate::{
         local_client,
     },
 };
+
+/// The condition of a pod that is known from the disk alone. Only shown here: no server is there to be told.
+const OFFLINE: &str = "nodectl.dev/Offline";
 
 /// Lists the pods of the agent that runs on this machine.
 #[derive(Debug, Clone, Args)]
@@ -47,8 +50,18 @@ pub async fn run(args: PodsArgs, out: &mut impl Write, err: &mut impl Write) -> 
     if answer.pods.is_empty() && matches!(args.output, OutputFormat::Table | OutputFormat::Wide) {
         output::write(err, "no pods\n")?;
     }
+    output::write(err, &offline_line(&answer.pods))?;
     let problems: String = answer.problems.iter().map(problem_line).collect();
     output::write(err, &problems)
+}
+
+/// That pods are not the API server's any more, if so.
+fn offline_line(pods: &[PodView]) -> String {
+    match pods.iter().filter(|view| view.offline).count() {
+        0 => String::new(),
+        1 => "offline: the API server is not heard; 1 pod is as last known\n".to_owned(),
+        count => format!("offline: the API server is not heard; {count} pods are as last known\n"),
+    }
 }
 
 /// An unusable input in one line.
@@ -91,7 +104,11 @@ fn wide(pods: &[PodView], now: Timestamp) -> String {
         let more = [
             ip.to_owned(),
             view.uid.to_string(),
-            summarize(view).source,
+            if view.offline {
+                format!("{}, offline", summarize(view).source)
+            } else {
+                summarize(view).source
+            },
             step_name(view),
             age(view.progress.since, now),
         ];
@@ -138,6 +155,16 @@ fn whole(view: &PodView) -> Pod {
     pod.metadata.managed_fields = None;
     pod.metadata.uid.get_or_insert_with(|| view.uid.to_string());
     pod.status = Some(Arc::unwrap_or_clone(Arc::clone(&view.status)));
+    if view.offline {
+        let condition = PodCondition {
+            type_: OFFLINE.to_owned(),
+            status: "True".to_owned(),
+            reason: Some("ServerNotHeard".to_owned()),
+            message: Some("the pod is as the API server had it when it was last heard".to_owned()),
+            ..PodCondition::default()
+        };
+        pod.status.get_or_insert_default().conditions.get_or_insert_default().push(condition);
+    }
     pod
 }
 

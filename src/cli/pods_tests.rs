@@ -36,6 +36,18 @@ default     x           0/1     CrashLoopBackOff   12 (40s ago)   60m   <none>  
 }
 
 #[test]
+fn pods_without_their_server_are_told_as_such() {
+    assert_eq!(offline_line(&pods()), "");
+    let mut all = pods();
+    all[1].offline = true;
+    assert_eq!(offline_line(&all), "offline: the API server is not heard; 1 pod is as last known\n");
+    assert!(wide(&all, now()).contains("file, offline"));
+    let list = list(&all).unwrap();
+    assert_eq!(list["items"][1]["status"]["conditions"][0]["type"], OFFLINE);
+    assert!(!list["items"][0].to_string().contains(OFFLINE));
+}
+
+#[test]
 fn json_and_yaml_are_a_list_of_v1_pods() {
     let answer = PodsAnswer { pods: pods(), problems: Vec::new() };
     let text = render(&answer, OutputFormat::Json, now()).unwrap();

@@ -75,6 +75,15 @@ impl Default for ContainerGcSettings {
     }
 }
 
+/// Which pods of the API server start while it is not heard (`--offline-pods`, nodectl's own).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OfflinePods {
+    /// Those whose toleration of an unreachable node has not run out.
+    Tolerated,
+    /// All.
+    Always,
+}
+
 /// How the agent is a node of a cluster.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClusterNode {
@@ -117,6 +126,9 @@ pub struct AgentConfig {
     pub kubeconfig: Option<PathBuf>,
     /// Connection used to obtain the first certificate (`--bootstrap-kubeconfig`).
     pub bootstrap_kubeconfig: Option<PathBuf>,
+    /// What is started without the server, and so kept on the disk (`--offline-pods`, nodectl's own); `None` is
+    /// nothing.
+    pub offline_pods: Option<OfflinePods>,
     /// The node's name: `--hostname-override` or the machine's, in lower case, trimmed.
     pub node_name: String,
     /// What `--hostname-override` said, if anything.

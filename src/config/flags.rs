@@ -143,7 +143,17 @@ impl FlagSpec {
 
     /// Whether it is nodectl's own: kubelet has no such flag.
     pub fn is_own(&self) -> bool {
-        matches!(self.name, "operator-socket" | "container-log-dir" | "runtime-class-path")
+        matches!(self.name, "operator-socket" | "container-log-dir" | "runtime-class-path" | "offline-pods")
+    }
+
+    /// What the flag says where it stands without a value; `None` of one that needs its value. Such a flag takes it
+    /// only behind an equals sign.
+    pub fn bare(&self) -> Option<&'static str> {
+        match (self.syntax, self.name) {
+            (Syntax::Bool, _) => Some("true"),
+            (_, "offline-pods") => Some("tolerated"),
+            _ => None,
+        }
     }
 }
 

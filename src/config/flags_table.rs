@@ -23,6 +23,13 @@ pub(super) const FLAGS: &[FlagSpec] = &[
     flag("operator-socket", Str, Agent, Acts, "Local socket for nodectl pods and explain"),
     flag("container-log-dir", Str, Agent, Acts, "Folder of links to container logs by name"),
     flag("runtime-class-path", Str, Agent, Acts, "Folder of runtime class manifests"),
+    flag(
+        "offline-pods",
+        Str,
+        Agent,
+        Acts,
+        "Keep pods on disk, to start them without the API server: tolerated (default) or always",
+    ),
     flag("cloud-provider", Str, Agent, Acts, "Cloud provider: empty or external"),
     flag(
         "image-credential-provider-config",

@@ -31,7 +31,8 @@ mod validate_maps;
 mod tests;
 
 pub use agent::{
-    AgentConfig, CgroupDriver, ClusterNode, ContainerGcSettings, ImagePulls, LogFormat, ReservedCgroup,
+    AgentConfig, CgroupDriver, ClusterNode, ContainerGcSettings, ImagePulls, LogFormat, OfflinePods,
+    ReservedCgroup,
 };
 pub use defaults::{API_VERSION, KIND, apply as apply_defaults, defaulted};
 pub use duration::{DurationError, GoDuration};

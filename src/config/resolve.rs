@@ -13,7 +13,8 @@ use crate::api::quantity::Quantity;
 use crate::api::validation::names::dns1123_subdomain;
 
 use super::agent::{
-    AgentConfig, CgroupDriver, ClusterNode, ContainerGcSettings, ImagePulls, LogFormat, ReservedCgroup,
+    AgentConfig, CgroupDriver, ClusterNode, ContainerGcSettings, ImagePulls, LogFormat, OfflinePods,
+    ReservedCgroup,
 };
 use super::duration::GoDuration;
 use super::error::{ConfigError, Origin, Problem};
@@ -59,6 +60,7 @@ pub(super) fn resolve(
             .unwrap_or_default(),
         node_labels: labels(flags)?,
         node: cluster_node(config, flags)?,
+        offline_pods: offline_pods(flags)?,
         static_pod_path: config.static_pod_path.clone().filter(|path| !path.is_empty()).map(PathBuf::from),
         manifest_url: config.static_pod_url.clone().filter(|url| !url.is_empty()),
         manifest_url_headers: config.static_pod_url_header.clone().unwrap_or_default(),
@@ -216,6 +218,20 @@ fn label_of_node(label: &str) -> bool {
     let restricted = within(domain, "kubernetes.io") || within(domain, "k8s.io");
     let allowed = within(domain, "node.kubernetes.io") || within(domain, "kubelet.kubernetes.io");
     !restricted || allowed || WELL_KNOWN.contains(&label)
+}
+
+fn offline_pods(flags: &Flags) -> Result<Option<OfflinePods>, ConfigError> {
+    const FLAG: &str = "offline-pods";
+    let mode = match flags.text(FLAG) {
+        None => return Ok(None),
+        Some("tolerated") => OfflinePods::Tolerated,
+        Some("always") => OfflinePods::Always,
+        Some(other) => return Err(wrong(FLAG, format!("{other:?} is not known (want tolerated or always)"))),
+    };
+    if flags.text("kubeconfig").is_none() {
+        return Err(wrong(FLAG, "without --kubeconfig there is no API server whose pods could be kept"));
+    }
+    Ok(Some(mode))
 }
 
 fn cluster_node(config: &KubeletConfiguration, flags: &Flags) -> Result<ClusterNode, ConfigError> {

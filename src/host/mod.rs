@@ -3,9 +3,11 @@
 
 pub mod atomic_dir;
 pub mod beneath;
+pub mod boot;
 pub mod capacity;
 pub mod cgroup;
 pub mod cni;
+pub mod creds;
 pub mod identity;
 pub mod instance;
 pub mod log_file;

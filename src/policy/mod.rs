@@ -24,6 +24,7 @@ pub mod log_rotation;
 pub mod node;
 pub mod node_affinity;
 pub mod node_status;
+pub mod offline;
 pub mod pod_actions;
 pub mod pod_cgroup;
 pub mod pressure;

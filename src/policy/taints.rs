@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{Taint, Toleration};
 use super::{admission::AdmissionInput, status::PodFailure};
 use crate::api::PodExt as _;
 
-const NO_EXECUTE: &str = "NoExecute";
+pub(super) const NO_EXECUTE: &str = "NoExecute";
 
 /// Refuses a pod that would be evicted at once.
 pub(super) fn check(input: &AdmissionInput<'_>) -> Result<(), PodFailure> {
@@ -24,7 +24,7 @@ pub(super) fn check(input: &AdmissionInput<'_>) -> Result<(), PodFailure> {
     })
 }
 
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
+pub(super) fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     let said = |field: &Option<String>| field.clone().filter(|text| !text.is_empty());
     let value = || taint.value.as_deref().unwrap_or_default();
     let wanted = || toleration.value.as_deref().unwrap_or_default();

@@ -26,7 +26,15 @@ impl AgentView for View {
             next: None,
         };
         let (pod, status) = (Arc::new(pod), Arc::new(PodStatus::default()));
-        vec![PodView { uid: "u1".into(), pod, status, progress, end: PodEnd::No, observed: true }]
+        vec![PodView {
+            uid: "u1".into(),
+            pod,
+            status,
+            progress,
+            end: PodEnd::No,
+            observed: true,
+            offline: false,
+        }]
     }
     fn health(&self) -> Vec<HealthCheck> {
         vec![HealthCheck { name: "ping".into(), ok: true, fatal: true, message: String::new() }]

@@ -220,6 +220,36 @@ impl<T: Serialize + DeserializeOwned> CheckpointDir<T> {
         (values, set_aside)
     }
 
+    /// Sets a value aside that was read and is not what its name promises.
+    pub fn refuse(&self, name: &str, reason: impl Into<String>) -> SetAside {
+        let path = match self.file(name) {
+            Ok(path) => path,
+            Err(_) => self.dir.join(name),
+        };
+        let reason = reason.into();
+        let set_aside = self.set_aside(&path, reason.clone()).set_aside;
+        set_aside.unwrap_or(SetAside { path, reason, moved_to: None })
+    }
+
+    /// Removes the values of names that are not kept. Best effort.
+    pub fn keep_only(&self, keep: impl Fn(&str) -> bool) {
+        for file in self.list().unwrap_or_default() {
+            if file.strip_suffix(SUFFIX).is_some_and(|name| !keep(name)) {
+                drop(fs::remove_file(self.dir.join(&file)));
+            }
+        }
+    }
+
+    /// Removes the files that were set aside, of names that are not kept. Best effort.
+    pub fn clear_set_aside(&self, keep: impl Fn(&str) -> bool) {
+        for file in self.list().unwrap_or_default() {
+            let name = file.rsplit_once(CORRUPT).and_then(|(file, _)| file.strip_suffix(SUFFIX));
+            if name.is_some_and(|name| !keep(name)) {
+                drop(fs::remove_file(self.dir.join(&file)));
+            }
+        }
+    }
+
     /// Removes a name's value; one that is not there is fine.
     ///
     /// # Errors

@@ -177,6 +177,7 @@ impl Node {
             },
             server_node: None,
             supplies: None,
+            offline: None,
             host_names: HostNames::new(None, None, self.folder.path().join("hosts")),
             runtime_classes: RuntimeClasses::default(),
             admitted: Admitted::default(),

@@ -5,6 +5,7 @@ mod events;
 pub mod identity;
 mod mirror;
 pub mod node;
+pub mod offline;
 pub(crate) mod retry;
 pub mod status;
 pub mod supplies;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use self::{status::StatusWriter, supplies::Supplies};
+use self::{offline::Offline, status::StatusWriter, supplies::Supplies};
 use super::{
     events::EventRecorder,
     pods::env::PodEnv,
@@ -39,6 +40,8 @@ pub struct Cluster {
     pub node_name: Arc<str>,
     /// Where what happens is told.
     pub events: EventRecorder,
+    /// What is kept for when the server is away; `None` where nothing is.
+    pub offline: Option<Arc<Offline>>,
 }
 
 /// What has to do with pods: where they are heard of, and where their statuses go. Nothing of it has begun.
@@ -75,6 +78,9 @@ impl ClusterPods {
         let name = Arc::clone(&cluster.node_name);
         let writer = StatusWriter::new(cluster.api.clone(), Arc::clone(env), name, self.server, known);
         tokio::spawn(writer.run(stop.clone()));
+        if let Some(offline) = &cluster.offline {
+            tokio::spawn(Arc::clone(offline).run(stop.clone()));
+        }
         let node = env.server_node.clone();
         let ready = async move {
             if let Some(mut node) = node {
@@ -88,7 +94,7 @@ impl ClusterPods {
 
 impl Cluster {
     /// The cluster that the configuration names; `None` of an agent that stands alone.
-    pub fn of(config: &AgentConfig) -> Option<Self> {
+    pub fn of(config: &AgentConfig, offline: Option<Arc<Offline>>) -> Option<Self> {
         config.kubeconfig.as_ref()?;
         let set = |rate: Option<i32>| u32::try_from(rate.unwrap_or_default()).unwrap_or_default();
         let kubelet = &config.kubelet;
@@ -100,19 +106,19 @@ impl Cluster {
             },
         });
         let events = EventRecorder::queued(super::clock::Clock::system());
-        Some(Self { api, node_name: config.node_name.as_str().into(), events })
+        Some(Self { api, node_name: config.node_name.as_str().into(), events, offline })
     }
 
     /// What has to do with pods.
     pub fn pods(&self, clock: Clock) -> ClusterPods {
         let name = &self.node_name;
         let (source, ApiReceivers { snapshots, server }) =
-            ApiSource::new(self.api.clone(), Arc::clone(name), clock);
+            ApiSource::new(self.api.clone(), Arc::clone(name), clock, self.offline.clone());
         ClusterPods { source, snapshots, server }
     }
 
     /// What the server supplies pods with, until stopped.
     pub fn supplies(&self, stop: &CancellationToken) -> Supplies {
-        Supplies::new(self.api.clone(), stop.clone())
+        Supplies::new(self.api.clone(), self.offline.clone(), stop.clone())
     }
 }

@@ -10,8 +10,16 @@ use tokio::sync::watch;
 use super::{admission::Admitted, host_work::HostWork, paths::NodePaths, userns::UserNamespaces};
 use crate::{
     agent::{
-        board::Board, cgroups::NodeCgroups, clock::Clock, cluster::supplies::Supplies, events::EventRecorder,
-        health::HealthMonitor, images::Images, pleg::Pleg, probes::Prober, resolver::HostNames,
+        board::Board,
+        cgroups::NodeCgroups,
+        clock::Clock,
+        cluster::{offline::Offline, supplies::Supplies},
+        events::EventRecorder,
+        health::HealthMonitor,
+        images::Images,
+        pleg::Pleg,
+        probes::Prober,
+        resolver::HostNames,
         runtime_classes::RuntimeClasses,
     },
     api::ContainerId,
@@ -115,6 +123,8 @@ pub struct PodEnv {
     pub server_node: Option<watch::Receiver<Arc<Node>>>,
     /// What the API server supplies pods with; `None` of a node that stands alone.
     pub supplies: Option<Supplies>,
+    /// What is kept of the API server's pods for when it is away; `None` where nothing is.
+    pub offline: Option<Arc<Offline>>,
     /// The host's files that pods' name resolution starts from.
     pub host_names: HostNames,
     /// Runtime classes.

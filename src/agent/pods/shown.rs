@@ -103,6 +103,8 @@ impl PodWorker {
         self.progress.next = self.next_view(next);
         let Some(status) = self.status.clone() else { return };
         let end = self.end();
+        let offline =
+            self.env.offline.as_ref().is_some_and(|offline| offline.is_offline()) && !pod.is_static();
         self.env.board.post(PodView {
             uid: self.uid.clone(),
             pod,
@@ -110,6 +112,7 @@ impl PodWorker {
             progress: self.progress.clone(),
             end,
             observed: asked,
+            offline,
         });
     }
 
@@ -149,6 +152,7 @@ impl PodWorker {
             PodStep::Rejected => "stay failed: remove the manifest and give it again when the cause is gone",
             PodStep::WaitingForPredecessor => "start when that pod is gone",
             PodStep::WaitingForRuntime => "go on as soon as the runtime answers",
+            PodStep::WaitingForServer => "start when the API server is heard and still has the pod",
             PodStep::WaitingForNetwork => "make the sandbox as soon as the network is ready",
             PodStep::PreparingVolumes => "make the sandbox",
             PodStep::CreatingSandbox => "pull images and start containers",

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     api::{
-        ContainerId, PodExt as _, PodFullName, PodObservation, PodUid,
+        ContainerId, ContainerState, PodExt as _, PodFullName, PodObservation, PodUid,
         view::{PodProgress, PodStep},
     },
     cri::CriError,
@@ -79,6 +79,8 @@ pub struct PodWorker {
     pub(super) unseen: bool,
     /// Whether the pod has the overhead of its runtime class.
     pub(super) classed: bool,
+    /// Whether something of a pod that is known from the disk alone was seen to run; `None` before the first look.
+    pub(super) going: Option<bool>,
     /// Whether the node has taken the pod.
     pub(super) admitted: bool,
     pub(super) start_time: Timestamp,
@@ -150,6 +152,7 @@ impl PodWorker {
             cgroup_adopted: false,
             unseen: false,
             admitted,
+            going: None,
             classed,
             start_time: record.as_ref().map_or(begun, |record| record.start_time),
             failure: record.and_then(|record| record.failure),
@@ -430,6 +433,10 @@ impl PodWorker {
             self.step(LifecycleInput::Stop { reason: StopReason::Completed, grace: pod_grace(&pod) });
             return Next::Now;
         }
+        if let Some(why) = self.refused_offline(&pod) {
+            self.at(PodStep::WaitingForServer, why);
+            return Next::Told;
+        }
         let pod = match self.classify(pod).await {
             Ok(pod) => pod,
             Err(next) => return next,
@@ -548,6 +555,24 @@ impl PodWorker {
         self.failure = Some(refused.into());
         self.step(LifecycleInput::Stop { reason: StopReason::Rejected, grace: Duration::ZERO });
         Next::Now
+    }
+
+    /// Why the pod, which is known from the disk alone, must not be started. What runs goes on, and is started again
+    /// where it ends, as on a node that was running when it lost its server.
+    fn refused_offline(&mut self, pod: &Pod) -> Option<String> {
+        let offline = self.env.offline.as_ref().filter(|offline| offline.is_offline() && !pod.is_static())?;
+        let seen = self.observation();
+        let going = match self.going {
+            None => seen.has_live_parts(),
+            // A sandbox of this agent's own is not the pod's start yet: its images may take long.
+            Some(going) => going || seen.containers.iter().any(|c| c.state == ContainerState::Running),
+        };
+        self.going = Some(going);
+        let refused = offline.refuses(pod).filter(|_| !going);
+        if let Some(why) = refused.as_ref().filter(|_| self.progress.step != PodStep::WaitingForServer) {
+            tracing::warn!(pod = %self.full_name, uid = %self.uid, "not started while offline: {why}");
+        }
+        refused
     }
 
     fn active_deadline(&self, pod: &Pod) -> Option<Timestamp> {

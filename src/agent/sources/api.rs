@@ -26,7 +26,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Clock, PodSource, SourceProblem, SourceSnapshot};
 use crate::{
-    agent::cluster::retry::{RETRY, jitter, words},
+    agent::cluster::{
+        offline::{Offline, SERVER_WAIT},
+        retry::{RETRY, jitter, words},
+    },
     api::{PodExt as _, PodFullName, PodUid, labels},
     kube::{ApiServer, Clients},
     policy::status::{is_ours, is_terminal},
@@ -57,6 +60,10 @@ pub struct ApiSource {
     server: watch::Sender<Arc<ServerPods>>,
     /// As last told to the loop.
     told: BTreeMap<PodUid, Arc<Pod>>,
+    /// What is kept for when the server is away.
+    kept: Option<Arc<Offline>>,
+    /// Whether what is kept was told, and no list since.
+    offline: bool,
     problem: Option<String>,
 }
 
@@ -70,10 +77,27 @@ pub struct ApiReceivers {
 
 impl ApiSource {
     /// A source that has not begun; `clock` is for the annotation that says when a pod was first seen.
-    pub fn new(api: ApiServer, node_name: Arc<str>, clock: Clock) -> (Self, ApiReceivers) {
+    /// What is `kept` is told where the server is not heard within [`SERVER_WAIT`].
+    pub fn new(
+        api: ApiServer,
+        node_name: Arc<str>,
+        clock: Clock,
+        kept: Option<Arc<Offline>>,
+    ) -> (Self, ApiReceivers) {
         let (snapshots, told) = watch::channel(Arc::new(SourceSnapshot::unknown(PodSource::Api)));
         let (server, all) = watch::channel(Arc::new(ServerPods::default()));
-        let source = Self { api, node_name, clock, snapshots, server, told: BTreeMap::new(), problem: None };
+        let told_last = BTreeMap::new();
+        let source = Self {
+            api,
+            node_name,
+            clock,
+            snapshots,
+            server,
+            told: told_last,
+            kept,
+            offline: false,
+            problem: None,
+        };
         (source, ApiReceivers { snapshots: told, server: all })
     }
 
@@ -85,15 +109,19 @@ impl ApiSource {
         let mut waiting = true;
         let mut patience = None;
         let mut seen = Seen::default();
+        let mut alone = pin!(alone(self.kept.clone()).fuse());
         loop {
-            let clients = tokio::select! {
-                clients = self.api.clients() => clients,
-                () = stop.cancelled() => return,
+            let clients = loop {
+                tokio::select! {
+                    clients = self.api.clients() => break clients,
+                    () = &mut alone => self.begin_offline(&seen),
+                    () = stop.cancelled() => return,
+                }
             };
             replaced.mark_unchanged();
             let mut events = self.watch(&clients);
             let mut backoff = RETRY;
-            loop {
+            'events: loop {
                 let event = tokio::select! {
                     event = events.next() => event,
                     Ok(()) = replaced.changed() => break,
@@ -105,6 +133,10 @@ impl ApiSource {
                     () = until(patience), if waiting => {
                         waiting = false;
                         self.publish(&seen);
+                        continue;
+                    }
+                    () = &mut alone => {
+                        self.begin_offline(&seen);
                         continue;
                     }
                     () = stop.cancelled() => return,
@@ -134,14 +166,17 @@ impl ApiSource {
                     }
                     Some(error) => {
                         self.problem = Some(words(&error));
-                        if !waiting {
+                        if !waiting || (self.offline && seen.lists == 0) {
                             self.publish(&seen);
                         }
-                        let wait = jitter(backoff.fail());
-                        tokio::select! {
-                            () = tokio::time::sleep(wait) => continue,
-                            Ok(()) = replaced.changed() => break,
-                            () = stop.cancelled() => return,
+                        let mut wait = pin!(tokio::time::sleep(jitter(backoff.fail())));
+                        loop {
+                            tokio::select! {
+                                () = &mut wait => continue 'events,
+                                Ok(()) = replaced.changed() => break 'events,
+                                () = &mut alone => self.begin_offline(&seen),
+                                () = stop.cancelled() => return,
+                            }
                         }
                     }
                 }
@@ -156,6 +191,15 @@ impl ApiSource {
         let pods: Api<Pod> = Api::all(clients.objects.clone());
         let config = watcher::Config::default().fields(&format!("spec.nodeName={}", self.node_name));
         Box::pin(watcher(pods, config))
+    }
+
+    /// The server was not heard: tells what was last known.
+    fn begin_offline(&mut self, seen: &Seen) {
+        if let Some(kept) = self.kept.as_ref().filter(|_| seen.lists == 0) {
+            self.told = kept.begin();
+            self.offline = true;
+            self.publish(seen);
+        }
     }
 
     fn publish(&mut self, seen: &Seen) {
@@ -181,7 +225,8 @@ impl ApiSource {
         let same = before.pods.len() == pods.len()
             && before.pods.iter().zip(&pods).all(|(old, new)| Arc::ptr_eq(old, new));
         let delivered = seen.lists > 0;
-        if same && before.delivered == delivered && before.problems == problems {
+        let offline = self.offline;
+        if same && (before.delivered, before.offline) == (delivered, offline) && before.problems == problems {
             return;
         }
         if delivered && !before.delivered {
@@ -189,7 +234,13 @@ impl ApiSource {
         }
         let unknown = SourceSnapshot::unknown(PodSource::Api);
         let pods = if same { before.pods.clone() } else { pods };
-        self.snapshots.send_replace(Arc::new(SourceSnapshot { delivered, pods, problems, ..unknown }));
+        self.snapshots.send_replace(Arc::new(SourceSnapshot {
+            delivered,
+            offline,
+            pods,
+            problems,
+            ..unknown
+        }));
     }
 
     /// Takes what was seen over what was told before.
@@ -203,12 +254,17 @@ impl ApiSource {
             }
             server.pods.insert(uid.clone(), Arc::clone(pod));
             let kept = match self.told.get(uid) {
-                Some(old) if !is_news(old, pod) => Arc::clone(old),
+                // Each that was begun offline is told anew, so that it looks at what it waited for.
+                Some(old) if !self.offline && !is_news(old, pod) => Arc::clone(old),
                 old => Arc::new(marked(pod, old.map(|old| &**old), &self.clock)),
             };
             told.insert(uid.clone(), kept);
         }
         self.told = told;
+        self.offline = false;
+        if let Some(kept) = &self.kept {
+            kept.heard(&self.told);
+        }
         self.server.send_replace(Arc::new(server));
     }
 }
@@ -241,6 +297,17 @@ impl Seen {
                 self.pods.remove(&pod.uid());
             }
         }
+    }
+}
+
+/// Comes when the server should have been heard, and what is kept is known; never where nothing is.
+async fn alone(kept: Option<Arc<Offline>>) {
+    match kept {
+        Some(kept) => {
+            tokio::time::sleep(SERVER_WAIT).await;
+            kept.loaded().await;
+        }
+        None => std::future::pending().await,
     }
 }
 
@@ -321,7 +388,7 @@ mod tests {
     fn source() -> (ApiSource, ApiReceivers) {
         let none = crate::kube::Rate { per_second: 0, burst: 0 };
         let api = ApiServer::new(crate::kube::Rates { objects: none, events: none });
-        ApiSource::new(api, "n1".into(), Arc::new(|| Timestamp::UNIX_EPOCH))
+        ApiSource::new(api, "n1".into(), Arc::new(|| Timestamp::UNIX_EPOCH), None)
     }
 
     #[test]

@@ -82,6 +82,8 @@ pub struct SourceSnapshot {
     /// since. It may describe a pod that runs from before the restart, so pods that are running
     /// but not listed here must be left alone.
     pub incomplete: bool,
+    /// Whether the pods are those of an earlier agent, and the source was not read since.
+    pub offline: bool,
     /// The pods, at most one for each UID and each name, in the order of their origins.
     pub pods: Vec<Arc<Pod>>,
     /// What keeps a manifest, or the whole source, from being honoured.
@@ -97,6 +99,7 @@ impl SourceSnapshot {
             source,
             delivered: false,
             incomplete: false,
+            offline: false,
             pods: Vec::new(),
             problems: Vec::new(),
             warnings: Vec::new(),

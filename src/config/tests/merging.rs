@@ -96,6 +96,19 @@ fn nothing_configured_is_kubelets_defaults() {
 }
 
 #[test]
+fn pods_are_kept_for_offline_by_a_node_of_a_cluster_that_is_asked_to() {
+    let joined = ("kubeconfig", "/etc/kubernetes/kubelet.conf");
+    let mode = |value| load_flags(&[joined, ("offline-pods", value)]).map(|(agent, _)| agent.offline_pods);
+    assert_eq!(load_flags(&[joined]).unwrap().0.offline_pods, None);
+    assert_eq!(mode("tolerated").unwrap(), Some(OfflinePods::Tolerated));
+    assert_eq!(mode("always").unwrap(), Some(OfflinePods::Always));
+    let error = mode("never").unwrap_err().to_string();
+    assert!(error.contains("want tolerated or always"), "{error}");
+    let error = load_flags(&[("offline-pods", "always")]).unwrap_err().to_string();
+    assert!(error.contains("--kubeconfig"), "{error}");
+}
+
+#[test]
 fn whether_the_resolver_file_was_chosen_is_known() {
     let given = |body: &str, flags: &[(&str, &str)]| load_body(body, flags).unwrap().0.resolv_conf_given;
     assert!(!given("", &[]));

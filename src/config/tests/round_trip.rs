@@ -129,6 +129,7 @@ fn every_flag_takes_a_value_of_its_sort() {
             ("log-json-info-buffer-size" | "log-text-info-buffer-size", _) => "1Ki",
             ("logging-format", _) => "json",
             ("manifest-url", _) => "http://h/",
+            ("offline-pods", _) => "always",
             ("memory-manager-policy", _) => "Static",
             ("tls-min-version", _) => "VersionTLS12",
             ("topology-manager-policy", _) => "restricted",
@@ -142,6 +143,7 @@ fn every_flag_takes_a_value_of_its_sort() {
         };
         let extra: &[(&str, &str)] = match spec.name {
             "eviction-soft" => &[("eviction-soft-grace-period", "memory.available=1m")],
+            "offline-pods" => &[("kubeconfig", "/etc/kubernetes/kubelet.conf")],
             "cgroups-per-qos" => &[("enforce-node-allocatable", "none")],
             _ => &[],
         };

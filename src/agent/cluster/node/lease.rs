@@ -43,6 +43,9 @@ pub(super) async fn keep(shared: Arc<Shared>) {
         match result {
             Ok(lease) => {
                 shared.contact.renewed();
+                if let Some(offline) = &shared.offline {
+                    offline.in_contact();
+                }
                 latest = Some(lease);
                 backoff.reset();
                 // Of many nodes that start at once not all renew at once for ever.

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::contact::Contact;
 pub use self::pod_cidr::tell_configured;
 use self::{cell::NodeCell, pressure::Meter, report::Reporter};
-use super::Cluster;
+use super::{Cluster, offline::Offline};
 use crate::{
     agent::{clock::Clock, events::EventRecorder, health::HealthMonitor},
     api::quantity::Quantity,
@@ -77,6 +77,7 @@ struct Shared {
     config: ClusterNode,
     node: NodeCell,
     contact: Arc<Contact>,
+    offline: Option<Arc<Offline>>,
     clock: Clock,
     events: EventRecorder,
 }
@@ -121,6 +122,7 @@ impl NodeAgent {
             name: Arc::clone(&cluster.node_name),
             node: NodeCell::new(new_node(&template, &facts, clock.now())),
             contact: Arc::new(Contact::new(config.lease)),
+            offline: cluster.offline.clone(),
             template,
             config,
             clock,

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{objects::Objects, tokens::Tokens};
 use crate::{
-    agent::pods::mailbox::Mailbox,
+    agent::{cluster::offline::Offline, pods::mailbox::Mailbox},
     api::{PodExt as _, PodUid},
     kube::ApiServer,
     policy::given::{Given, ObjectKey, token_references, volume_references},
@@ -31,9 +31,10 @@ pub struct Supplies {
 
 impl Supplies {
     /// Asks nobody yet; ends with `stop`.
-    pub fn new(api: ApiServer, stop: CancellationToken) -> Self {
-        let tokens = Tokens::new(api.clone(), Arc::new(jiff::Timestamp::now), stop.clone());
-        Self { objects: Objects::new(api, stop), tokens }
+    pub fn new(api: ApiServer, offline: Option<Arc<Offline>>, stop: CancellationToken) -> Self {
+        let clock = Arc::new(jiff::Timestamp::now);
+        let tokens = Tokens::new(api.clone(), clock, offline.clone(), stop.clone());
+        Self { objects: Objects::new(api, offline, stop), tokens }
     }
 
     /// A pod is there, with this specification: what it names is followed from now on. Costs nothing when it is told

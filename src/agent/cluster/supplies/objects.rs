@@ -23,7 +23,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     agent::{
-        cluster::retry::{RETRY, jitter, words},
+        cluster::{
+            offline::Offline,
+            retry::{RETRY, jitter, words},
+        },
         pods::mailbox::Mailbox,
     },
     api::{PodExt as _, PodUid},
@@ -34,6 +37,8 @@ use crate::{
 /// See the module.
 pub(super) struct Objects {
     api: ApiServer,
+    /// Where words are kept for when the server is away.
+    offline: Option<Arc<Offline>>,
     stop: CancellationToken,
     state: Mutex<State>,
 }
@@ -64,8 +69,8 @@ impl Drop for Entry {
 }
 
 impl Objects {
-    pub(super) fn new(api: ApiServer, stop: CancellationToken) -> Arc<Self> {
-        Arc::new(Self { api, stop, state: Mutex::default() })
+    pub(super) fn new(api: ApiServer, offline: Option<Arc<Offline>>, stop: CancellationToken) -> Arc<Self> {
+        Arc::new(Self { api, offline, stop, state: Mutex::default() })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -83,6 +88,10 @@ impl Objects {
         for key in &objects {
             if let Some(entry) = state.objects.get_mut(key) {
                 entry.pods.insert(uid.clone());
+                // What it was told of may have been erased with the last pod that named it.
+                if let (Some(offline), Some(word)) = (&self.offline, &*entry.value.borrow()) {
+                    offline.object(key, word);
+                }
             } else {
                 let entry = self.follow(key, &uid);
                 state.objects.insert(key.clone(), entry);
@@ -136,7 +145,8 @@ impl Objects {
             ObjectKind::ConfigMap => drop(tokio::spawn(follower.run::<ConfigMap>())),
             ObjectKind::Secret => drop(tokio::spawn(follower.run::<Secret>())),
         }
-        Entry { pods: [uid.clone()].into(), value: watch::Sender::new(None), stop }
+        let last = self.offline.as_ref().and_then(|offline| offline.last_object(key));
+        Entry { pods: [uid.clone()].into(), value: watch::Sender::new(last), stop }
     }
 }
 
@@ -258,6 +268,9 @@ impl Follower {
         if self.stop.is_cancelled() {
             return;
         }
+        if let Some(offline) = &self.objects.offline {
+            offline.object(&self.key, &word);
+        }
         let Some(entry) = state.objects.get(&self.key) else { return };
         let news = entry.value.send_if_modified(|value| {
             let news = value.as_ref() != Some(&word);
@@ -292,7 +305,7 @@ mod tests {
 
     fn objects() -> Arc<Objects> {
         let none = Rate { per_second: 0, burst: 0 };
-        Objects::new(ApiServer::new(Rates { objects: none, events: none }), CancellationToken::new())
+        Objects::new(ApiServer::new(Rates { objects: none, events: none }), None, CancellationToken::new())
     }
 
     fn pod(uid: &str, maps: &[&str]) -> Arc<Pod> {

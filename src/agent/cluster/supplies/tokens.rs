@@ -20,7 +20,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     agent::{
-        cluster::retry::{RETRY, jitter},
+        cluster::{
+            offline::{KeptToken, Offline},
+            retry::{RETRY, jitter},
+        },
         pods::mailbox::Mailbox,
         sources::Clock,
     },
@@ -37,6 +40,8 @@ use crate::{
 pub(super) struct Tokens {
     api: ApiServer,
     clock: Clock,
+    /// Where tokens are kept for when the server is away.
+    offline: Option<Arc<Offline>>,
     stop: CancellationToken,
     pods: Mutex<HashMap<PodUid, HashMap<TokenKey, Slot>>>,
     /// Tells of every answer.
@@ -61,11 +66,19 @@ struct Token {
     text: TokenText,
     expires: Timestamp,
     refresh_at: Timestamp,
+    /// Whether it is the last of an agent that had a server: given also when it has expired, since nobody who could
+    /// refuse it is there.
+    kept: bool,
 }
 
 impl Tokens {
-    pub(super) fn new(api: ApiServer, clock: Clock, stop: CancellationToken) -> Arc<Self> {
-        Arc::new(Self { api, clock, stop, pods: Mutex::default(), answered: watch::Sender::new(()) })
+    pub(super) fn new(
+        api: ApiServer,
+        clock: Clock,
+        offline: Option<Arc<Offline>>,
+        stop: CancellationToken,
+    ) -> Arc<Self> {
+        Arc::new(Self { api, clock, offline, stop, pods: Mutex::default(), answered: watch::Sender::new(()) })
     }
 
     fn pods(&self) -> MutexGuard<'_, HashMap<PodUid, HashMap<TokenKey, Slot>>> {
@@ -91,7 +104,8 @@ impl Tokens {
     ) -> Option<Result<TokenText, String>> {
         let now = (self.clock)();
         let mut pods = self.pods();
-        let slot = pods.entry(pod.uid()).or_default().entry(key.clone()).or_default();
+        let slots = pods.entry(pod.uid()).or_default();
+        let slot = slots.entry(key.clone()).or_insert_with(|| self.first(&pod.uid(), key));
         let due = slot.token.as_ref().is_none_or(|token| token.refresh_at <= now);
         let held = slot.not_before.is_some_and(|at| at > Instant::now());
         if due && !held && !slot.asking {
@@ -100,9 +114,21 @@ impl Tokens {
             tokio::spawn(self.stop.clone().run_until_cancelled_owned(asking));
         }
         match &slot.token {
-            Some(token) if token.expires > now => Some(Ok(token.text.clone())),
+            Some(token) if token.expires > now || token.kept => Some(Ok(token.text.clone())),
             _ => slot.error.clone().map(Err),
         }
+    }
+
+    /// Nothing, or what is kept while the server is away.
+    fn first(&self, uid: &PodUid, key: &TokenKey) -> Slot {
+        let kept = self.offline.as_ref().and_then(|offline| offline.last_token(uid, key));
+        let token = kept.map(|KeptToken { text, expires, refresh_at }| Token {
+            text,
+            expires,
+            refresh_at,
+            kept: true,
+        });
+        Slot { token, ..Slot::default() }
     }
 
     async fn ask(self: Arc<Self>, pod: Arc<Pod>, mailbox: Arc<Mailbox>, key: TokenKey) {
@@ -118,7 +144,14 @@ impl Tokens {
         let Some(slot) = pods.get_mut(&pod.uid()).and_then(|slots| slots.get_mut(key)) else { return };
         slot.asking = false;
         match answer {
-            Ok(token) => *slot = Slot { token: Some(token), ..Slot::default() },
+            Ok(token) => {
+                if let Some(offline) = &self.offline {
+                    let Token { text, expires, refresh_at, .. } = &token;
+                    let kept = KeptToken { text: text.clone(), expires: *expires, refresh_at: *refresh_at };
+                    offline.token(&pod.uid(), key, kept);
+                }
+                *slot = Slot { token: Some(token), ..Slot::default() };
+            }
             Err(why) => {
                 let wait = jitter(slot.backoff.fail());
                 slot.not_before = Some(Instant::now() + wait);
@@ -149,7 +182,7 @@ impl Tokens {
         let seconds = answer.spec.and_then(|spec| spec.expiration_seconds).unwrap_or(key.seconds);
         let early = rand::random_range(0..=JITTER_SECONDS);
         let refresh_at = refresh_at(expires, seconds, early);
-        Ok(Token { text: TokenText(text), expires, refresh_at })
+        Ok(Token { text: TokenText(text), expires, refresh_at, kept: false })
     }
 }
 
@@ -209,14 +242,15 @@ mod tests {
             let second = Arc::clone(&second);
             Arc::new(move || Timestamp::from_second(second.load(Ordering::Relaxed)).unwrap())
         };
-        let tokens = Tokens::new(api, clock, CancellationToken::new());
+        let tokens = Tokens::new(api, clock, None, CancellationToken::new());
         let (pod, mailbox) = (pod(), Arc::new(Mailbox::default()));
         let key = TokenKey { audience: String::new(), seconds: 600 };
         let known = || tokens.known(&pod, &mailbox, &key);
         let asking = || tokens.pods()[&pod.uid()][&key].asking;
         let at = |second: i64| Timestamp::from_second(second).unwrap();
         assert_eq!((known(), asking()), (None, true));
-        let first = Token { text: TokenText("one".into()), expires: at(600), refresh_at: at(480) };
+        let first =
+            Token { text: TokenText("one".into()), expires: at(600), refresh_at: at(480), kept: false };
         tokens.take(&pod, &key, Ok(first));
         second.store(479, Ordering::Relaxed);
         assert_eq!((known(), asking()), (Some(Ok(TokenText("one".into()))), false));
@@ -229,7 +263,8 @@ mod tests {
         assert_eq!((known(), asking()), (Some(Ok(TokenText("one".into()))), true));
         second.store(600, Ordering::Relaxed);
         assert_eq!(known(), Some(Err("no route".into())));
-        let next = Token { text: TokenText("two".into()), expires: at(1200), refresh_at: at(1080) };
+        let next =
+            Token { text: TokenText("two".into()), expires: at(1200), refresh_at: at(1080), kept: false };
         tokens.take(&pod, &key, Ok(next));
         assert_eq!((known(), asking()), (Some(Ok(TokenText("two".into()))), false));
         tokens.forget(&pod.uid());
