@@ -2,7 +2,8 @@
 //!
 //! A pod whose image is there never waits for anybody's pull: presence is asked first, without a permit. A
 //! pull runs in a task of its own and goes on when the pod that wanted it is gone; whoever wants the same
-//! image meanwhile waits for the same pull.
+//! image with the same credentials meanwhile waits for the same pull. Who comes with others has a pull of its
+//! own, and a back-off of its own: nobody is let in by another's, or kept out by it.
 
 use std::{
     collections::HashMap,
@@ -20,11 +21,15 @@ use crate::{
     api::{
         cri::{ImageSpec, PodSandboxConfig},
         defaults::pull_policy_for,
+        image_name::repository,
     },
     config::ImagePulls,
     cri::Cri,
-    policy::backoff::RetryBackoff,
-    policy::container_config::ImageFacts,
+    policy::{
+        backoff::RetryBackoff,
+        container_config::ImageFacts,
+        keyring::{Credentials, PullAccess},
+    },
     rate::TokenBucket,
 };
 
@@ -117,6 +122,18 @@ impl ImageError {
     }
 }
 
+impl ImageError {
+    /// With what stood in the way of credentials, as that may be why.
+    fn beside(mut self, problems: &[String]) -> Self {
+        if let (Self::Pull { cause, .. } | Self::BackOff { cause, .. }, false) =
+            (&mut self, problems.is_empty())
+        {
+            *cause = format!("{cause}; of imagePullSecrets: {}", problems.join("; "));
+        }
+        self
+    }
+}
+
 type PullResult = Result<String, ImageError>;
 
 /// What limits pulls.
@@ -140,8 +157,15 @@ pub struct Images {
 
 #[derive(Default)]
 struct State {
-    running: HashMap<String, watch::Receiver<Option<PullResult>>>,
-    failed: HashMap<String, Failure>,
+    running: HashMap<Wanted, watch::Receiver<Option<PullResult>>>,
+    failed: HashMap<Wanted, Failure>,
+}
+
+/// An image, and the credentials to be tried one after the other.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Wanted {
+    image: String,
+    credentials: Vec<Credentials>,
 }
 
 struct Failure {
@@ -176,7 +200,7 @@ impl Images {
     }
 
     /// Makes sure that the image is on the node and answers what is known of it. `on_pull` is called
-    /// before a pull is waited for.
+    /// before a pull is waited for; `access` is asked for only then.
     ///
     /// # Errors
     /// See [`ImageError`].
@@ -185,6 +209,7 @@ impl Images {
         image: &str,
         policy: PullPolicy,
         sandbox: &PodSandboxConfig,
+        access: impl Future<Output = PullAccess>,
         on_pull: impl FnOnce(),
     ) -> Result<ImageFacts, ImageError> {
         let image = qualified(image);
@@ -197,7 +222,9 @@ impl Images {
             }
         }
         on_pull();
-        let reference = self.pull(image, sandbox).await?;
+        let PullAccess { keyring, problems } = access.await;
+        let wanted = Wanted { credentials: keyring.lookup(&repository(&image)), image };
+        let reference = self.pull(wanted, sandbox).await.map_err(|error| error.beside(&problems))?;
         // A pull does not tell the image's user.
         let facts = self.present(&reference).await?.unwrap_or_default();
         Ok(ImageFacts { reference, ..facts })
@@ -216,33 +243,34 @@ impl Images {
         }))
     }
 
-    async fn pull(&self, image: String, sandbox: &PodSandboxConfig) -> PullResult {
+    async fn pull(&self, wanted: Wanted, sandbox: &PodSandboxConfig) -> PullResult {
         let mut result = {
             let mut state = lock(&self.state);
-            if let Some(running) = state.running.get(&image) {
+            if let Some(running) = state.running.get(&wanted) {
                 running.clone()
             } else {
-                if let Some(failure) = state.failed.get(&image) {
+                if let Some(failure) = state.failed.get(&wanted) {
                     let wait = failure.not_before.saturating_duration_since(Instant::now());
                     if !wait.is_zero() {
-                        return Err(ImageError::BackOff { image, cause: failure.cause.clone(), wait });
+                        let cause = failure.cause.clone();
+                        return Err(ImageError::BackOff { image: wanted.image, cause, wait });
                     }
                 }
                 let (sender, receiver) = watch::channel(None);
-                state.running.insert(image.clone(), receiver.clone());
-                tokio::spawn(self.pull_task(image.clone(), sandbox.clone(), sender));
+                state.running.insert(wanted.clone(), receiver.clone());
+                tokio::spawn(self.pull_task(wanted.clone(), sandbox.clone(), sender));
                 receiver
             }
         };
         match result.wait_for(Option::is_some).await {
-            Ok(done) => done.clone().unwrap_or(Err(lost(&image))),
-            Err(_) => Err(lost(&image)),
+            Ok(done) => done.clone().unwrap_or(Err(lost(&wanted.image))),
+            Err(_) => Err(lost(&wanted.image)),
         }
     }
 
     fn pull_task(
         &self,
-        image: String,
+        wanted: Wanted,
         sandbox: PodSandboxConfig,
         sender: watch::Sender<Option<PullResult>>,
     ) -> impl Future<Output = ()> + Send + use<> {
@@ -255,26 +283,25 @@ impl Images {
                 let wait = lock(&rate).take(Instant::now());
                 tokio::time::sleep(wait).await;
             }
-            tracing::info!(image, "pulling image");
+            let image = wanted.image.clone();
+            tracing::info!(image, credentials = wanted.credentials.len(), "pulling image");
             let begun = Instant::now();
-            let spec = ImageSpec { image: image.clone(), ..ImageSpec::default() };
-            let pulled = cri.pull_image(spec, None, Some(sandbox)).await;
+            let pulled = try_each(&*cri, &image, &wanted.credentials, &sandbox).await;
             let took = begun.elapsed();
             let result = {
                 let mut state = lock(&state);
-                state.running.remove(&image);
+                state.running.remove(&wanted);
                 match pulled {
                     Ok(reference) => {
-                        state.failed.remove(&image);
+                        state.failed.remove(&wanted);
                         tracing::info!(image, ?took, "pulled image");
                         Ok(reference)
                     }
-                    Err(error) => {
-                        let cause = crate::error::chain(&error);
+                    Err(cause) => {
                         let now = Instant::now();
                         // What failed long ago says nothing of images that nobody wants any more.
                         state.failed.retain(|_, failure| failure.not_before + Duration::from_secs(600) > now);
-                        let failure = state.failed.entry(image.clone()).or_insert(Failure {
+                        let failure = state.failed.entry(wanted).or_insert(Failure {
                             backoff: PULL_BACKOFF,
                             not_before: now,
                             cause: String::new(),
@@ -290,6 +317,33 @@ impl Images {
             sender.send_replace(Some(result));
         }
     }
+}
+
+/// Pulls with each of the credentials until one is taken; as nobody where there are none. Kubelet too does not come as
+/// nobody once it has credentials.
+async fn try_each(
+    cri: &dyn Cri,
+    image: &str,
+    credentials: &[Credentials],
+    sandbox: &PodSandboxConfig,
+) -> Result<String, String> {
+    let nobody = credentials.is_empty().then_some(None);
+    let mut causes: Vec<String> = Vec::new();
+    for one in credentials.iter().map(Some).chain(nobody) {
+        let spec = ImageSpec { image: image.to_owned(), ..ImageSpec::default() };
+        let auth = one.map(Credentials::auth_config);
+        match cri.pull_image(spec, auth, Some(sandbox.clone())).await {
+            Ok(reference) => return Ok(reference),
+            Err(error) => {
+                let cause = crate::error::chain(&error);
+                let cause = credentials.iter().fold(cause, |cause, one| one.scrub(cause));
+                if !causes.contains(&cause) {
+                    causes.push(cause);
+                }
+            }
+        }
+    }
+    Err(causes.join("; "))
 }
 
 fn lost(image: &str) -> ImageError {

@@ -18,6 +18,7 @@ pub mod given;
 pub mod grace;
 mod host_ports;
 pub mod hosts;
+pub mod keyring;
 pub mod lifecycle;
 pub mod log_rotation;
 pub mod node;

@@ -20,7 +20,8 @@ use crate::{
     policy::{
         container_config::{ContainerInput, ImageFacts, container_config, target_of},
         env::{ConfigError, EnvFiles, EnvInput, environment, skipped_names},
-        given::env_references,
+        given::{env_references, pull_references},
+        keyring::{PullAccess, pull_access},
         pod_actions::StartContainer,
     },
 };
@@ -59,7 +60,7 @@ impl PodWorker {
     ) -> Result<String, StepError> {
         let image = container.image.clone().unwrap_or_default();
         let policy = PullPolicy::of(container.image_pull_policy.as_deref(), &image);
-        let image = self.ensure_image(&image, policy, sandbox).await?;
+        let image = self.ensure_image(pod, &image, policy, sandbox).await?;
         let images = self.ensure_volume_images(pod, container, sandbox).await?;
         let pod_ips = self.pod_ips(pod);
         let variables = self.environment(pod, container, &pod_ips).await?;
@@ -145,7 +146,7 @@ impl PodWorker {
     /// The images of the volumes that the container mounts, by the volumes' names.
     async fn ensure_volume_images(
         &mut self,
-        pod: &Pod,
+        pod: &Arc<Pod>,
         container: &Container,
         sandbox: &PodSandboxConfig,
     ) -> Result<BTreeMap<String, ImageSpec>, StepError> {
@@ -153,7 +154,7 @@ impl PodWorker {
         for (volume, source) in volumes::image_volumes(pod, container) {
             let reference = source.reference.clone().unwrap_or_default();
             let policy = PullPolicy::of(source.pull_policy.as_deref(), &reference);
-            let facts = self.ensure_image(&reference, policy, sandbox).await?;
+            let facts = self.ensure_image(pod, &reference, policy, sandbox).await?;
             let spec =
                 ImageSpec { image: facts.reference, user_specified_image: reference, ..ImageSpec::default() };
             images.insert(volume.to_owned(), spec);
@@ -210,12 +211,20 @@ impl PodWorker {
 
     async fn ensure_image(
         &mut self,
+        pod: &Arc<Pod>,
         image: &str,
         policy: PullPolicy,
         sandbox: &PodSandboxConfig,
     ) -> Result<ImageFacts, StepError> {
         let (env, mailbox, stop) = (Arc::clone(&self.env), Arc::clone(&self.mailbox), self.stop.clone());
-        let pull = env.images.ensure(image, policy, sandbox, || {
+        let access = async {
+            // A static pod may name no Secret.
+            match env.supplies.as_ref().filter(|_| !pod.is_static()) {
+                Some(supplies) => pull_access(pod, &supplies.objects(&pull_references(pod)).await),
+                None => PullAccess::default(),
+            }
+        };
+        let pull = env.images.ensure(image, policy, sandbox, access, || {
             self.show(PodStep::PullingImage, format!("pull image {image:?}"));
         });
         // Where the pod is to stop the pull goes on; nobody waits for it.

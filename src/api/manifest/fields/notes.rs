@@ -35,7 +35,7 @@ pub static NOTES: &[(&str, &str)] = &[
     ("metadata.namespace", "`default` if not given"),
     ("metadata.uid", "1 to 128 letters, digits, `-`, `_`, `.`; else a hash of the manifest"),
     ("spec.containers[].env[].value", "`$(NAME)` expanded over the variables before it"),
-    ("spec.containers[].imagePullPolicy", "without `imagePullSecrets`"),
+    ("spec.containers[].imagePullPolicy", "an image that is there is used without asking its registry"),
     (
         "spec.containers[].lifecycle.stopSignal",
         "needs containerd 2.3; tested on what the runtime is asked for alone",

@@ -1,0 +1,124 @@
+//! What pods of an API server are pulled with and told besides: credentials for registries, variables of services,
+//! runtime classes. Against a real server with the Node authorizer and NodeRestriction on.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test fails by panicking and says why"
+)]
+
+mod support;
+
+use std::{fs, path::Path};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
+use serde_json::{Value, json};
+use support::{ControlPlane, Node, Registry, SOON, STAY, container, pod_of, wait_for};
+
+/// A Secret of a type that kubelet takes credentials from, with one registry in it.
+fn pull_secret(cluster: &ControlPlane, name: &str, registry: &str, password: &str) {
+    let auth = BASE64_STANDARD.encode(format!("{}:{password}", Registry::USER));
+    let file = json!({ "auths": { registry: { "auth": auth } } }).to_string();
+    cluster.create::<Secret>(&json!({
+        "metadata": { "name": name },
+        "type": "kubernetes.io/dockerconfigjson",
+        "stringData": { ".dockerconfigjson": file },
+    }));
+}
+
+/// A pod that pulls this image, with these Secrets.
+fn private_pod(name: &str, image: &str, policy: &str, secrets: &[&str]) -> Value {
+    let mut main = container("main", STAY);
+    main["image"] = json!(image);
+    main["imagePullPolicy"] = json!(policy);
+    let mut pod = pod_of(name, &[main]);
+    pod["spec"]["imagePullSecrets"] = secrets.iter().map(|name| json!({ "name": name })).collect();
+    pod
+}
+
+/// Why the pod's container waits, as the server was told.
+#[track_caller]
+fn wait_told(cluster: &ControlPlane, pod: &str, words: &str) -> String {
+    wait_for(SOON, &format!("pod {pod} is told {words}"), || {
+        let status = cluster.pod(pod)?.status?;
+        let waiting = status.container_statuses?.first()?.state.clone()?.waiting?;
+        waiting.message.filter(|message| message.contains(words))
+    })
+}
+
+/// Files below a folder that have these words in them.
+fn files_with(folder: &Path, words: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let (path, kind) = (entry.path(), entry.file_type().unwrap());
+        if kind.is_dir() {
+            found.extend(files_with(&path, words));
+        } else if kind.is_file()
+            && fs::read(&path).is_ok_and(|c| c.windows(words.len()).any(|part| part == words.as_bytes()))
+        {
+            found.push(path.display().to_string());
+        }
+    }
+    found
+}
+
+#[test]
+fn images_are_pulled_with_the_secrets_that_the_pod_names() {
+    let cluster = ControlPlane::shared();
+    let node = Node::builder("jp-pull").joined(&cluster).argument("-v=6").start();
+    let registry = Registry::start(&node.containerd);
+    let (image, host) = (registry.image(), registry.host());
+
+    // A Secret that is not there keeps nobody from trying; when it is made the pull is tried again at once.
+    cluster.bind("jp-pull", &private_pod("jp-late", &image, "Always", &["jp-late"]));
+    let told = wait_told(&cluster, "jp-late", "secret \"jp-late\": not found");
+    assert!(told.contains(&image), "{told}");
+    pull_secret(&cluster, "jp-late", &host, Registry::PASSWORD);
+    cluster.wait_ready("jp-late");
+
+    // What does not let in is passed over, and so is what is for another registry.
+    pull_secret(&cluster, "jp-wrong", &format!("https://{host}/v1/"), "another-word");
+    pull_secret(&cluster, "jp-other", "registry.example", "another-word");
+    cluster.create::<Secret>(&json!({
+        "metadata": { "name": "jp-old" },
+        "type": "kubernetes.io/dockercfg",
+        "stringData": { ".dockercfg": json!({ format!("{host}/busybox"): {
+            "username": Registry::USER, "password": Registry::PASSWORD,
+        } }).to_string() },
+    }));
+    cluster.bind("jp-pull", &private_pod("jp-many", &image, "Always", &["jp-wrong", "jp-other", "jp-old"]));
+    cluster.wait_ready("jp-many");
+
+    // Nobody is let in by another's credentials, though the image is there.
+    for (pod, secrets) in [("jp-none", &[][..]), ("jp-bad", &["jp-wrong"][..])] {
+        cluster.bind("jp-pull", &private_pod(pod, &image, "Always", secrets));
+        let told = wait_told(&cluster, pod, "pull");
+        assert!(told.contains(&image) && !told.contains("another-word"), "{told}");
+    }
+    // But what is there is there, as with kubelets that do not verify it.
+    cluster.bind("jp-pull", &private_pod("jp-there", &image, "IfNotPresent", &[]));
+    cluster.wait_ready("jp-there");
+
+    // What the service account has is put into the pod by the server.
+    cluster.create::<ServiceAccount>(&json!({
+        "metadata": { "name": "jp-account" }, "imagePullSecrets": [{ "name": "jp-late" }],
+    }));
+    let mut pod = private_pod("jp-account", &image, "Always", &[]);
+    pod["spec"].as_object_mut().unwrap().remove("imagePullSecrets");
+    pod["spec"]["serviceAccountName"] = json!("jp-account");
+    cluster.bind("jp-pull", &pod);
+    cluster.wait_ready("jp-account");
+
+    for secret in
+        [Registry::PASSWORD, "another-word", &BASE64_STANDARD.encode(format!("bob:{}", Registry::PASSWORD))]
+    {
+        for folder in [node.root_dir(), node.pod_logs()] {
+            assert_eq!(files_with(&folder, secret), Vec::<String>::new());
+        }
+        assert!(!node.agent_log().contains(secret));
+        assert!(!node.pods_json().to_string().contains(secret));
+    }
+}
