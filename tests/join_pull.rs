@@ -14,9 +14,9 @@ mod support;
 use std::{fs, path::Path};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
+use k8s_openapi::api::core::v1::{Secret, Service, ServiceAccount};
 use serde_json::{Value, json};
-use support::{ControlPlane, Node, Registry, SOON, STAY, container, pod_of, wait_for};
+use support::{ControlPlane, Node, Registry, SOON, STAY, container, pod, pod_of, wait_for};
 
 /// A Secret of a type that kubelet takes credentials from, with one registry in it.
 fn pull_secret(cluster: &ControlPlane, name: &str, registry: &str, password: &str) {
@@ -121,4 +121,64 @@ fn images_are_pulled_with_the_secrets_that_the_pod_names() {
         assert!(!node.agent_log().contains(secret));
         assert!(!node.pods_json().to_string().contains(secret));
     }
+}
+
+#[test]
+fn containers_have_the_variables_of_services() {
+    let cluster = ControlPlane::shared();
+    let node = Node::builder("jp-service").joined(&cluster).start();
+    let service: Service = cluster.create(&json!({
+        "metadata": { "name": "jp-app" },
+        "spec": { "ports": [
+            { "name": "web", "port": 80 }, { "name": "dns", "port": 53, "protocol": "UDP" },
+        ] },
+    }));
+    let ip = service.spec.unwrap().cluster_ip.unwrap();
+    cluster.create::<Service>(&json!({
+        "metadata": { "name": "jp-headless" }, "spec": { "clusterIP": "None", "ports": [{ "port": 80 }] },
+    }));
+    let mut main = container("main", STAY);
+    main["env"] = json!([
+        { "name": "URL", "value": "http://$(JP_APP_SERVICE_HOST):$(JP_APP_SERVICE_PORT)" },
+        { "name": "JP_APP_PORT", "value": "mine" },
+    ]);
+    // The service may be younger than what the node knows: such a pod is one that kubelet too starts without.
+    let linked = wait_for(SOON, "a pod has the service's variables", || {
+        cluster.bind("jp-service", &pod_of("jp-linked", &[main.clone()]));
+        cluster.wait_ready("jp-linked");
+        let process = node.process(&node.view("jp-linked").unwrap(), "main");
+        if process.variable("JP_APP_SERVICE_HOST").is_none() {
+            cluster.delete_pod("jp-linked", Some(0));
+            cluster.wait_gone("jp-linked");
+            return None;
+        }
+        Some(process)
+    });
+    for (name, value) in [
+        ("URL", format!("http://{ip}:80")),
+        ("JP_APP_PORT", "mine".to_owned()),
+        ("JP_APP_SERVICE_HOST", ip.clone()),
+        ("JP_APP_SERVICE_PORT", "80".to_owned()),
+        ("JP_APP_SERVICE_PORT_WEB", "80".to_owned()),
+        ("JP_APP_SERVICE_PORT_DNS", "53".to_owned()),
+        ("JP_APP_PORT_53_UDP", format!("udp://{ip}:53")),
+        ("JP_APP_PORT_80_TCP_ADDR", ip),
+        ("KUBERNETES_SERVICE_PORT_HTTPS", "443".to_owned()),
+    ] {
+        assert_eq!(linked.variable(name), Some(value), "{name}");
+    }
+    assert_eq!(linked.variable("JP_HEADLESS_SERVICE_HOST"), None);
+
+    let mut unlinked = pod_of("jp-unlinked", &[container("main", STAY)]);
+    unlinked["spec"]["enableServiceLinks"] = json!(false);
+    cluster.bind("jp-service", &unlinked);
+    cluster.wait_ready("jp-unlinked");
+    let process = node.process(&node.view("jp-unlinked").unwrap(), "main");
+    assert!(process.variable("KUBERNETES_SERVICE_HOST").is_some());
+    assert_eq!(process.variable("JP_APP_SERVICE_HOST"), None);
+
+    // The services are known by now, so a static pod is told of them too.
+    node.put(&pod("jp-static", STAY));
+    let view = node.wait_ready("jp-static");
+    assert!(node.process(&view, "main").variable("KUBERNETES_SERVICE_HOST").is_some());
 }

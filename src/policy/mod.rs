@@ -35,6 +35,7 @@ pub mod rotation;
 pub mod runtime;
 pub mod runtime_class;
 pub mod security;
+pub mod service_env;
 pub mod status;
 mod swap;
 pub mod sysctls;

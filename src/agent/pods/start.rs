@@ -20,7 +20,7 @@ use crate::{
     policy::{
         container_config::{ContainerInput, ImageFacts, container_config, target_of},
         env::{ConfigError, EnvFiles, EnvInput, environment, skipped_names},
-        given::{env_references, pull_references},
+        given::{Given, env_references, pull_references},
         keyring::{PullAccess, pull_access},
         pod_actions::StartContainer,
     },
@@ -103,11 +103,12 @@ impl PodWorker {
         container: &Container,
         pod_ips: &[IpAddr],
     ) -> Result<Arc<[(String, String)]>, StepError> {
+        let services = self.service_variables(pod).await?;
         let sources = container.env_from.iter().flatten().next();
-        if container.env.iter().flatten().next().is_none() && sources.is_none() {
+        if container.env.iter().flatten().next().is_none() && sources.is_none() && services.is_empty() {
             return Ok(Arc::default());
         }
-        let given = self.take_supplies(&env_references(pod, container)).await?;
+        let given = Given { services, ..self.take_supplies(&env_references(pod, container)).await? };
         let name = self.full_name.clone();
         let (env, pod, container) = (Arc::clone(&self.env), Arc::clone(pod), container.clone());
         let pod_ips = pod_ips.to_vec();

@@ -105,7 +105,6 @@ pub static SPEC: Table = Table {
         ("containers", Each(&CONTAINER)),
         ("dnsConfig", Honoured),
         ("dnsPolicy", Honoured),
-        // Services are known from an API server only.
         ("enableServiceLinks", Honoured),
         ("ephemeralContainers", NeedsApi("a static pod may not have ephemeral containers")),
         ("hostAliases", Honoured),

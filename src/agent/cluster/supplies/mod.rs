@@ -1,22 +1,30 @@
-//! What the API server supplies pods with: ConfigMaps, Secrets and tokens.
+//! What the API server supplies pods with: ConfigMaps, Secrets, tokens and the variables of services.
 //!
 //! A pod's worker says which pod it has, and takes what is known; it is woken when something of that changes. Static
 //! pods get nothing: they may name nothing of the server's.
 
+mod listed;
 mod objects;
 mod tokens;
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Service};
 use tokio_util::sync::CancellationToken;
 
-use self::{objects::Objects, tokens::Tokens};
+use self::{listed::Listed, objects::Objects, tokens::Tokens};
 use crate::{
     agent::pods::mailbox::Mailbox,
     api::{PodExt as _, PodUid},
     kube::ApiServer,
-    policy::given::{Given, ObjectKey, token_references, volume_references},
+    policy::{
+        given::{Given, ObjectKey, token_references, volume_references},
+        service_env::{ServiceFacts, service_variables},
+    },
 };
 
 /// How long a pod waits for the first word on what it names before it is told that there is none yet. It is woken
@@ -27,13 +35,40 @@ const FIRST_WORD: Duration = Duration::from_secs(2);
 pub struct Supplies {
     objects: Arc<Objects>,
     tokens: Arc<Tokens>,
+    services: Arc<Listed<ServiceFacts>>,
 }
 
 impl Supplies {
-    /// Asks nobody yet; ends with `stop`.
+    /// Begins to follow what every pod may be given, and asks for nothing else yet; ends with `stop`.
     pub fn new(api: ApiServer, stop: CancellationToken) -> Self {
         let tokens = Tokens::new(api.clone(), Arc::new(jiff::Timestamp::now), stop.clone());
-        Self { objects: Objects::new(api, stop), tokens }
+        let objects = Objects::new(api.clone(), stop.clone());
+        let services = Listed::new();
+        let waiting = Arc::clone(&objects);
+        // Whoever runs already keeps the variables that he has.
+        let told = move |first| {
+            if first {
+                waiting.wake_all()
+            }
+        };
+        let of_services = Arc::clone(&services).follow(api, |s: Service| ServiceFacts::of(&s), told);
+        tokio::spawn(async move { stop.run_until_cancelled(of_services).await });
+        Self { objects, tokens, services }
+    }
+
+    /// The variables that tell a pod of services. One of the API server waits for the first list, but not for long;
+    /// a static pod has those of the services that are known.
+    ///
+    /// # Errors
+    /// Why there was no list yet.
+    pub async fn service_variables(&self, pod: &Pod) -> Result<BTreeMap<String, String>, String> {
+        if !pod.is_static() {
+            tokio::time::timeout(FIRST_WORD, self.services.first_list()).await.ok();
+        }
+        let links = pod.spec().enable_service_links != Some(false);
+        let namespace = pod.full_name().namespace.to_string();
+        let known = self.services.look(|all| service_variables(all.values(), &namespace, links));
+        if pod.is_static() { Ok(known.unwrap_or_default()) } else { known }
     }
 
     /// A pod is there, with this specification: what it names is followed from now on. Costs nothing when it is told

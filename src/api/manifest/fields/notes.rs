@@ -15,7 +15,6 @@ pub static NO_EFFECT: &[(&str, &str)] = &[
     ("spec.affinity.podAffinity", "for the scheduler"),
     ("spec.affinity.podAntiAffinity", "for the scheduler"),
     ("spec.automountServiceAccountToken", "a static pod has no service account, and so no token"),
-    ("spec.enableServiceLinks", "services are known from an API server only"),
     ("spec.nodeName", "the node that reads the manifest; another name is told as a warning"),
     ("spec.preemptionPolicy", "for the scheduler"),
     ("spec.schedulerName", "for the scheduler"),
@@ -90,6 +89,11 @@ pub static NOTES: &[(&str, &str)] = &[
     (
         "spec.nodeSelector",
         "against the node's own labels and those of `--node-labels`; a pod that does not fit fails (`NodeAffinity`)",
+    ),
+    (
+        "spec.enableServiceLinks",
+        "the variables of services on a node of a cluster; a static pod has those of the services that are known when \
+         its container starts",
     ),
     ("spec.os.name", "`linux` only"),
     (
