@@ -11,10 +11,17 @@
 
 mod support;
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, process::Command};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use k8s_openapi::api::core::v1::{Secret, Service, ServiceAccount};
+use k8s_openapi::api::{
+    core::v1::{Secret, Service, ServiceAccount},
+    node::v1::RuntimeClass,
+};
+use kube::{
+    Api,
+    api::{DeleteParams, PostParams},
+};
 use serde_json::{Value, json};
 use support::{ControlPlane, Node, Registry, SOON, STAY, container, pod, pod_of, wait_for};
 
@@ -181,4 +188,71 @@ fn containers_have_the_variables_of_services() {
     node.put(&pod("jp-static", STAY));
     let view = node.wait_ready("jp-static");
     assert!(node.process(&view, "main").variable("KUBERNETES_SERVICE_HOST").is_some());
+}
+
+fn runtime_class(cluster: &ControlPlane, name: &str) {
+    let class: RuntimeClass = serde_json::from_value(json!({
+        "metadata": { "name": name }, "handler": "crun",
+        "overhead": { "podFixed": { "cpu": "10m", "memory": "8Mi" } },
+    }))
+    .unwrap();
+    let classes = Api::<RuntimeClass>::all(cluster.client());
+    cluster.block_on(classes.create(&PostParams::default(), &class)).unwrap();
+}
+
+/// Whether crun holds the pod's sandbox, as it tells itself.
+fn is_of_crun(node: &Node, pod: &str) -> bool {
+    let root = format!("{}/k8s.io", node.containerd.fact("CRUN_ROOT"));
+    let output =
+        Command::new("crun").args(["--root", &root, "list", "-f", "json"]).output().expect("it starts");
+    assert!(output.status.success(), "crun list: {}", String::from_utf8_lossy(&output.stderr));
+    let id = &node.containerd.sandboxes_of(node.view(pod).unwrap().uid())[0].id;
+    String::from_utf8_lossy(&output.stdout).contains(id.as_str())
+}
+
+#[test]
+fn runtime_classes_are_those_of_the_server() {
+    let cluster = ControlPlane::shared();
+    let folder = tempfile::tempdir().unwrap();
+    let mut node = Node::builder("jp-class")
+        .joined(&cluster)
+        .argument("--runtime-class-path")
+        .argument(folder.path().to_str().unwrap())
+        .prepare();
+    assert!(!node.containerd.fact("CRUN_ROOT").is_empty(), "crun is missing: run hack/deps.sh");
+    runtime_class(&cluster, "jp-class");
+    let mut wanted = pod_of("jp-class", &[container("main", STAY)]);
+    wanted["spec"]["runtimeClassName"] = json!("jp-class");
+    let made = cluster.bind("jp-class", &wanted);
+    assert_eq!(made.spec.unwrap().overhead.unwrap()["cpu"].0, "10m");
+    let classes = Api::<RuntimeClass>::all(cluster.client());
+    cluster.block_on(classes.delete("jp-class", &DeleteParams::default())).unwrap();
+
+    // The class of the folder is not that of the server's pods.
+    let of_folder = |name: &str, handler: &str| {
+        let class = json!({
+            "apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass",
+            "metadata": { "name": name }, "handler": handler,
+        });
+        fs::write(folder.path().join(format!("{name}.json")), class.to_string()).unwrap();
+    };
+    of_folder("jp-class", "runc");
+    node.start_agent();
+    wait_told(&cluster, "jp-class", "runtimeclass.node.k8s.io \"jp-class\" not found");
+    runtime_class(&cluster, "jp-class");
+    cluster.wait_ready("jp-class");
+    assert!(is_of_crun(&node, "jp-class"));
+
+    // A static pod has that of the folder, and else the server's.
+    runtime_class(&cluster, "jp-other");
+    for (name, class, of_crun, cpu) in
+        [("jp-local", "jp-class", false, None), ("jp-remote", "jp-other", true, Some("10m"))]
+    {
+        let mut wanted = pod(name, STAY);
+        wanted["spec"]["runtimeClassName"] = json!(class);
+        node.put(&wanted);
+        let view = node.wait_ready(name);
+        assert_eq!(is_of_crun(&node, name), of_crun, "{name}");
+        assert_eq!(view.0["spec"]["overhead"]["cpu"].as_str(), cpu, "{name}");
+    }
 }

@@ -1,4 +1,4 @@
-//! What the API server supplies pods with: ConfigMaps, Secrets, tokens and the variables of services.
+//! What the API server supplies pods with: ConfigMaps, Secrets, tokens, the variables of services, and runtime classes.
 //!
 //! A pod's worker says which pod it has, and takes what is known; it is woken when something of that changes. Static
 //! pods get nothing: they may name nothing of the server's.
@@ -13,7 +13,10 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::{
+    core::v1::{Pod, Service},
+    node::v1::RuntimeClass,
+};
 use tokio_util::sync::CancellationToken;
 
 use self::{listed::Listed, objects::Objects, tokens::Tokens};
@@ -36,6 +39,18 @@ pub struct Supplies {
     objects: Arc<Objects>,
     tokens: Arc<Tokens>,
     services: Arc<Listed<ServiceFacts>>,
+    classes: Arc<Listed<Arc<RuntimeClass>>>,
+}
+
+/// What the API server says of a runtime class.
+#[derive(Debug)]
+pub enum ServersClass {
+    /// It has it.
+    Found(Arc<RuntimeClass>),
+    /// It has none of the name.
+    Missing,
+    /// It has not said; why.
+    Unknown(String),
 }
 
 impl Supplies {
@@ -51,9 +66,26 @@ impl Supplies {
                 waiting.wake_all()
             }
         };
-        let of_services = Arc::clone(&services).follow(api, |s: Service| ServiceFacts::of(&s), told);
-        tokio::spawn(async move { stop.run_until_cancelled(of_services).await });
-        Self { objects, tokens, services }
+        let facts = |service: Service| ServiceFacts::of(&service);
+        let of_services = Arc::clone(&services).follow(api.clone(), facts, told);
+        let (classes, waiting) = (Listed::new(), Arc::clone(&objects));
+        let told = move |_first| waiting.wake_all();
+        let of_classes = Arc::clone(&classes).follow(api, |class: RuntimeClass| Some(Arc::new(class)), told);
+        tokio::spawn(async move {
+            let both = futures_util::future::join(of_services, of_classes);
+            stop.run_until_cancelled(both).await
+        });
+        Self { objects, tokens, services, classes }
+    }
+
+    /// The runtime class of a name, waiting for the first list, but not for long.
+    pub async fn runtime_class(&self, name: &str) -> ServersClass {
+        tokio::time::timeout(FIRST_WORD, self.classes.first_list()).await.ok();
+        match self.classes.look(|all| all.get(&(String::new(), name.to_owned())).cloned()) {
+            Ok(Some(class)) => ServersClass::Found(class),
+            Ok(None) => ServersClass::Missing,
+            Err(why) => ServersClass::Unknown(why),
+        }
     }
 
     /// The variables that tell a pod of services. One of the API server waits for the first list, but not for long;
