@@ -1,5 +1,6 @@
 //! What pods of an API server are pulled with and told besides: credentials for registries, variables of services,
-//! runtime classes. Against a real server with the Node authorizer and NodeRestriction on.
+//! runtime classes. Against a real server with the Node authorizer and NodeRestriction on. And credentials that
+//! programs give, which a node that stands alone has too.
 
 #![allow(
     clippy::unwrap_used,
@@ -11,7 +12,7 @@
 
 mod support;
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use k8s_openapi::api::{
@@ -23,7 +24,7 @@ use kube::{
     api::{DeleteParams, PostParams},
 };
 use serde_json::{Value, json};
-use support::{ControlPlane, Node, Registry, SOON, STAY, container, pod, pod_of, wait_for};
+use support::{ControlPlane, Node, Registry, SOON, STAY, container, copy_program, pod, pod_of, wait_for};
 
 /// A Secret of a type that kubelet takes credentials from, with one registry in it.
 fn pull_secret(cluster: &ControlPlane, name: &str, registry: &str, password: &str) {
@@ -255,4 +256,77 @@ fn runtime_classes_are_those_of_the_server() {
         assert_eq!(is_of_crun(&node, name), of_crun, "{name}");
         assert_eq!(view.0["spec"]["overhead"]["cpu"].as_str(), cpu, "{name}");
     }
+}
+
+#[test]
+fn a_program_gives_credentials_on_a_node_that_stands_alone() {
+    let mut node = Node::builder("jp-alone").prepare();
+    let registry = Registry::start(&node.containerd);
+    let (image, host) = (registry.image(), registry.host());
+    let bin = node.dir().join("providers");
+    fs::create_dir(&bin).unwrap();
+    let answer = json!({
+        "kind": "CredentialProviderResponse", "apiVersion": "credentialprovider.kubelet.k8s.io/v1",
+        "cacheKeyType": "Registry",
+        "auth": { &host: { "username": Registry::USER, "password": Registry::PASSWORD } },
+    });
+    fs::write(bin.join("answer"), answer.to_string()).unwrap();
+    let program = |name: &str, script: &str| {
+        let text = node.dir().join("script");
+        fs::write(&text, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&text, fs::Permissions::from_mode(0o755)).unwrap();
+        copy_program(&text, &bin.join(name));
+    };
+    let noted = node.dir().join("requests");
+    program("good", &format!("cat >> {}; echo >> {0}; cat \"$ANSWER\"", noted.display()));
+    program("bad", "echo no such role >&2; exit 3");
+    let provider = |name: &str| {
+        json!({
+            "name": name, "apiVersion": "credentialprovider.kubelet.k8s.io/v1", "matchImages": [&host],
+            "defaultCacheDuration": "1h", "env": [{ "name": "ANSWER", "value": bin.join("answer") }],
+        })
+    };
+    let config = node.dir().join("providers.json");
+    let configure = |names: &[&str]| {
+        let file = json!({
+            "apiVersion": "kubelet.config.k8s.io/v1", "kind": "CredentialProviderConfig",
+            "providers": names.iter().map(|name| provider(name)).collect::<Vec<_>>(),
+        });
+        fs::write(&config, file.to_string()).unwrap();
+    };
+    let arguments = [
+        format!("--image-credential-provider-config={}", config.display()),
+        format!("--image-credential-provider-bin-dir={}", bin.display()),
+    ];
+
+    // What is not there is found out at the start.
+    configure(&["good", "gone"]);
+    let refused = node.agent_command().args(&arguments).output().unwrap();
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(2), "{told}");
+    assert!(told.contains("providers/gone: "), "{told}");
+
+    configure(&["bad"]);
+    node.set_arguments(&[&arguments[0], &arguments[1]]);
+    node.start_agent();
+    let mut main = container("main", STAY);
+    main["image"] = json!(image);
+    main["imagePullPolicy"] = json!("Always");
+    node.put(&pod_of("first", &[main.clone()]));
+    node.wait_view("first", "told of the program", |view| {
+        view.0.to_string().contains("credential provider \\\"bad\\\": exit status: 3 no such role")
+    });
+
+    node.kill9();
+    configure(&["bad", "good"]);
+    node.start_agent();
+    node.put(&pod_of("second", &[main]));
+    node.wait_ready("first");
+    node.wait_ready("second");
+    let requests = fs::read_to_string(&noted).unwrap();
+    let repository = image.rsplit_once(':').unwrap().0;
+    assert!(requests.contains(&format!("\"image\":\"{repository}\"")), "{requests}");
+    assert_eq!(requests.lines().count(), 1, "the answer counts for the registry: {requests}");
+    assert!(!node.agent_log().contains(Registry::PASSWORD));
+    assert_eq!(files_with(&node.root_dir(), Registry::PASSWORD), Vec::<String>::new());
 }

@@ -18,6 +18,7 @@ use tokio::{
 };
 
 use crate::{
+    agent::credential_providers::CredentialProviders,
     api::{
         cri::{ImageSpec, PodSandboxConfig},
         defaults::pull_policy_for,
@@ -153,6 +154,7 @@ pub struct Images {
     permits: Arc<Semaphore>,
     rate: Option<Arc<Mutex<TokenBucket>>>,
     state: Arc<Mutex<State>>,
+    providers: Arc<CredentialProviders>,
 }
 
 #[derive(Default)]
@@ -179,8 +181,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Images {
-    /// Over a runtime, within limits.
-    pub fn new(cri: Arc<dyn Cri>, limits: PullLimits) -> Self {
+    /// Over a runtime, within limits, with the programs that give credentials besides.
+    pub fn new(cri: Arc<dyn Cri>, limits: PullLimits, providers: CredentialProviders) -> Self {
         let permits = match limits.at_once {
             ImagePulls::Serial => 1,
             ImagePulls::Parallel { limit: Some(limit) } => {
@@ -196,6 +198,7 @@ impl Images {
                 .filter(|rate| *rate > 0)
                 .map(|rate| Arc::new(Mutex::new(TokenBucket::new(rate, limits.burst)))),
             state: Arc::default(),
+            providers: Arc::new(providers),
         }
     }
 
@@ -276,17 +279,24 @@ impl Images {
     ) -> impl Future<Output = ()> + Send + use<> {
         let (cri, permits, rate, state) =
             (Arc::clone(&self.cri), Arc::clone(&self.permits), self.rate.clone(), Arc::clone(&self.state));
+        let providers = Arc::clone(&self.providers);
         async move {
+            let image = wanted.image.clone();
+            // What programs give is no part of what the pull is known by: they may give something else each time.
+            // A program that hangs has no permit that others wait for.
+            let (provided, problems) = providers.credentials(&repository(&image)).await;
+            let mut credentials = wanted.credentials.clone();
+            credentials.extend(provided.into_iter().filter(|one| !wanted.credentials.contains(one)));
             // The semaphore is never closed.
             let _permit = permits.acquire().await;
             if let Some(rate) = rate {
                 let wait = lock(&rate).take(Instant::now());
                 tokio::time::sleep(wait).await;
             }
-            let image = wanted.image.clone();
-            tracing::info!(image, credentials = wanted.credentials.len(), "pulling image");
+            tracing::info!(image, credentials = credentials.len(), "pulling image");
             let begun = Instant::now();
-            let pulled = try_each(&*cri, &image, &wanted.credentials, &sandbox).await;
+            let pulled = try_each(&*cri, &image, &credentials, &sandbox).await;
+            let pulled = pulled.map_err(|cause| [&[cause][..], &problems].concat().join("; "));
             let took = begun.elapsed();
             let result = {
                 let mut state = lock(&state);

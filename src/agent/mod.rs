@@ -5,6 +5,7 @@ pub mod board;
 pub mod cgroups;
 pub mod clock;
 pub mod cluster;
+pub mod credential_providers;
 pub mod env_files;
 pub mod health;
 pub mod housekeeping;
@@ -43,6 +44,7 @@ use self::{
         identity::{Identity, Places, Serving},
         node::{NodeAgent, tell_configured},
     },
+    credential_providers::CredentialProviders,
     health::HealthMonitor,
     images::{Images, PullLimits},
     log_rotation::LogRotation,
@@ -248,6 +250,7 @@ impl Parts {
                     per_second: config.registry_pull_qps,
                     burst: config.registry_burst,
                 },
+                CredentialProviders::new(config.credential_providers.clone()),
             ),
             cri,
             pleg,

@@ -20,6 +20,24 @@ pub fn repository(image: &str) -> String {
     }
 }
 
+/// Host and path of a registry, or a part of one, as files of Docker's name it: without scheme and the version of the
+/// registry's API. `None` of what can be none.
+pub fn registry_entry(location: &str) -> Option<String> {
+    let name = location.strip_prefix("https://").or_else(|| location.strip_prefix("http://"));
+    let name = name.unwrap_or(location).split(['?', '#']).next().unwrap_or_default();
+    let (host, path) = name.find('/').map_or((name, ""), |at| name.split_at(at));
+    let host = host.rsplit('@').next().unwrap_or(host);
+    let path = if path.starts_with("/v1/") || path.starts_with("/v2/") { &path[3..] } else { path };
+    let path = if path == "/" { "" } else { path };
+    let possible = !host.is_empty() && !name.contains(|c: char| c.is_control() || c.is_whitespace());
+    possible.then(|| format!("{host}{path}"))
+}
+
+/// Whether a text without a scheme names registries, or parts of them.
+pub fn is_registry_pattern(text: &str) -> bool {
+    !text.contains("://") && registry_entry(text).is_some()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -15,6 +15,7 @@ use crate::api::validation::names::dns1123_subdomain;
 use super::agent::{
     AgentConfig, CgroupDriver, ClusterNode, ContainerGcSettings, ImagePulls, LogFormat, ReservedCgroup,
 };
+use super::credential_providers;
 use super::duration::GoDuration;
 use super::error::{ConfigError, Origin, Problem};
 use super::flags::{Flags, Syntax};
@@ -93,6 +94,10 @@ pub(super) fn resolve(
         },
         registry_pull_qps: limit(config.registry_pull_qps),
         registry_burst: number(config.registry_burst),
+        credential_providers: credential_providers::load(
+            flags.text("image-credential-provider-config"),
+            flags.text("image-credential-provider-bin-dir"),
+        )?,
         image_minimum_gc_age: duration(config.image_minimum_gc_age),
         image_maximum_gc_age: config
             .image_maximum_gc_age

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Pod;
 use serde::Deserialize;
 
 use super::given::{Given, Lookup, ObjectData, pull_references};
-use crate::api::cri::AuthConfig;
+use crate::api::{cri::AuthConfig, image_name::registry_entry};
 
 /// Takes texts with padding and without, as kubelet does.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -71,7 +71,7 @@ impl Keyring {
     /// Adds credentials for what a file of Docker's names: `registry.example:5000/team`, `https://index.docker.io/v1/`,
     /// `*.example.org`. Of a name that can be no registry's nothing is kept.
     pub fn add(&mut self, location: &str, credentials: Credentials) {
-        if let Some(key) = key(location) {
+        if let Some(key) = registry_entry(location) {
             let known = self.0.entry(key).or_default();
             if !known.contains(&credentials) {
                 known.push(credentials);
@@ -163,7 +163,8 @@ fn take(keyring: &mut Keyring, secret: &ObjectData) -> Result<(), String> {
         match credentials(entry.unwrap_or_default()) {
             Ok(Some(credentials)) => keyring.add(&location, credentials),
             Ok(None) => {}
-            Err(()) => wrong.push(location),
+            // A location may have a user and a password in it, which its registry has not.
+            Err(()) => wrong.extend(registry_entry(&location)),
         }
     }
     if wrong.is_empty() {
@@ -182,23 +183,6 @@ fn credentials(entry: Entry) -> Result<Option<Credentials>, ()> {
     let plain = String::from_utf8(plain).map_err(|_error| ())?;
     let (username, password) = plain.split_once(':').ok_or(())?;
     Ok(Credentials::new(username.to_owned(), password.to_owned()))
-}
-
-/// Host and path of what a file of Docker's names, without scheme and the version of the registry's API.
-fn key(location: &str) -> Option<String> {
-    let name = location.strip_prefix("https://").or_else(|| location.strip_prefix("http://"));
-    let name = name.unwrap_or(location).split(['?', '#']).next().unwrap_or_default();
-    let (host, path) = name.find('/').map_or((name, ""), |at| name.split_at(at));
-    let host = host.rsplit('@').next().unwrap_or(host);
-    let path = if path.starts_with("/v1/") || path.starts_with("/v2/") { &path[3..] } else { path };
-    let path = if path == "/" { "" } else { path };
-    let possible = !host.is_empty() && !name.contains(|c: char| c.is_control() || c.is_whitespace());
-    possible.then(|| format!("{host}{path}"))
-}
-
-/// Whether a pattern is a registry, or a part of one.
-pub fn is_pattern(text: &str) -> bool {
-    !text.contains("://") && key(text).is_some()
 }
 
 /// Whether a pattern such as `*.example.org:5000/team` is for a repository: equal ports, as many parts in the host's

@@ -121,7 +121,7 @@ fn both_kinds_of_secrets_are_read_in_the_pods_order() {
 #[test]
 fn what_cannot_be_used_is_told_without_its_content() {
     let half = json!({ "auths": {
-        "r.example": { "auth": "hunter2hunter2" },
+        "https://u:hunter2@r.example/v1/": { "auth": "hunter2hunter2" },
         "ok.example": { "username": "u", "password": "p" },
     } });
     let given = given(&[

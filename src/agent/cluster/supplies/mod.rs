@@ -63,7 +63,7 @@ impl Supplies {
         // Whoever runs already keeps the variables that he has.
         let told = move |first| {
             if first {
-                waiting.wake_all()
+                waiting.wake_all();
             }
         };
         let facts = |service: Service| ServiceFacts::of(&service);
