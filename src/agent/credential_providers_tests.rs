@@ -1,3 +1,5 @@
+//! Against scripts that note how they were run.
+
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use super::*;

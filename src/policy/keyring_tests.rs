@@ -1,3 +1,5 @@
+//! What fits an image, in which order, and what is said of Secrets that cannot be used.
+
 use std::sync::Arc;
 
 use serde_json::{Value, json};
