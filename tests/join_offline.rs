@@ -79,6 +79,8 @@ fn wait_kept(node: &Node, counts: [(&str, usize); 3]) {
     wait_until(SOON, &format!("kept are {counts:?}"), || {
         counts.iter().all(|(kind, count)| kept(node, kind).len() == *count)
             && kept(node, "contact").len() == 1
+            // What each was given of services.
+            && kept(node, "listed").len() == kept(node, "pods").len()
     });
 }
 
@@ -193,6 +195,8 @@ fn after_a_reboot_without_the_server_pods_run_as_last_known() {
     let process = node.process(&view, "main");
     assert_eq!(process.variable("COLOUR").as_deref(), Some("blue"));
     assert_eq!(process.variable("PASSWORD").as_deref(), Some(PASSWORD));
+    // Without which no client finds the server, once it is back.
+    assert!(process.variable("KUBERNETES_SERVICE_HOST").is_some());
     assert_eq!(
         (process.read("/map/colour"), process.read("/secret/password")),
         ("blue".into(), PASSWORD.into())

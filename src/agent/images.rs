@@ -2,7 +2,8 @@
 //!
 //! A pod whose image is there never waits for anybody's pull: presence is asked first, without a permit. A
 //! pull runs in a task of its own and goes on when the pod that wanted it is gone; whoever wants the same
-//! image meanwhile waits for the same pull.
+//! image with the same credentials meanwhile waits for the same pull. Who comes with others has a pull of its
+//! own, and a back-off of its own: nobody is let in by another's, or kept out by it.
 
 use std::{
     collections::HashMap,
@@ -17,14 +18,19 @@ use tokio::{
 };
 
 use crate::{
+    agent::credential_providers::CredentialProviders,
     api::{
         cri::{ImageSpec, PodSandboxConfig},
         defaults::pull_policy_for,
+        image_name::repository,
     },
     config::ImagePulls,
     cri::Cri,
-    policy::backoff::RetryBackoff,
-    policy::container_config::ImageFacts,
+    policy::{
+        backoff::RetryBackoff,
+        container_config::ImageFacts,
+        keyring::{Credentials, PullAccess},
+    },
     rate::TokenBucket,
 };
 
@@ -131,6 +137,18 @@ pub struct ReadyImage {
 /// The image's reference, and how long the pull took.
 type PullResult = Result<(String, Duration), ImageError>;
 
+impl ImageError {
+    /// With what stood in the way of credentials, as that may be why.
+    fn beside(mut self, problems: &[String]) -> Self {
+        if let (Self::Pull { cause, .. } | Self::BackOff { cause, .. }, false) =
+            (&mut self, problems.is_empty())
+        {
+            *cause = format!("{cause}; of imagePullSecrets: {}", problems.join("; "));
+        }
+        self
+    }
+}
+
 /// What limits pulls.
 #[derive(Debug, Clone, Copy)]
 pub struct PullLimits {
@@ -148,12 +166,20 @@ pub struct Images {
     permits: Arc<Semaphore>,
     rate: Option<Arc<Mutex<TokenBucket>>>,
     state: Arc<Mutex<State>>,
+    providers: Arc<CredentialProviders>,
 }
 
 #[derive(Default)]
 struct State {
-    running: HashMap<String, watch::Receiver<Option<PullResult>>>,
-    failed: HashMap<String, Failure>,
+    running: HashMap<Wanted, watch::Receiver<Option<PullResult>>>,
+    failed: HashMap<Wanted, Failure>,
+}
+
+/// An image, and the credentials to be tried one after the other.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Wanted {
+    image: String,
+    credentials: Vec<Credentials>,
 }
 
 struct Failure {
@@ -167,8 +193,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Images {
-    /// Over a runtime, within limits.
-    pub fn new(cri: Arc<dyn Cri>, limits: PullLimits) -> Self {
+    /// Over a runtime, within limits, with the programs that give credentials besides.
+    pub fn new(cri: Arc<dyn Cri>, limits: PullLimits, providers: CredentialProviders) -> Self {
         let permits = match limits.at_once {
             ImagePulls::Serial => 1,
             ImagePulls::Parallel { limit: Some(limit) } => {
@@ -184,11 +210,13 @@ impl Images {
                 .filter(|rate| *rate > 0)
                 .map(|rate| Arc::new(Mutex::new(TokenBucket::new(rate, limits.burst)))),
             state: Arc::default(),
+            providers: Arc::new(providers),
         }
     }
 
     /// Makes sure that the image is on the node and answers what is known of it. `on_pull` is called
-    /// before a pull is waited for; not while a back-off is on.
+    /// before a pull is waited for; not while a back-off is on. `access` is asked for only where the image has to be
+    /// pulled.
     ///
     /// # Errors
     /// See [`ImageError`].
@@ -197,6 +225,7 @@ impl Images {
         image: &str,
         policy: PullPolicy,
         sandbox: &PodSandboxConfig,
+        access: impl Future<Output = PullAccess>,
         on_pull: impl FnOnce(),
     ) -> Result<ReadyImage, ImageError> {
         let image = qualified(image);
@@ -208,7 +237,10 @@ impl Images {
                 return Err(ImageError::NeverPull { image });
             }
         }
-        let (reference, took) = self.pull(image, sandbox, on_pull).await?;
+        let PullAccess { keyring, problems } = access.await;
+        let wanted = Wanted { credentials: keyring.lookup(&repository(&image)), image };
+        let pulled = self.pull(wanted, sandbox, on_pull).await;
+        let (reference, took) = pulled.map_err(|error| error.beside(&problems))?;
         // A pull does not tell the image's user.
         let (facts, bytes) =
             self.present(&reference).await?.map_or_else(Default::default, |ready| (ready.facts, ready.bytes));
@@ -228,66 +260,73 @@ impl Images {
         }))
     }
 
-    async fn pull(&self, image: String, sandbox: &PodSandboxConfig, on_pull: impl FnOnce()) -> PullResult {
+    async fn pull(&self, wanted: Wanted, sandbox: &PodSandboxConfig, on_pull: impl FnOnce()) -> PullResult {
         let mut result = {
             let mut state = lock(&self.state);
-            if let Some(running) = state.running.get(&image) {
+            if let Some(running) = state.running.get(&wanted) {
                 running.clone()
             } else {
-                if let Some(failure) = state.failed.get(&image) {
+                if let Some(failure) = state.failed.get(&wanted) {
                     let wait = failure.not_before.saturating_duration_since(Instant::now());
                     if !wait.is_zero() {
-                        return Err(ImageError::BackOff { image, cause: failure.cause.clone(), wait });
+                        let cause = failure.cause.clone();
+                        return Err(ImageError::BackOff { image: wanted.image, cause, wait });
                     }
                 }
                 let (sender, receiver) = watch::channel(None);
-                state.running.insert(image.clone(), receiver.clone());
-                tokio::spawn(self.pull_task(image.clone(), sandbox.clone(), sender));
+                state.running.insert(wanted.clone(), receiver.clone());
+                tokio::spawn(self.pull_task(wanted.clone(), sandbox.clone(), sender));
                 receiver
             }
         };
         on_pull();
         match result.wait_for(Option::is_some).await {
-            Ok(done) => done.clone().unwrap_or(Err(lost(&image))),
-            Err(_) => Err(lost(&image)),
+            Ok(done) => done.clone().unwrap_or(Err(lost(&wanted.image))),
+            Err(_) => Err(lost(&wanted.image)),
         }
     }
 
     fn pull_task(
         &self,
-        image: String,
+        wanted: Wanted,
         sandbox: PodSandboxConfig,
         sender: watch::Sender<Option<PullResult>>,
     ) -> impl Future<Output = ()> + Send + use<> {
         let (cri, permits, rate, state) =
             (Arc::clone(&self.cri), Arc::clone(&self.permits), self.rate.clone(), Arc::clone(&self.state));
+        let providers = Arc::clone(&self.providers);
         async move {
+            let image = wanted.image.clone();
+            // What programs give is no part of what the pull is known by: they may give something else each time.
+            // A program that hangs has no permit that others wait for.
+            let (provided, problems) = providers.credentials(&repository(&image)).await;
+            let mut credentials = wanted.credentials.clone();
+            credentials.extend(provided.into_iter().filter(|one| !wanted.credentials.contains(one)));
             // The semaphore is never closed.
             let _permit = permits.acquire().await;
             if let Some(rate) = rate {
                 let wait = lock(&rate).take(Instant::now());
                 tokio::time::sleep(wait).await;
             }
-            tracing::info!(image, "pulling image");
+            tracing::info!(image, credentials = credentials.len(), "pulling image");
             let begun = Instant::now();
-            let spec = ImageSpec { image: image.clone(), ..ImageSpec::default() };
-            let pulled = cri.pull_image(spec, None, Some(sandbox)).await;
+            let pulled = try_each(&*cri, &image, &credentials, &sandbox).await;
+            let pulled = pulled.map_err(|cause| [&[cause][..], &problems].concat().join("; "));
             let took = begun.elapsed();
             let result = {
                 let mut state = lock(&state);
-                state.running.remove(&image);
+                state.running.remove(&wanted);
                 match pulled {
                     Ok(reference) => {
-                        state.failed.remove(&image);
+                        state.failed.remove(&wanted);
                         tracing::info!(image, ?took, "pulled image");
                         Ok((reference, took))
                     }
-                    Err(error) => {
-                        let cause = crate::error::chain(&error);
+                    Err(cause) => {
                         let now = Instant::now();
                         // What failed long ago says nothing of images that nobody wants any more.
                         state.failed.retain(|_, failure| failure.not_before + Duration::from_secs(600) > now);
-                        let failure = state.failed.entry(image.clone()).or_insert(Failure {
+                        let failure = state.failed.entry(wanted).or_insert(Failure {
                             backoff: PULL_BACKOFF,
                             not_before: now,
                             cause: String::new(),
@@ -303,6 +342,33 @@ impl Images {
             sender.send_replace(Some(result));
         }
     }
+}
+
+/// Pulls with each of the credentials until one is taken; as nobody where there are none. Kubelet too does not come as
+/// nobody once it has credentials.
+async fn try_each(
+    cri: &dyn Cri,
+    image: &str,
+    credentials: &[Credentials],
+    sandbox: &PodSandboxConfig,
+) -> Result<String, String> {
+    let nobody = credentials.is_empty().then_some(None);
+    let mut causes: Vec<String> = Vec::new();
+    for one in credentials.iter().map(Some).chain(nobody) {
+        let spec = ImageSpec { image: image.to_owned(), ..ImageSpec::default() };
+        let auth = one.map(Credentials::auth_config);
+        match cri.pull_image(spec, auth, Some(sandbox.clone())).await {
+            Ok(reference) => return Ok(reference),
+            Err(error) => {
+                let cause = crate::error::chain(&error);
+                let cause = credentials.iter().fold(cause, |cause, one| one.scrub(cause));
+                if !causes.contains(&cause) {
+                    causes.push(cause);
+                }
+            }
+        }
+    }
+    Err(causes.join("; "))
 }
 
 fn lost(image: &str) -> ImageError {

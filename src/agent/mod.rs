@@ -5,6 +5,7 @@ pub mod board;
 pub mod cgroups;
 pub mod clock;
 pub mod cluster;
+pub mod credential_providers;
 pub mod env_files;
 pub mod events;
 pub mod health;
@@ -44,6 +45,7 @@ use self::{
         identity::{Identity, Places, Serving},
         node::{NodeAgent, tell_configured},
     },
+    credential_providers::CredentialProviders,
     health::HealthMonitor,
     images::{Images, PullLimits},
     log_rotation::LogRotation,
@@ -253,6 +255,7 @@ impl Parts {
                     per_second: config.registry_pull_qps,
                     burst: config.registry_burst,
                 },
+                CredentialProviders::new(config.credential_providers.clone()),
             ),
             cri,
             pleg,

@@ -10,6 +10,7 @@ pub mod cri;
 pub mod defaults;
 pub mod fingerprint;
 pub mod ids;
+pub mod image_name;
 pub mod labels;
 pub mod manifest;
 pub mod observation;

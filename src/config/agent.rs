@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::Taint;
 
 use crate::api::pod_resources::Amounts;
 
+use super::credential_providers::CredentialProvider;
 use super::gates::FeatureGates;
 use super::secret::{HeaderMap, SecretUrl};
 use super::types::KubeletConfiguration;
@@ -187,6 +188,8 @@ pub struct AgentConfig {
     pub registry_pull_qps: Option<u32>,
     /// Burst over [`AgentConfig::registry_pull_qps`].
     pub registry_burst: u32,
+    /// Programs that give credentials for registries (`--image-credential-provider-config`).
+    pub credential_providers: Vec<CredentialProvider>,
     /// Youngest age at which an unused image is collected.
     pub image_minimum_gc_age: Duration,
     /// Age at which an unused image is collected in any case; `None` is never.

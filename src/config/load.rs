@@ -21,7 +21,7 @@ use super::node::{self, Map, Node, Value};
 use super::resolve::resolve;
 use super::types::KubeletConfiguration;
 use super::validate::{Finding, validate};
-use super::{MAX_DROP_INS, MAX_FILE_BYTES, defaults, unacted};
+use super::{MAX_DROP_INS, MAX_FILE_BYTES, credential_providers, defaults, unacted};
 
 /// Deepest folder below `--config-dir` that is looked into.
 const MAX_DIR_DEPTH: usize = 16;
@@ -73,12 +73,17 @@ pub fn load_on(
 }
 
 /// What is to say of one file on its own, as `nodectl config validate` does: its warnings, or an
-/// error with its problems.
+/// error with its problems. It may be one of credential providers too.
 ///
 /// # Errors
 /// The file cannot be read, or is not valid.
 pub fn validate_file(path: &Path) -> Result<Vec<ConfigWarning>, ConfigError> {
-    let tree = read(path)?.map_err(ConfigError::Invalid)?;
+    let tree = parse_file(path)?.map_err(ConfigError::Invalid)?;
+    let kind = tree.at("kind").map(|node| &node.value);
+    if kind == Some(&Value::Str(credential_providers::KIND.to_owned())) {
+        return credential_providers::read(&tree).map(|_| Vec::new()).map_err(ConfigError::Invalid);
+    }
+    let tree = checked(tree).map_err(ConfigError::Invalid)?;
     complete(tree, &[]).map(|checked| checked.warnings).map_err(ConfigError::Invalid)
 }
 
@@ -290,6 +295,16 @@ fn check_gates(tree: &Node, warnings: &mut Vec<ConfigWarning>) -> Vec<Problem> {
 
 /// Reads and checks one file.
 fn read(path: &Path) -> Result<Result<Node, Vec<Problem>>, ConfigError> {
+    Ok(parse_file(path)?.and_then(checked))
+}
+
+fn checked(node: Node) -> Result<Node, Vec<Problem>> {
+    let problems = check_document(&node);
+    if problems.is_empty() { Ok(node) } else { Err(problems) }
+}
+
+/// Reads one file.
+pub(super) fn parse_file(path: &Path) -> Result<Result<Node, Vec<Problem>>, ConfigError> {
     let failed = |source| ConfigError::Read { what: "configuration", path: path.to_owned(), source };
     let mut bytes = Vec::new();
     File::open(path)
@@ -298,10 +313,7 @@ fn read(path: &Path) -> Result<Result<Node, Vec<Problem>>, ConfigError> {
     if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(ConfigError::TooLarge { path: path.to_owned(), limit: MAX_FILE_BYTES });
     }
-    Ok(node::parse(path, &bytes).and_then(|node| {
-        let problems = check_document(&node);
-        if problems.is_empty() { Ok(node) } else { Err(problems) }
-    }))
+    Ok(node::parse(path, &bytes))
 }
 
 /// The `*.conf` files below a folder, in the order of their paths.

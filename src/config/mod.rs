@@ -7,6 +7,7 @@
 //! prints; the only thing read besides the files is the machine's host name.
 
 mod agent;
+mod credential_providers;
 mod defaults;
 mod duration;
 mod error;
@@ -34,6 +35,7 @@ pub use agent::{
     AgentConfig, CgroupDriver, ClusterNode, ContainerGcSettings, ImagePulls, LogFormat, OfflinePods,
     ReservedCgroup,
 };
+pub use credential_providers::CredentialProvider;
 pub use defaults::{API_VERSION, KIND, apply as apply_defaults, defaulted};
 pub use duration::{DurationError, GoDuration};
 pub use error::{ConfigError, ConfigWarning, Origin, Problem, WarningKind};

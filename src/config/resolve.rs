@@ -16,6 +16,7 @@ use super::agent::{
     AgentConfig, CgroupDriver, ClusterNode, ContainerGcSettings, ImagePulls, LogFormat, OfflinePods,
     ReservedCgroup,
 };
+use super::credential_providers;
 use super::duration::GoDuration;
 use super::error::{ConfigError, Origin, Problem};
 use super::flags::{Flags, Syntax};
@@ -95,6 +96,10 @@ pub(super) fn resolve(
         },
         registry_pull_qps: limit(config.registry_pull_qps),
         registry_burst: number(config.registry_burst),
+        credential_providers: credential_providers::load(
+            flags.text("image-credential-provider-config"),
+            flags.text("image-credential-provider-bin-dir"),
+        )?,
         image_minimum_gc_age: duration(config.image_minimum_gc_age),
         image_maximum_gc_age: config
             .image_maximum_gc_age

@@ -56,13 +56,15 @@ pub struct EnvInput<'a> {
 }
 
 /// The environment of a container: what `envFrom` brings, as it is, then in order each value of `env`, expanded over
-/// those before it; the later of two equal names counts.
+/// those before it and the variables of services; the later of two equal names counts. The variables of services whose
+/// names are free come last.
 ///
 /// # Errors
 /// When a value cannot be had; the variable is named.
 pub fn environment(input: &EnvInput<'_>) -> Result<Vec<(String, String)>, ConfigError> {
     let vars = input.container.env.as_deref().unwrap_or_default();
     let from = env_from(input)?;
+    let services = &input.given.services;
     let mut known: HashMap<&str, String> = HashMap::new();
     let mut order: Vec<&str> = Vec::with_capacity(vars.len());
     let mut room = Room::default();
@@ -95,13 +97,19 @@ pub fn environment(input: &EnvInput<'_>) -> Result<Vec<(String, String)>, Config
                     None => continue,
                 }
             }
-            _ => expand(text, &mut room, |name| known.get(name).map(String::as_str)).map_err(too_much)?,
+            _ => expand(text, &mut room, |name| {
+                known.get(name).or_else(|| services.get(name)).map(String::as_str)
+            })
+            .map_err(too_much)?,
         };
         if known.insert(&var.name, value).is_none() {
             order.push(&var.name);
         }
     }
-    Ok(order.into_iter().map(|name| (name.to_owned(), known.remove(name).unwrap_or_default())).collect())
+    let free = services.iter().filter(|(name, _)| !known.contains_key(name.as_str()));
+    let of_services: Vec<_> = free.map(|(name, value)| (name.clone(), value.clone())).collect();
+    let own = order.into_iter().map(|name| (name.to_owned(), known.remove(name).unwrap_or_default()));
+    Ok(own.chain(of_services).collect())
 }
 
 /// What is told of these is kubelet's own text, which people and tools look for.

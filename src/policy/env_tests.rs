@@ -215,3 +215,14 @@ fn whole_objects_come_first_and_names_that_are_none_are_skipped_and_told() {
     let missing = given(json!([]), json!([{ "secretRef": { "name": "none" } }]));
     assert_eq!(missing.environment().unwrap_err().message, "secret \"none\" not found");
 }
+
+#[test]
+fn variables_of_services_come_last_and_may_be_referred_to() {
+    let mut env = parts(vec![var("URL", "http://$(APP_SERVICE_HOST)/"), var("APP_PORT", "mine")]);
+    let services = [("APP_SERVICE_HOST", "10.0.0.7"), ("APP_PORT", "tcp://10.0.0.7:80")];
+    env.given.services = services.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    assert_eq!(
+        env.environment().unwrap(),
+        pairs(&[("URL", "http://10.0.0.7/"), ("APP_PORT", "mine"), ("APP_SERVICE_HOST", "10.0.0.7")])
+    );
+}

@@ -139,6 +139,8 @@ pub struct Given {
     pub objects: BTreeMap<ObjectKey, Lookup>,
     /// Its tokens, or why there is none.
     pub tokens: BTreeMap<TokenKey, Result<TokenText, String>>,
+    /// The variables that tell of services.
+    pub services: BTreeMap<String, String>,
 }
 
 impl Given {

@@ -16,6 +16,7 @@ use nodectl::{
         board::Board,
         cgroups::NodeCgroups,
         clock::Clock,
+        credential_providers::CredentialProviders,
         events::EventRecorder,
         health::HealthMonitor,
         images::{Images, PullLimits},
@@ -149,7 +150,7 @@ impl Node {
             PullLimits { at_once: ImagePulls::Parallel { limit: Some(3) }, per_second: Some(5), burst: 10 };
         let probes = Prober::new(Arc::clone(&cri), clock, EventRecorder::default());
         let env = Arc::new(PodEnv {
-            images: Images::new(Arc::clone(&cri), limits),
+            images: Images::new(Arc::clone(&cri), limits, CredentialProviders::new(Vec::new())),
             cri,
             pleg,
             health: Arc::clone(&health),

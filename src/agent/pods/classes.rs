@@ -1,4 +1,7 @@
 //! A pod's runtime class: which handler of the runtime makes its sandbox, and what overhead it has.
+//!
+//! A pod of the API server has its class there, and its overhead from the server's admission. A static pod's class is
+//! the one in the folder of classes; only one that is not there is looked for at the server.
 
 use std::sync::Arc;
 
@@ -6,10 +9,11 @@ use k8s_openapi::api::{core::v1::Pod, node::v1::RuntimeClass};
 
 use super::{
     failures::StepError,
+    host_work::unless_stopped,
     worker::{Next, PodWorker},
 };
 use crate::{
-    agent::runtime_classes::RuntimeClassError,
+    agent::{cluster::supplies::ServersClass, runtime_classes::RuntimeClassError},
     api::PodExt as _,
     policy::runtime_class::{class_name, with_overhead},
 };
@@ -25,7 +29,7 @@ impl PodWorker {
             return Err(self.no_later_than_deadline(&pod, Next::At(at)));
         }
         let runs = self.observation().has_live_parts();
-        let class = match self.runtime_class(name).await {
+        let class = match self.runtime_class(&pod, name).await {
             Ok(class) => class,
             Err(_) if runs => return Ok(pod),
             Err(error) => {
@@ -47,19 +51,41 @@ impl PodWorker {
     /// The handler to make the pod's sandbox with; the empty one is the runtime's default.
     pub(super) async fn handler(&self, pod: &Pod) -> Result<String, StepError> {
         match class_name(pod) {
-            Some(name) => Ok(self.runtime_class(name).await?.handler.clone()),
+            Some(name) => Ok(self.runtime_class(pod, name).await?.handler.clone()),
             None => Ok(String::new()),
         }
     }
 
-    async fn runtime_class(&self, name: &str) -> Result<Arc<RuntimeClass>, StepError> {
-        let (env, name) = (Arc::clone(&self.env), name.to_owned());
-        let found = tokio::task::spawn_blocking(move || env.runtime_classes.get(&name));
+    async fn runtime_class(&self, pod: &Pod, name: &str) -> Result<Arc<RuntimeClass>, StepError> {
         let failed = |message: String| StepError::new("RuntimeClassNotFound", message);
-        found
-            .await
-            .map_err(|error| failed(error.to_string()))?
-            .map_err(|error| StepError { hints: hints(&error), ..failed(error.to_string()) })
+        let missing = || format!("runtimeclass.node.k8s.io {name:?} not found");
+        if let Some(supplies) = self.env.supplies.as_ref().filter(|_| !pod.is_static()) {
+            let asked = supplies.runtime_class(pod, name);
+            return match unless_stopped(&self.mailbox, &self.stop, asked).await? {
+                ServersClass::Found(class) => Ok(class),
+                ServersClass::Missing => Err(failed(missing())),
+                ServersClass::Unknown(why) => {
+                    Err(failed(format!("runtimeclass.node.k8s.io {name:?}: {why}")))
+                }
+            };
+        }
+        let (env, wanted) = (Arc::clone(&self.env), name.to_owned());
+        let found = tokio::task::spawn_blocking(move || env.runtime_classes.get(&wanted));
+        let error = match found.await.map_err(|error| failed(error.to_string()))? {
+            Ok(class) => return Ok(class),
+            Err(error) => error,
+        };
+        let local = StepError { hints: hints(&error), ..failed(error.to_string()) };
+        let not_here =
+            matches!(error, RuntimeClassError::NotConfigured { .. } | RuntimeClassError::Unknown { .. });
+        let Some(supplies) = self.env.supplies.as_ref().filter(|_| not_here) else { return Err(local) };
+        let asked = supplies.runtime_class(pod, name);
+        let at_server = match unless_stopped(&self.mailbox, &self.stop, asked).await? {
+            ServersClass::Found(class) => return Ok(class),
+            ServersClass::Missing => missing(),
+            ServersClass::Unknown(why) => why,
+        };
+        Err(StepError { message: format!("{}; at the API server: {at_server}", local.message), ..local })
     }
 }
 

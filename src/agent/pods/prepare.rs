@@ -1,7 +1,10 @@
 //! What a pod needs before its sandbox and its containers are made: folders, volumes, log folders, its
 //! cgroup.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use k8s_openapi::api::core::v1::Pod;
 
@@ -148,6 +151,16 @@ impl PodWorker {
             Some(supplies) => unless_stopped(&self.mailbox, &self.stop, supplies.objects(objects)).await,
             None => Ok(Given::default()),
         }
+    }
+
+    /// The variables that tell the pod of services. A pod of the API server waits shortly for the first list.
+    pub(super) async fn service_variables(&self, pod: &Pod) -> Result<BTreeMap<String, String>, StepError> {
+        let Some(supplies) = &self.env.supplies else { return Ok(BTreeMap::new()) };
+        let known = unless_stopped(&self.mailbox, &self.stop, supplies.service_variables(pod)).await?;
+        known.map_err(|why| {
+            let what = "services have not yet been read at least once, cannot construct envvars";
+            StepError::new("CreateContainerConfigError", format!("{what}: {why}"))
+        })
     }
 
     /// Has the running pod's volumes say what the pod and its objects are now: both may change while it runs. Where

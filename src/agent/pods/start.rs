@@ -22,7 +22,8 @@ use crate::{
         container_config::{ContainerInput, ImageFacts, container_config, target_of},
         env::{ConfigError, EnvFiles, EnvInput, environment, skipped_names},
         events::{Pull, Words, pull_failed, pull_refused},
-        given::env_references,
+        given::{Given, env_references, pull_references},
+        keyring::{PullAccess, pull_access},
         pod_actions::StartContainer,
     },
 };
@@ -62,7 +63,7 @@ impl PodWorker {
     ) -> Result<String, StepError> {
         let image = container.image.clone().unwrap_or_default();
         let policy = PullPolicy::of(container.image_pull_policy.as_deref(), &image);
-        let image = self.ensure_image(&container.name, &image, policy, sandbox).await?;
+        let image = self.ensure_image(pod, &container.name, &image, policy, sandbox).await?;
         let images = self.ensure_volume_images(pod, container, sandbox).await?;
         let pod_ips = self.pod_ips(pod);
         let variables = self.environment(pod, container, &pod_ips).await?;
@@ -106,11 +107,12 @@ impl PodWorker {
         container: &Container,
         pod_ips: &[IpAddr],
     ) -> Result<Arc<[(String, String)]>, StepError> {
+        let services = self.service_variables(pod).await?;
         let sources = container.env_from.iter().flatten().next();
-        if container.env.iter().flatten().next().is_none() && sources.is_none() {
+        if container.env.iter().flatten().next().is_none() && sources.is_none() && services.is_empty() {
             return Ok(Arc::default());
         }
-        let given = self.take_supplies(&env_references(pod, container)).await?;
+        let given = Given { services, ..self.take_supplies(&env_references(pod, container)).await? };
         let name = self.full_name.clone();
         let (env, pod, container) = (Arc::clone(&self.env), Arc::clone(pod), container.clone());
         let pod_ips = pod_ips.to_vec();
@@ -150,7 +152,7 @@ impl PodWorker {
     /// The images of the volumes that the container mounts, by the volumes' names.
     async fn ensure_volume_images(
         &mut self,
-        pod: &Pod,
+        pod: &Arc<Pod>,
         container: &Container,
         sandbox: &PodSandboxConfig,
     ) -> Result<BTreeMap<String, ImageSpec>, StepError> {
@@ -158,7 +160,7 @@ impl PodWorker {
         for (volume, source) in volumes::image_volumes(pod, container) {
             let reference = source.reference.clone().unwrap_or_default();
             let policy = PullPolicy::of(source.pull_policy.as_deref(), &reference);
-            let facts = self.ensure_image(&container.name, &reference, policy, sandbox).await?;
+            let facts = self.ensure_image(pod, &container.name, &reference, policy, sandbox).await?;
             let spec =
                 ImageSpec { image: facts.reference, user_specified_image: reference, ..ImageSpec::default() };
             images.insert(volume.to_owned(), spec);
@@ -216,6 +218,7 @@ impl PodWorker {
     /// Has the image on the node, and tells of it as of something that happens to the container.
     async fn ensure_image(
         &mut self,
+        pod: &Arc<Pod>,
         container: &str,
         image: &str,
         policy: PullPolicy,
@@ -223,7 +226,14 @@ impl PodWorker {
     ) -> Result<ImageFacts, StepError> {
         let (env, mailbox, stop) = (Arc::clone(&self.env), Arc::clone(&self.mailbox), self.stop.clone());
         let asked = Instant::now();
-        let pull = env.images.ensure(image, policy, sandbox, || {
+        let access = async {
+            // A static pod may name no Secret.
+            match env.supplies.as_ref().filter(|_| !pod.is_static()) {
+                Some(supplies) => pull_access(pod, &supplies.objects(&pull_references(pod)).await),
+                None => PullAccess::default(),
+            }
+        };
+        let pull = env.images.ensure(image, policy, sandbox, access, || {
             self.show(PodStep::PullingImage, format!("pull image {image:?}"));
             self.tell_of(container, Pull::Begins.words(image));
         });

@@ -105,7 +105,6 @@ pub static SPEC: Table = Table {
         ("containers", Each(&CONTAINER)),
         ("dnsConfig", Honoured),
         ("dnsPolicy", Honoured),
-        // Services are known from an API server only.
         ("enableServiceLinks", Honoured),
         ("ephemeralContainers", NeedsApi("a static pod may not have ephemeral containers")),
         ("hostAliases", Honoured),
@@ -115,7 +114,7 @@ pub static SPEC: Table = Table {
         ("hostUsers", Honoured),
         ("hostname", Honoured),
         ("hostnameOverride", Honoured),
-        ("imagePullSecrets", NeedsApi("static pods may not reference secrets")),
+        ("imagePullSecrets", FromApi("static pods may not reference secrets")),
         ("initContainers", Each(&CONTAINER)),
         ("nodeName", Honoured),
         ("nodeSelector", Honoured),
@@ -396,9 +395,7 @@ fn check(pod: &Pod, of_api: bool) -> Support {
 /// The rest of what a static pod may not have either has no effect on a node, or is what the server has decided.
 pub fn check_api_support(pod: &Pod) -> Vec<FieldProblem> {
     let of_no_effect = |path: &str| {
-        ["spec.imagePullSecrets", "spec.ephemeralContainers", "spec.schedulingGates"]
-            .iter()
-            .any(|field| path.starts_with(field))
+        ["spec.ephemeralContainers", "spec.schedulingGates"].iter().any(|field| path.starts_with(field))
     };
     let mut refused = check(pod, true).refused;
     refused.retain(|problem| !of_no_effect(&problem.path));

@@ -14,7 +14,11 @@ use clap::Args;
 use serde::Deserialize;
 
 use super::{act::aside, password};
-use crate::{api::cri::AuthConfig, cli::output::printable, error::CommandError};
+use crate::{
+    api::{cri::AuthConfig, image_name::repository},
+    cli::output::printable,
+    error::CommandError,
+};
 
 /// Bytes of an authentication file.
 const MAX_FILE: u64 = 1 << 20;
@@ -196,25 +200,6 @@ fn normal(key: &str) -> String {
     }
 }
 
-/// Registry and path of an image's name, without tag and digest: `docker.io/library/busybox`.
-fn repository(image: &str) -> String {
-    let name = image.split('@').next().unwrap_or(image);
-    let name = match name.rsplit_once(':') {
-        Some((name, tag)) if !tag.contains('/') => name,
-        _ => name,
-    };
-    match name.split_once('/') {
-        Some((first, _)) if first.contains(['.', ':']) || first == "localhost" => {
-            match name.strip_prefix("index.docker.io/") {
-                Some(rest) => format!("docker.io/{rest}"),
-                None => name.to_owned(),
-            }
-        }
-        Some(_) => format!("docker.io/{name}"),
-        None => format!("docker.io/library/{name}"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -247,17 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn repositories_and_keys() {
-        for (image, name) in [
-            ("busybox", "docker.io/library/busybox"),
-            ("busybox:1@sha256:77", "docker.io/library/busybox"),
-            ("a/b", "docker.io/a/b"),
-            ("index.docker.io/a/b", "docker.io/a/b"),
-            ("localhost/a", "localhost/a"),
-            ("r:5000/a/b:1", "r:5000/a/b"),
-        ] {
-            assert_eq!(repository(image), name, "{image}");
-        }
+    fn keys_of_a_file() {
         for (key, name) in [
             ("https://index.docker.io/v1/", "docker.io"),
             ("quay.io", "quay.io"),

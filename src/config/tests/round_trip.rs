@@ -96,6 +96,17 @@ fn tables_have_no_duplicates_and_flags_name_keys_that_exist() {
 /// Every flag, with a value of its sort, is read without a complaint about the value's form.
 #[test]
 fn every_flag_takes_a_value_of_its_sort() {
+    // Read with the program that it names.
+    let providers = tempfile::NamedTempFile::new().unwrap();
+    let text = json!({
+        "apiVersion": "kubelet.config.k8s.io/v1", "kind": "CredentialProviderConfig",
+        "providers": [{
+            "name": "sh", "apiVersion": "credentialprovider.kubelet.k8s.io/v1", "matchImages": ["r.example"],
+            "defaultCacheDuration": "1h",
+        }],
+    });
+    std::fs::write(providers.path(), text.to_string()).unwrap();
+    let providers = providers.path().to_str().unwrap();
     for spec in flags().iter().filter(|spec| !matches!(spec.name, "config" | "config-dir")) {
         let value = match (spec.name, spec.syntax) {
             ("system-cgroups" | "reserved-cpus" | "cpu-cfs-quota-period" | "runonce", _) => continue,
@@ -123,6 +134,8 @@ fn every_flag_takes_a_value_of_its_sort() {
             ("authorization-mode", _) => "Webhook",
             ("cgroup-driver", _) => "systemd",
             ("cloud-provider", _) => "external",
+            ("image-credential-provider-bin-dir", _) => "/bin",
+            ("image-credential-provider-config", _) => providers,
             ("container-log-max-size", _) => "5Mi",
             ("cpu-manager-policy", _) => "static",
             ("hairpin-mode", _) => "none",
@@ -145,6 +158,8 @@ fn every_flag_takes_a_value_of_its_sort() {
             "eviction-soft" => &[("eviction-soft-grace-period", "memory.available=1m")],
             "offline-pods" => &[("kubeconfig", "/etc/kubernetes/kubelet.conf")],
             "cgroups-per-qos" => &[("enforce-node-allocatable", "none")],
+            "image-credential-provider-bin-dir" => &[("image-credential-provider-config", providers)],
+            "image-credential-provider-config" => &[("image-credential-provider-bin-dir", "/bin")],
             _ => &[],
         };
         let mut line = vec![(spec.name, value)];

@@ -1,5 +1,5 @@
 //! The folder of what is kept for offline: `ROOT/nodectl/offline`, for root alone, a file for each pod, ConfigMap,
-//! Secret (sealed), and for each pod's tokens (sealed).
+//! Secret (sealed), for each pod's tokens (sealed), and for what each pod was given of what is listed for all.
 //!
 //! Files of objects are named by a hash of kind, namespace and name, since these together may be longer than a file's
 //! name; what a file says that it is must be what its name says. All of it blocks on the disk.
@@ -12,7 +12,7 @@ use std::{
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::{core::v1::Pod, node::v1::RuntimeClass};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -65,12 +65,30 @@ pub struct KeptToken {
 /// The tokens of a pod.
 pub(super) type Tokens = BTreeMap<TokenKey, KeptToken>;
 
+/// What a pod was given of what the server lists for all.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct FromLists {
+    /// The variables of services.
+    pub(super) variables: Option<BTreeMap<String, String>>,
+    /// Its runtime class.
+    pub(super) class: Option<Arc<RuntimeClass>>,
+}
+
+impl FromLists {
+    /// With what is newer.
+    pub(super) fn with(self, newer: Self) -> Self {
+        Self { variables: newer.variables.or(self.variables), class: newer.class.or(self.class) }
+    }
+}
+
 /// All that is kept.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
     pub(super) pods: BTreeMap<PodUid, Arc<Pod>>,
     pub(super) objects: HashMap<ObjectKey, Word>,
     pub(super) tokens: BTreeMap<PodUid, Tokens>,
+    pub(super) listed: BTreeMap<PodUid, FromLists>,
 }
 
 /// A ConfigMap on the disk; a Secret before it is sealed.
@@ -122,6 +140,7 @@ pub(super) struct Disk {
     config_maps: CheckpointDir<ObjectFile>,
     secrets: CheckpointDir<Sealed>,
     tokens: CheckpointDir<Sealed>,
+    listed: CheckpointDir<FromLists>,
     contact: Checkpoint<Moment>,
 }
 
@@ -134,6 +153,7 @@ impl Disk {
             config_maps: CheckpointDir::open(folder.join("configmaps"), schema("offline-configmap"))?,
             secrets: CheckpointDir::open(folder.join("secrets"), schema("offline-secret"))?,
             tokens: CheckpointDir::open(folder.join("tokens"), schema("offline-tokens"))?,
+            listed: CheckpointDir::open(folder.join("listed"), schema("offline-listed"))?,
             contact: contact(folder)?,
         };
         Ok((disk, Checkpoint::open(folder.join("key"), ONLY, schema("offline-key"))?))
@@ -162,6 +182,9 @@ impl Disk {
         aside.extend(more);
         let (tokens, more) = self.tokens.load_all();
         aside.extend(more);
+        let (listed, more) = self.listed.load_all();
+        aside.extend(more);
+        kept.listed = listed.into_iter().map(|(uid, listed)| (uid.as_str().into(), listed)).collect();
         let contact = self.contact.load();
         aside.extend(contact.set_aside);
         tell(&aside);
@@ -225,6 +248,10 @@ impl Disk {
         self.tokens.save(uid.as_str(), &sealed).map_err(|error| error.to_string())
     }
 
+    pub(super) fn save_listed(&self, uid: &PodUid, listed: &FromLists) -> Result<(), String> {
+        self.listed.save(uid.as_str(), listed).map_err(|error| error.to_string())
+    }
+
     pub(super) fn save_contact(&self, contact: &Moment) -> Result<(), String> {
         self.contact.save(contact).map_err(|error| error.to_string())
     }
@@ -245,12 +272,17 @@ impl Disk {
         self.tokens.remove(uid.as_str()).map_err(|error| error.to_string())
     }
 
+    pub(super) fn remove_listed(&self, uid: &PodUid) -> Result<(), String> {
+        self.listed.remove(uid.as_str()).map_err(|error| error.to_string())
+    }
+
     /// Removes what is there of what is not kept any more: files that were set aside, and sealed ones that nobody
     /// could open.
     pub(super) fn clear(&self, kept: &Kept) {
         let named = |name: &str| kept.objects.keys().any(|key| file_name(key) == name);
         self.pods.clear_set_aside(|name| kept.pods.contains_key(name));
         self.tokens.clear_set_aside(|name| kept.tokens.contains_key(name));
+        self.listed.clear_set_aside(|name| kept.listed.contains_key(name));
         self.config_maps.clear_set_aside(named);
         self.secrets.clear_set_aside(named);
         self.secrets.keep_only(named);

@@ -22,13 +22,13 @@ use std::{
 };
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::{core::v1::Pod, node::v1::RuntimeClass};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use self::disk::{KeptToken, contact, folder};
 use self::{
-    disk::{Disk, Kept, Tokens, Word},
+    disk::{Disk, FromLists, Kept, Tokens, Word},
     key::Keyring,
 };
 use crate::{
@@ -69,6 +69,7 @@ struct State {
     /// The server's words on objects.
     objects: HashMap<ObjectKey, Word>,
     tokens: BTreeMap<PodUid, Tokens>,
+    listed: BTreeMap<PodUid, FromLists>,
     disk: Kept,
     contact: Option<Moment>,
     /// As it is on the disk.
@@ -84,6 +85,8 @@ enum Change {
     RemoveObject(ObjectKey),
     SaveTokens(PodUid, Tokens),
     RemoveTokens(PodUid),
+    SaveListed(PodUid, FromLists),
+    RemoveListed(PodUid),
     SaveContact(Moment),
 }
 
@@ -213,6 +216,35 @@ impl Offline {
         self.is_offline().then(|| self.state().disk.tokens.get(uid)?.get(key).cloned()).flatten()
     }
 
+    /// A pod has these variables of services.
+    pub fn variables(&self, uid: &PodUid, variables: &BTreeMap<String, String>) {
+        self.listed(uid, FromLists { variables: Some(variables.clone()), class: None });
+    }
+
+    /// Those that it had last, as long as the server is not heard.
+    pub fn last_variables(&self, uid: &PodUid) -> Option<BTreeMap<String, String>> {
+        self.is_offline().then(|| self.state().disk.listed.get(uid)?.variables.clone()).flatten()
+    }
+
+    /// A pod has this runtime class.
+    pub fn class(&self, uid: &PodUid, class: &Arc<RuntimeClass>) {
+        self.listed(uid, FromLists { variables: None, class: Some(Arc::clone(class)) });
+    }
+
+    /// The one that it had last, as long as the server is not heard.
+    pub fn last_class(&self, uid: &PodUid) -> Option<Arc<RuntimeClass>> {
+        self.is_offline().then(|| self.state().disk.listed.get(uid)?.class.clone()).flatten()
+    }
+
+    fn listed(&self, uid: &PodUid, newer: FromLists) {
+        {
+            let mut state = self.state();
+            let listed = state.listed.entry(uid.clone()).or_default();
+            *listed = std::mem::take(listed).with(newer);
+        }
+        self.changed.notify_one();
+    }
+
     /// The node's lease was renewed.
     pub fn in_contact(&self) {
         let now = now();
@@ -297,7 +329,11 @@ impl Offline {
         for change in changes {
             removed |= matches!(
                 change,
-                Change::RemovePod(_) | Change::RemoveObject(_) | Change::RemoveTokens(_) | Change::SavePod(_)
+                Change::RemovePod(_)
+                    | Change::RemoveObject(_)
+                    | Change::RemoveTokens(_)
+                    | Change::RemoveListed(_)
+                    | Change::SavePod(_)
             );
             self.make(change).await?;
         }
@@ -329,6 +365,8 @@ impl Offline {
                     disk.save_tokens(uid, tokens, seal.ok_or("there is no key")?)
                 }
                 Change::RemoveTokens(uid) => disk.remove_tokens(uid),
+                Change::SaveListed(uid, listed) => disk.save_listed(uid, listed),
+                Change::RemoveListed(uid) => disk.remove_listed(uid),
                 Change::SaveContact(contact) => disk.save_contact(contact),
             }
             .map(|()| change)
@@ -346,6 +384,7 @@ impl Kept {
             pods: self.pods.clone(),
             objects: self.objects.keys().map(|key| (key.clone(), None)).collect(),
             tokens: self.tokens.keys().map(|uid| (uid.clone(), Tokens::new())).collect(),
+            listed: self.listed.keys().map(|uid| (uid.clone(), FromLists::default())).collect(),
         }
     }
 }
@@ -363,6 +402,7 @@ impl State {
                 .collect();
             self.objects.retain(|key, _| named.contains(key));
             self.tokens.retain(|uid, _| pods.contains_key(uid));
+            self.listed.retain(|uid, _| pods.contains_key(uid));
             let disk = &self.disk;
             let gone = disk.pods.keys().filter(|uid| !pods.contains_key(*uid));
             changes.extend(gone.cloned().map(Change::RemovePod));
@@ -375,6 +415,12 @@ impl State {
                     changes.push(Change::SaveTokens(uid.clone(), all));
                 }
             }
+            for (uid, listed) in &self.listed {
+                let all = disk.listed.get(uid).cloned().unwrap_or_default().with(listed.clone());
+                if disk.listed.get(uid) != Some(&all) {
+                    changes.push(Change::SaveListed(uid.clone(), all));
+                }
+            }
             let other = |uid: &PodUid, pod: &Arc<Pod>| {
                 disk.pods.get(uid).is_none_or(|old| !Arc::ptr_eq(old, pod) && old != pod)
             };
@@ -384,6 +430,8 @@ impl State {
             changes.extend(unnamed.cloned().map(Change::RemoveObject));
             let of_gone = disk.tokens.keys().filter(|uid| !pods.contains_key(*uid));
             changes.extend(of_gone.cloned().map(Change::RemoveTokens));
+            let of_gone = disk.listed.keys().filter(|uid| !pods.contains_key(*uid));
+            changes.extend(of_gone.cloned().map(Change::RemoveListed));
         }
         if let Some(contact) = &self.contact {
             let due = match silence(self.contact_kept.as_ref(), contact) {
@@ -407,6 +455,8 @@ impl State {
             Change::RemoveObject(key) => drop(disk.objects.remove(&key)),
             Change::SaveTokens(uid, tokens) => drop(disk.tokens.insert(uid, tokens)),
             Change::RemoveTokens(uid) => drop(disk.tokens.remove(&uid)),
+            Change::SaveListed(uid, listed) => drop(disk.listed.insert(uid, listed)),
+            Change::RemoveListed(uid) => drop(disk.listed.remove(&uid)),
             Change::SaveContact(contact) => self.contact_kept = Some(contact),
         }
     }

@@ -1,22 +1,33 @@
-//! What the API server supplies pods with: ConfigMaps, Secrets and tokens.
+//! What the API server supplies pods with: ConfigMaps, Secrets, tokens, the variables of services, and runtime classes.
 //!
 //! A pod's worker says which pod it has, and takes what is known; it is woken when something of that changes. Static
 //! pods get nothing: they may name nothing of the server's.
 
+mod listed;
 mod objects;
 mod tokens;
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::{
+    core::v1::{Pod, Service},
+    node::v1::RuntimeClass,
+};
 use tokio_util::sync::CancellationToken;
 
-use self::{objects::Objects, tokens::Tokens};
+use self::{listed::Listed, objects::Objects, tokens::Tokens};
 use crate::{
     agent::{cluster::offline::Offline, pods::mailbox::Mailbox},
     api::{PodExt as _, PodUid},
     kube::ApiServer,
-    policy::given::{Given, ObjectKey, token_references, volume_references},
+    policy::{
+        given::{Given, ObjectKey, token_references, volume_references},
+        service_env::{ServiceFacts, service_variables},
+    },
 };
 
 /// How long a pod waits for the first word on what it names before it is told that there is none yet. It is woken
@@ -27,14 +38,89 @@ const FIRST_WORD: Duration = Duration::from_secs(2);
 pub struct Supplies {
     objects: Arc<Objects>,
     tokens: Arc<Tokens>,
+    services: Arc<Listed<ServiceFacts>>,
+    classes: Arc<Listed<Arc<RuntimeClass>>>,
+    offline: Option<Arc<Offline>>,
+}
+
+/// What the API server says of a runtime class.
+#[derive(Debug)]
+pub enum ServersClass {
+    /// It has it.
+    Found(Arc<RuntimeClass>),
+    /// It has none of the name.
+    Missing,
+    /// It has not said; why.
+    Unknown(String),
 }
 
 impl Supplies {
-    /// Asks nobody yet; ends with `stop`.
+    /// Begins to follow what every pod may be given, and asks for nothing else yet; ends with `stop`.
     pub fn new(api: ApiServer, offline: Option<Arc<Offline>>, stop: CancellationToken) -> Self {
         let clock = Arc::new(jiff::Timestamp::now);
         let tokens = Tokens::new(api.clone(), clock, offline.clone(), stop.clone());
-        Self { objects: Objects::new(api, offline, stop), tokens }
+        let objects = Objects::new(api.clone(), offline.clone(), stop.clone());
+        let services = Listed::new();
+        let waiting = Arc::clone(&objects);
+        // Whoever runs already keeps the variables that he has.
+        let told = move |first| {
+            if first {
+                waiting.wake_all();
+            }
+        };
+        let facts = |service: Service| ServiceFacts::of(&service);
+        let of_services = Arc::clone(&services).follow(api.clone(), facts, told);
+        let (classes, waiting) = (Listed::new(), Arc::clone(&objects));
+        let told = move |_first| waiting.wake_all();
+        let of_classes = Arc::clone(&classes).follow(api, |class: RuntimeClass| Some(Arc::new(class)), told);
+        tokio::spawn(async move {
+            let both = futures_util::future::join(of_services, of_classes);
+            stop.run_until_cancelled(both).await
+        });
+        Self { objects, tokens, services, classes, offline }
+    }
+
+    /// The runtime class of a name for a pod, waiting for the first list, but not for long. Offline it is the one that
+    /// the pod had last.
+    pub async fn runtime_class(&self, pod: &Pod, name: &str) -> ServersClass {
+        let offline = self.offline.as_ref().filter(|_| !pod.is_static());
+        if let Some(class) = offline.and_then(|offline| offline.last_class(&pod.uid())) {
+            return ServersClass::Found(class);
+        }
+        tokio::time::timeout(FIRST_WORD, self.classes.first_list()).await.ok();
+        match self.classes.look(|all| all.get(&(String::new(), name.to_owned())).cloned()) {
+            Ok(Some(class)) => {
+                if let Some(offline) = offline {
+                    offline.class(&pod.uid(), &class);
+                }
+                ServersClass::Found(class)
+            }
+            Ok(None) => ServersClass::Missing,
+            Err(why) => ServersClass::Unknown(why),
+        }
+    }
+
+    /// The variables that tell a pod of services. One of the API server waits for the first list, but not for long;
+    /// a static pod has those of the services that are known. Offline they are those that the pod had last.
+    ///
+    /// # Errors
+    /// Why there was no list yet.
+    pub async fn service_variables(&self, pod: &Pod) -> Result<BTreeMap<String, String>, String> {
+        let links = pod.spec().enable_service_links != Some(false);
+        let namespace = pod.full_name().namespace.to_string();
+        let look = || self.services.look(|all| service_variables(all.values(), &namespace, links));
+        if pod.is_static() {
+            return Ok(look().unwrap_or_default());
+        }
+        if let Some(last) = self.offline.as_ref().and_then(|offline| offline.last_variables(&pod.uid())) {
+            return Ok(last);
+        }
+        tokio::time::timeout(FIRST_WORD, self.services.first_list()).await.ok();
+        let known = look();
+        if let (Some(offline), Ok(variables)) = (&self.offline, &known) {
+            offline.variables(&pod.uid(), variables);
+        }
+        known
     }
 
     /// A pod is there, with this specification: what it names is followed from now on. Costs nothing when it is told

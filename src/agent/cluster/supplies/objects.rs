@@ -113,6 +113,11 @@ impl Objects {
         }
     }
 
+    /// Has every pod try again what failed: something is there that none of them names.
+    pub(super) fn wake_all(&self) {
+        self.state().pods.values().for_each(|wanted| wanted.mailbox.supplied());
+    }
+
     /// Waits until there is a word on each.
     pub(super) async fn first_word(&self, keys: &BTreeSet<ObjectKey>) {
         let waited: Vec<_> = {

@@ -15,7 +15,6 @@ pub static NO_EFFECT: &[(&str, &str)] = &[
     ("spec.affinity.podAffinity", "for the scheduler"),
     ("spec.affinity.podAntiAffinity", "for the scheduler"),
     ("spec.automountServiceAccountToken", "a static pod has no service account, and so no token"),
-    ("spec.enableServiceLinks", "services are known from an API server only"),
     ("spec.nodeName", "the node that reads the manifest; another name is told as a warning"),
     ("spec.preemptionPolicy", "for the scheduler"),
     ("spec.schedulerName", "for the scheduler"),
@@ -35,7 +34,7 @@ pub static NOTES: &[(&str, &str)] = &[
     ("metadata.namespace", "`default` if not given"),
     ("metadata.uid", "1 to 128 letters, digits, `-`, `_`, `.`; else a hash of the manifest"),
     ("spec.containers[].env[].value", "`$(NAME)` expanded over the variables before it"),
-    ("spec.containers[].imagePullPolicy", "without `imagePullSecrets`"),
+    ("spec.containers[].imagePullPolicy", "an image that is there is used without asking its registry"),
     (
         "spec.containers[].lifecycle.stopSignal",
         "needs containerd 2.3; tested on what the runtime is asked for alone",
@@ -90,6 +89,11 @@ pub static NOTES: &[(&str, &str)] = &[
     (
         "spec.nodeSelector",
         "against the node's own labels and those of `--node-labels`; a pod that does not fit fails (`NodeAffinity`)",
+    ),
+    (
+        "spec.enableServiceLinks",
+        "the variables of services on a node of a cluster; a static pod has those of the services that are known when \
+         its container starts",
     ),
     ("spec.os.name", "`linux` only"),
     (
