@@ -151,8 +151,14 @@ impl Containerd {
     /// Starts it again on the same state, and waits until its CRI answers.
     #[track_caller]
     pub(crate) fn resume(&self) {
-        self.call("resume");
+        self.resume_without_cri();
         self.wait_cri();
+    }
+
+    /// The same with a configuration that takes the CRI away.
+    #[track_caller]
+    pub(crate) fn resume_without_cri(&self) {
+        self.call("resume");
     }
 
     /// Stops its clock: from now on it accepts connections and never answers.
