@@ -16,15 +16,17 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use k8s_openapi::api::{
-    core::v1::{Secret, Service, ServiceAccount},
+    core::v1::{Event, Secret, Service, ServiceAccount},
     node::v1::RuntimeClass,
 };
 use kube::{
     Api,
-    api::{DeleteParams, PostParams},
+    api::{DeleteParams, ListParams, PostParams},
 };
 use serde_json::{Value, json};
-use support::{ControlPlane, Node, Registry, SOON, STAY, container, copy_program, pod, pod_of, wait_for};
+use support::{
+    ControlPlane, Node, Registry, SOON, STAY, container, copy_program, pod, pod_of, wait_for, wait_until,
+};
 
 /// A Secret of a type that kubelet takes credentials from, with one registry in it.
 fn pull_secret(cluster: &ControlPlane, name: &str, registry: &str, password: &str) {
@@ -84,6 +86,13 @@ fn images_are_pulled_with_the_secrets_that_the_pod_names() {
     cluster.bind("jp-pull", &private_pod("jp-late", &image, "Always", &["jp-late"]));
     let told = wait_told(&cluster, "jp-late", "secret \"jp-late\": not found");
     assert!(told.contains(&image), "{told}");
+    wait_until(SOON, "an Event of it", || {
+        let events = cluster.block_on(cluster.api::<Event>().list(&ListParams::default())).unwrap();
+        events.iter().any(|event| {
+            event.reason.as_deref() == Some("FailedToRetrieveImagePullSecret")
+                && event.involved_object.name.as_deref() == Some("jp-late")
+        })
+    });
     pull_secret(&cluster, "jp-late", &host, Registry::PASSWORD);
     cluster.wait_ready("jp-late");
 

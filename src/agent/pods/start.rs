@@ -21,7 +21,7 @@ use crate::{
     policy::{
         container_config::{ContainerInput, ImageFacts, container_config, target_of},
         env::{ConfigError, EnvFiles, EnvInput, environment, skipped_names},
-        events::{Pull, Words, pull_failed, pull_refused},
+        events::{Pull, Words, pull_failed, pull_refused, secrets_missing},
         given::{Given, env_references, pull_references},
         keyring::{PullAccess, pull_access},
         pod_actions::StartContainer,
@@ -229,7 +229,13 @@ impl PodWorker {
         let access = async {
             // A static pod may name no Secret.
             match env.supplies.as_ref().filter(|_| !pod.is_static()) {
-                Some(supplies) => pull_access(pod, &supplies.objects(&pull_references(pod)).await),
+                Some(supplies) => {
+                    let access = pull_access(pod, &supplies.objects(&pull_references(pod)).await);
+                    secrets_missing(&access.problems)
+                        .into_iter()
+                        .for_each(|words| env.events.pod(pod, words));
+                    access
+                }
                 None => PullAccess::default(),
             }
         };

@@ -14,7 +14,7 @@ pub use self::{
     correlate::{Correlated, Correlator, change_of},
     words::{
         Pull, back_off, condition_words, container_failure, killing, node_became, pod_failure, probe_errored,
-        probe_failed, probe_warning, pull_failed, pull_refused,
+        probe_failed, probe_warning, pull_failed, pull_refused, secrets_missing,
     },
 };
 use crate::api::{ContainerKind, PodExt as _};

@@ -64,6 +64,17 @@ pub fn pull_failed(image: &str, cause: &str) -> Words {
     Words::warning("Failed", format!("Failed to pull image {image:?}: {cause}"))
 }
 
+/// Of Secrets with credentials, what stands in the way; `None` if nothing does.
+pub fn secrets_missing(problems: &[String]) -> Option<Words> {
+    (!problems.is_empty()).then(|| {
+        let message = format!(
+            "Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed.",
+            problems.join(", ")
+        );
+        Words::warning("FailedToRetrieveImagePullSecret", message)
+    })
+}
+
 /// An image that is not pulled now, by the reason of the container's waiting state. `None` where there is nothing
 /// to say beside [`container_failure`].
 pub fn pull_refused(reason: &str, image: &str, cause: &str) -> Option<Words> {
