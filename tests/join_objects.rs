@@ -11,13 +11,13 @@
 
 mod support;
 
-use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
+use std::{fs, os::unix::fs::MetadataExt as _, path::PathBuf};
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD as URL_SAFE_NO_PAD};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
-use support::{ControlPlane, Node, SOON, STAY, container, pod_of, wait_for, wait_until};
+use support::{ControlPlane, Node, SOON, STAY, container, files_on_disk_with, pod_of, wait_until};
 
 /// What must not be found anywhere.
 const PASSWORD: &str = "correct-horse-battery-staple";
@@ -49,45 +49,12 @@ fn pod_with(name: &str, keys: &Value, volumes: &Value) -> Value {
     pod
 }
 
-/// Why the pod's container waits, as the server was told.
-#[track_caller]
-fn wait_told(cluster: &ControlPlane, pod: &str, words: &str) -> (String, String) {
-    wait_for(SOON, &format!("pod {pod} is told {words}"), || {
-        let status = cluster.pod(pod)?.status?;
-        let waiting = status.container_statuses?.first()?.state.clone()?.waiting?;
-        let message = waiting.message.unwrap_or_default();
-        message.contains(words).then(|| (waiting.reason.unwrap_or_default(), message))
-    })
-}
-
-/// All files below a folder that have these words in them.
-fn files_with(folder: &Path, words: &str, found: &mut Vec<String>) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let (path, kind) = (entry.path(), entry.file_type().unwrap());
-        // What is on another file system is in memory.
-        let same = || {
-            let device = |path: &Path| fs::metadata(path).map(|m| m.dev()).ok();
-            device(&path) == device(folder)
-        };
-        if kind.is_dir() && same() {
-            files_with(&path, words, found);
-        } else if kind.is_file() {
-            let content = fs::read(&path).unwrap_or_default();
-            if content.windows(words.len()).any(|part| part == words.as_bytes()) {
-                found.push(path.display().to_string());
-            }
-        }
-    }
-}
-
 /// The password is in no file of the agent's, but for those in memory, nor in what it said.
 #[track_caller]
 fn nothing_told(node: &Node) {
-    let mut found = Vec::new();
     for folder in [node.root_dir(), node.pod_logs()] {
-        files_with(&folder, PASSWORD, &mut found);
+        assert_eq!(files_on_disk_with(&folder, PASSWORD), Vec::<PathBuf>::new());
     }
-    assert_eq!(found, Vec::<String>::new());
     assert!(!node.agent_log().contains(PASSWORD));
     assert!(!node.pods_json().to_string().contains(PASSWORD));
 }
@@ -223,15 +190,15 @@ fn what_is_missing_is_told_and_the_pod_starts_when_it_is_there() {
     cluster.bind("jo-miss", &pod_with("jo-miss-env", &env, &json!([])));
     let volumes = json!([{ "name": "v", "secret": { "secretName": "jo-miss-secret" } }]);
     cluster.bind("jo-miss", &pod_with("jo-miss-vol", &json!({}), &volumes));
-    let (reason, message) = wait_told(&cluster, "jo-miss-env", "not found");
+    let (reason, message) = cluster.wait_waiting("jo-miss-env", "not found");
     assert_eq!(
         (reason.as_str(), message.as_str()),
         ("CreateContainerConfigError", "configmap \"jo-miss-map\" not found")
     );
-    let (_, message) = wait_told(&cluster, "jo-miss-vol", "not found");
+    let (_, message) = cluster.wait_waiting("jo-miss-vol", "not found");
     assert_eq!(message, "MountVolume.SetUp failed for volume \"v\" : secret \"jo-miss-secret\" not found");
     config_map(&cluster, "jo-miss-map", &json!({ "other": "x" }));
-    wait_told(&cluster, "jo-miss-env", "couldn't find key k in ConfigMap default/jo-miss-map");
+    cluster.wait_waiting("jo-miss-env", "couldn't find key k in ConfigMap default/jo-miss-map");
     change(&cluster, "jo-miss-map", &json!({ "k": "there" }));
     secret(&cluster, "jo-miss-secret", &json!({ "password": PASSWORD }));
     cluster.wait_ready("jo-miss-env");
@@ -307,9 +274,7 @@ fn tokens_are_bound_to_their_pods_and_stay_off_the_disk() {
     // The only user's that there is.
     let file = fs::metadata(process.path("/access/token")).unwrap();
     assert_eq!((file.uid(), file.mode() & 0o7777), (1234, 0o600));
-    let mut found = Vec::new();
-    files_with(&node.root_dir(), &token, &mut found);
-    assert_eq!(found, Vec::<String>::new());
+    assert_eq!(files_on_disk_with(&node.root_dir(), &token), Vec::<PathBuf>::new());
     assert!(!node.agent_log().contains(&token));
 }
 

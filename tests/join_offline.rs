@@ -13,11 +13,7 @@
 
 mod support;
 
-use std::{
-    fs,
-    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
-    path::{Path, PathBuf},
-};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
@@ -27,7 +23,9 @@ use nodectl::{
     policy::offline::Moment,
 };
 use serde_json::{Value, json};
-use support::{ControlPlane, Node, SOON, STAY, View, container, pod, pod_of, wait_for, wait_until};
+use support::{
+    ControlPlane, Node, SOON, STAY, View, container, files_on_disk_with, pod, pod_of, wait_for, wait_until,
+};
 
 /// What must not be found anywhere.
 const PASSWORD: &str = "correct-horse-battery-staple";
@@ -84,35 +82,17 @@ fn wait_kept(node: &Node, counts: [(&str, usize); 3]) {
     });
 }
 
-/// All files below a folder, on its file system, that have these words in them.
-fn files_with(folder: &Path, words: &str, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let (path, kind) = (entry.path(), entry.file_type().unwrap());
-        let device = |path: &Path| fs::metadata(path).map(|meta| meta.dev()).ok();
-        if kind.is_dir() && device(&path) == device(folder) {
-            files_with(&path, words, found);
-        } else if kind.is_file() {
-            let content = fs::read(&path).unwrap_or_default();
-            if content.windows(words.len()).any(|part| part == words.as_bytes()) {
-                found.push(path);
-            }
-        }
-    }
-}
-
 /// The words are in no file of the agent's, but for those in memory, nor in base64, nor in what it said.
 #[track_caller]
 fn nothing_told(node: &Node, words: &str) {
     use base64::{Engine as _, prelude::BASE64_STANDARD};
     let encoded = BASE64_STANDARD.encode(words);
-    let mut found = Vec::new();
     for words in [words, encoded.as_str()] {
         for folder in [node.root_dir(), node.pod_logs()] {
-            files_with(&folder, words, &mut found);
+            assert_eq!(files_on_disk_with(&folder, words), Vec::<PathBuf>::new());
         }
         assert!(!node.agent_log().contains(words));
     }
-    assert_eq!(found, Vec::<PathBuf>::new());
 }
 
 /// The machine goes down: of the agent, the runtime's state and what is mounted nothing is left.

@@ -12,7 +12,7 @@
 
 mod support;
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf, process::Command};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use k8s_openapi::api::{
@@ -25,7 +25,8 @@ use kube::{
 };
 use serde_json::{Value, json};
 use support::{
-    ControlPlane, Node, Registry, SOON, STAY, container, copy_program, pod, pod_of, wait_for, wait_until,
+    ControlPlane, Node, Registry, SOON, STAY, container, copy_program, files_with, pod, pod_of, wait_for,
+    wait_until,
 };
 
 /// A Secret of a type that kubelet takes credentials from, with one registry in it.
@@ -49,32 +50,6 @@ fn private_pod(name: &str, image: &str, policy: &str, secrets: &[&str]) -> Value
     pod
 }
 
-/// Why the pod's container waits, as the server was told.
-#[track_caller]
-fn wait_told(cluster: &ControlPlane, pod: &str, words: &str) -> String {
-    wait_for(SOON, &format!("pod {pod} is told {words}"), || {
-        let status = cluster.pod(pod)?.status?;
-        let waiting = status.container_statuses?.first()?.state.clone()?.waiting?;
-        waiting.message.filter(|message| message.contains(words))
-    })
-}
-
-/// Files below a folder that have these words in them.
-fn files_with(folder: &Path, words: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let (path, kind) = (entry.path(), entry.file_type().unwrap());
-        if kind.is_dir() {
-            found.extend(files_with(&path, words));
-        } else if kind.is_file()
-            && fs::read(&path).is_ok_and(|c| c.windows(words.len()).any(|part| part == words.as_bytes()))
-        {
-            found.push(path.display().to_string());
-        }
-    }
-    found
-}
-
 #[test]
 fn images_are_pulled_with_the_secrets_that_the_pod_names() {
     let cluster = ControlPlane::shared();
@@ -84,7 +59,7 @@ fn images_are_pulled_with_the_secrets_that_the_pod_names() {
 
     // A Secret that is not there keeps nobody from trying; when it is made the pull is tried again at once.
     cluster.bind("jp-pull", &private_pod("jp-late", &image, "Always", &["jp-late"]));
-    let told = wait_told(&cluster, "jp-late", "secret \"jp-late\": not found");
+    let (_, told) = cluster.wait_waiting("jp-late", "secret \"jp-late\": not found");
     assert!(told.contains(&image), "{told}");
     wait_until(SOON, "an Event of it", || {
         let events = cluster.block_on(cluster.api::<Event>().list(&ListParams::default())).unwrap();
@@ -112,7 +87,7 @@ fn images_are_pulled_with_the_secrets_that_the_pod_names() {
     // Nobody is let in by another's credentials, though the image is there.
     for (pod, secrets) in [("jp-none", &[][..]), ("jp-bad", &["jp-wrong"][..])] {
         cluster.bind("jp-pull", &private_pod(pod, &image, "Always", secrets));
-        let told = wait_told(&cluster, pod, "pull");
+        let (_, told) = cluster.wait_waiting(pod, "pull");
         assert!(told.contains(&image) && !told.contains("another-word"), "{told}");
     }
     // But what is there is there, as with kubelets that do not verify it.
@@ -133,7 +108,7 @@ fn images_are_pulled_with_the_secrets_that_the_pod_names() {
         [Registry::PASSWORD, "another-word", &BASE64_STANDARD.encode(format!("bob:{}", Registry::PASSWORD))]
     {
         for folder in [node.root_dir(), node.pod_logs()] {
-            assert_eq!(files_with(&folder, secret), Vec::<String>::new());
+            assert_eq!(files_with(&folder, secret), Vec::<PathBuf>::new());
         }
         assert!(!node.agent_log().contains(secret));
         assert!(!node.pods_json().to_string().contains(secret));
@@ -248,7 +223,7 @@ fn runtime_classes_are_those_of_the_server() {
     };
     of_folder("jp-class", "runc");
     node.start_agent();
-    wait_told(&cluster, "jp-class", "runtimeclass.node.k8s.io \"jp-class\" not found");
+    cluster.wait_waiting("jp-class", "runtimeclass.node.k8s.io \"jp-class\" not found");
     runtime_class(&cluster, "jp-class");
     cluster.wait_ready("jp-class");
     assert!(is_of_crun(&node, "jp-class"));
@@ -337,5 +312,5 @@ fn a_program_gives_credentials_on_a_node_that_stands_alone() {
     assert!(requests.contains(&format!("\"image\":\"{repository}\"")), "{requests}");
     assert_eq!(requests.lines().count(), 1, "the answer counts for the registry: {requests}");
     assert!(!node.agent_log().contains(Registry::PASSWORD));
-    assert_eq!(files_with(&node.root_dir(), Registry::PASSWORD), Vec::<String>::new());
+    assert_eq!(files_with(&node.root_dir(), Registry::PASSWORD), Vec::<PathBuf>::new());
 }

@@ -188,6 +188,18 @@ impl ControlPlane {
         })
     }
 
+    /// Waits until the server was told, in these words among others, why the pod's first container waits: reason and
+    /// message.
+    #[track_caller]
+    pub(crate) fn wait_waiting(&self, name: &str, words: &str) -> (String, String) {
+        wait_for(SOON, &format!("pod {name} is told {words}"), || {
+            let status = self.pod(name)?.status?;
+            let waiting = status.container_statuses?.first()?.state.clone()?.waiting?;
+            let message = waiting.message.unwrap_or_default();
+            message.contains(words).then(|| (waiting.reason.unwrap_or_default(), message))
+        })
+    }
+
     /// Waits until the server has the pod ready.
     #[track_caller]
     pub(crate) fn wait_ready(&self, name: &str) -> Pod {

@@ -32,6 +32,7 @@ mod manifest;
 pub(crate) mod node_folder;
 mod registry;
 pub(crate) mod said;
+mod search;
 mod status;
 pub(crate) mod switching;
 pub(crate) mod terminal;
@@ -54,6 +55,7 @@ pub(crate) use inside::{Process, Record, get, wait_lines};
 pub(crate) use leaks::{Leaks, cgroup_hierarchies, processes};
 pub(crate) use manifest::{GREEDY, IMAGE, ROOMY, STAY, STUBBORN, container, pod, pod_of, pod_with_policy};
 pub(crate) use registry::Registry;
+pub(crate) use search::{files_on_disk_with, files_with};
 pub(crate) use status::View;
 
 /// How long a test waits for what should happen soon. Long, as the machine may be busy: a passing test

@@ -10,7 +10,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use kube::{
     Api, Resource,
@@ -146,10 +146,11 @@ impl Objects {
     fn follow(self: &Arc<Self>, key: &ObjectKey, uid: &PodUid) -> Entry {
         let stop = self.stop.child_token();
         let follower = Follower { objects: Arc::clone(self), key: key.clone(), stop: stop.clone() };
-        match key.kind {
-            ObjectKind::ConfigMap => drop(tokio::spawn(follower.run::<ConfigMap>())),
-            ObjectKind::Secret => drop(tokio::spawn(follower.run::<Secret>())),
-        }
+        let following = match key.kind {
+            ObjectKind::ConfigMap => follower.follow::<ConfigMap>().boxed(),
+            ObjectKind::Secret => follower.follow::<Secret>().boxed(),
+        };
+        tokio::spawn(stop.clone().run_until_cancelled_owned(following));
         let last = self.offline.as_ref().and_then(|offline| offline.last_object(key));
         Entry { pods: [uid.clone()].into(), value: watch::Sender::new(last), stop }
     }
@@ -172,23 +173,8 @@ struct Follower {
 }
 
 impl Follower {
-    /// Until the object is known for good, or nobody wants it.
-    async fn run<K>(self)
-    where
-        K: Resource<Scope = NamespaceResourceScope>
-            + Into<ObjectData>
-            + Clone
-            + DeserializeOwned
-            + Debug
-            + Send
-            + 'static,
-        K::DynamicType: Default,
-    {
-        let stop = self.stop.clone();
-        stop.run_until_cancelled(self.follow::<K>()).await;
-    }
-
-    async fn follow<K>(&self)
+    /// Until the object is known for good.
+    async fn follow<K>(self)
     where
         K: Resource<Scope = NamespaceResourceScope>
             + Into<ObjectData>
