@@ -75,6 +75,11 @@ fn what_would_fail_is_refused_before_anything_is_stopped() {
             "umount --lazy /etc/containerd",
         ),
         (
+            "mkdir -p /var/lib/nodectl; mount -t tmpfs -o size=64k small /var/lib/nodectl",
+            "/var/lib/nodectl/switch has 64 KiB left, and the journal and the files as they are need ",
+            "umount --lazy /var/lib/nodectl; rmdir /var/lib/nodectl",
+        ),
+        (
             "echo { >/etc/docker/daemon.json",
             "error: /etc/docker/daemon.json is not what dockerd reads, so that it could not be started again: ",
             "rm /etc/docker/daemon.json",
