@@ -142,7 +142,8 @@ fn without_versions_the_endpoint_alone_is_told_and_that_is_said() {
     assert!(warnings.contains("containerd's version could not be found out"), "{warnings}");
     assert!(warnings.contains("the kubelet's version could not be found out"), "{warnings}");
     let problems = node.switch(&["--detect", "-o", "json"]).ended(0).json()["problems"].to_string();
-    assert!(problems.contains("is RPM's to read; say it with --kubelet-version"), "{problems}");
+    assert!(problems.contains("/var/lib/rpm/rpmdb.sqlite is RPM's to read: `/usr/bin/rpm "), "{problems}");
+    assert!(problems.contains("; say it with --kubelet-version"), "{problems}");
     there_and_back(&node, &[], |node| {
         let all = node.read("/etc/sysconfig/kubelet") + &node.read("/var/lib/kubelet/kubeadm-flags.env");
         assert!(all.contains("--container-runtime-endpoint=unix:///run/containerd/containerd.sock"), "{all}");
@@ -189,6 +190,40 @@ fn with_versions_an_old_kubelet_is_told_more() {
         let flags = node.read("/etc/sysconfig/kubelet");
         assert!(flags.contains("--container-runtime=remote") && flags.contains("--v=2"), "{flags}");
     });
+}
+
+#[test]
+fn versions_come_from_the_database_of_rpm_which_stays_as_it_is() {
+    let made = tempfile::tempdir().unwrap();
+    let spec = "Name: kubelet\nVersion: 1.23.6\nRelease: 0\nSummary: x\nLicense: x\nBuildArch: noarch\n%description\n%files\n\
+                %package -n containerd.io\nSummary: x\nVersion: 1.6.8\n%description -n containerd.io\n%files -n containerd.io\n";
+    fs::write(made.path().join("node.spec"), spec).unwrap();
+    let make = "rpmbuild --quiet -bb --define \"_topdir $PWD\" node.spec
+        rpm --dbpath \"$PWD/db\" --justdb --nodeps -i RPMS/noarch/*.rpm";
+    let output = Command::new("sh").args(["-ec", make]).current_dir(made.path()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let database = fs::read(made.path().join("db/rpmdb.sqlite")).unwrap();
+    for folder in ["/var/lib/rpm", "/usr/lib/sysimage/rpm"] {
+        let node = NodeFolder::rpm();
+        fs::remove_dir_all(node.path("/var/lib/rpm")).unwrap();
+        fs::create_dir_all(node.path(folder)).unwrap();
+        fs::write(node.path(&format!("{folder}/rpmdb.sqlite")), &database).unwrap();
+        // The first place is a link to the second where there are both.
+        if folder != "/var/lib/rpm" {
+            node.link("/var/lib/rpm", "../../usr/lib/sysimage/rpm");
+        }
+        there_and_back(&node, &[], |node| {
+            let flags = node.read("/etc/sysconfig/kubelet");
+            assert!(flags.contains("--container-runtime=remote"), "{flags}");
+        });
+        let detected = node.switch(&["--detect", "-o", "json"]).ended(0).json();
+        assert_eq!(detected["kubelet"]["version"], "v1.23.6", "{detected}");
+        assert_eq!(detected["containerd"]["version"], "1.6.8", "{detected}");
+        assert_eq!(detected["docker"]["version"], Value::Null, "{detected}");
+    }
+    let left = fs::read_dir("/var/tmp").unwrap().map(|entry| entry.unwrap().file_name());
+    let own = format!("nodectl-rpm-{}-", std::process::id());
+    assert!(!left.into_iter().any(|name| name.to_string_lossy().starts_with(&own)), "the copies are gone");
 }
 
 #[test]

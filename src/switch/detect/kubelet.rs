@@ -117,7 +117,7 @@ async fn version(look: &Look<'_>, program: Option<&Path>, notes: &mut Notes) -> 
     let found = if let Some(given) = &look.place.kubelet_version {
         plain_version(given)
     } else if !look.live {
-        packages::version(look, &["kubelet"], Some("--kubelet-version"), notes)
+        packages::version(look, &["kubelet"], Some("--kubelet-version"), notes).await
     } else {
         let program = program?;
         match program::output(look.rooted.watch(), program, &["--version"]).await {
