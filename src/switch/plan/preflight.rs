@@ -343,6 +343,13 @@ impl Look<'_, '_> {
                 lost.join(", ")
             ));
         }
+        let named = self.kubelet().map(|kubelet| kubelet.images_by_digest.join(", ")).unwrap_or_default();
+        if !named.is_empty() {
+            self.warn(format!(
+                "static pods name images by digest, which `docker save` loses, also where the image has a tag; they are \
+                 pulled anew: {named}"
+            ));
+        }
         let bytes: u64 = docker
             .images
             .iter()

@@ -251,6 +251,18 @@ async fn without_a_version_an_endpoint_or_its_absence_tells_the_runtime() {
 }
 
 #[tokio::test]
+async fn images_that_static_pods_name_by_digest_are_found() {
+    let node = Node::kubeadm_1_20();
+    let containers = "spec:\n  initContainers: [{name: a, image: \"b/c@sha256:1\"}]\n  containers:\n  - image: d:1\n  - image: a@sha256:2\n  - {}\n";
+    let text = |name: &str| pod(name).replace("spec:\n  containers: []\n", containers);
+    node.put("/etc/kubernetes/manifests/x.yaml", &text("x"))
+        .put("/etc/kubernetes/manifests/z.yaml", &text("z"));
+    let kubelet = node.detect().await.kubelet.unwrap();
+    assert_eq!(kubelet.images_by_digest, ["a@sha256:2", "b/c@sha256:1"]);
+    assert_eq!(kubelet.static_pods.len(), 4);
+}
+
+#[tokio::test]
 async fn a_broken_manifest_is_told_and_the_others_are_found() {
     let node = Node::kubeadm_1_20();
     node.put("/etc/kubernetes/manifests/broken.yaml", "kind: [")
