@@ -227,6 +227,53 @@ fn versions_come_from_the_database_of_rpm_which_stays_as_it_is() {
 }
 
 #[test]
+fn what_somebody_edits_meanwhile_is_not_lost() {
+    let (flags, config) = ("/var/lib/kubelet/kubeadm-flags.env", "/etc/containerd/config.toml");
+    // While the question stands.
+    let node = NodeFolder::debian();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nodectl"));
+    command.args(["switch-runtime", "--root"]).arg(node.root());
+    let mut terminal = Terminal::start(&command);
+    terminal.wait_shown("Go on?");
+    let edited = format!("{}# Mine.\n", node.read(flags));
+    node.put(flags, &edited);
+    let now = node.files();
+    terminal.type_in("y");
+    assert_eq!(terminal.wait().code(), Some(3), "{}", terminal.shown());
+    terminal.wait_shown(&format!("error: files were changed since they were looked at: {flags}"));
+    assert_eq!(differences(&now, &node.files()), NOTHING);
+
+    // While the change lies there, cut short as it is about to write a file.
+    let plan = node.switch(&["--dry-run", "-o", "json"]).ended(0).json();
+    let at = plan["steps"].as_array().unwrap().iter().position(|step| step["path"] == config).unwrap();
+    assert_eq!(node.killed(2 + 2 * at, &["--yes"]).code, None);
+    let (old, other) = (node.read(config), node.read(flags));
+    node.put(config, &format!("{old}# Mine.\n")).put(flags, &format!("{other}# Mine, too.\n"));
+    node.switch(&["--resume"])
+        .ended(3)
+        .told("files were changed since the change ")
+        .told(&format!(" was planned: {config}, {flags}\n"));
+    for words in [&["--rollback"][..], &["--rollback", "--dry-run"]] {
+        node.switch(words)
+            .ended(3)
+            .told(", and would be as before the change ")
+            .told(&format!(": {config}\n"));
+    }
+    node.switch(&["--rollback", "--force"]).ended(0);
+    assert_eq!((node.read(config), node.read(flags)), (old.clone(), format!("{other}# Mine, too.\n")));
+
+    // What somebody has put back by hand is as it is to be.
+    node.switch(&["--yes"]).ended(0);
+    node.put(config, &old);
+    node.switch(&["rollback", "--yes"]).ended(0);
+    assert_eq!(node.read(config), old);
+    let name =
+        node.switch(&["history", "-o", "json"]).ended(0).json()[1]["name"].as_str().unwrap().to_owned();
+    let again = node.switch(&["rollback", &name, "--yes", "-o", "json"]).ended(0).json();
+    assert_eq!((&again["outcome"], &again["steps"]), (&Value::from("nothing-to-do"), &serde_json::json!([])));
+}
+
+#[test]
 fn what_is_asked_is_refused_where_it_cannot_be() {
     let node = NodeFolder::debian();
     // Its package database says 1.20.
