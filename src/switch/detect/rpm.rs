@@ -37,8 +37,8 @@ pub(super) struct Database {
 
 /// The folder's database, if it has one.
 pub(super) async fn database(look: &Look<'_>) -> Option<Database> {
-    let all = FOLDERS.iter().flat_map(|folder| MAIN.map(|name| Path::new(folder).join(name)));
-    let path = all.into_iter().find(|path| look.rooted.exists(path))?;
+    let mut all = FOLDERS.iter().flat_map(|folder| MAIN.map(|name| Path::new(folder).join(name)));
+    let path = all.find(|path| look.rooted.exists(path))?;
     let packages = packages(look, &path).await;
     Some(Database { path, packages })
 }
