@@ -77,6 +77,8 @@ look() {
         need systemd-nspawn systemd-container
         need nsenter util-linux
         need jq jq
+        # A database of RPM packages is made with it, and read.
+        need rpmbuild rpm
         # For hack/vm.sh.
         need qemu-system-x86_64 qemu-system-x86
         need cpio cpio

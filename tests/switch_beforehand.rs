@@ -75,6 +75,11 @@ fn what_would_fail_is_refused_before_anything_is_stopped() {
             "umount --lazy /etc/containerd",
         ),
         (
+            "mkdir -p /var/lib/nodectl; mount -t tmpfs -o size=64k small /var/lib/nodectl",
+            "/var/lib/nodectl/switch has 64 KiB left, and the journal and the files as they are need ",
+            "umount --lazy /var/lib/nodectl; rmdir /var/lib/nodectl",
+        ),
+        (
             "echo { >/etc/docker/daemon.json",
             "error: /etc/docker/daemon.json is not what dockerd reads, so that it could not be started again: ",
             "rm /etc/docker/daemon.json",
@@ -161,6 +166,16 @@ fn a_node_without_pods_comes_back_and_a_change_that_lost_something_says_so() {
             .told("nothing was changed");
     }
     shell(machine, &format!("rmdir {first}/copies; mv /run/copies {first}/copies"));
+    // Docker was removed since, and systemd may or may not know.
+    let unit = "/lib/systemd/system/docker.service";
+    for reload in ["true", "systemctl daemon-reload"] {
+        shell(machine, &format!("mv {unit} /run/; {reload}"));
+        for words in [&["rollback", "--yes"], &["rollback", "--check"]] {
+            let said = switch(machine, words).ended(3);
+            said.told(" cannot: docker.service is not there any more\n").told("install it again as it was");
+        }
+        shell(machine, &format!("mv /run/docker.service {unit}; systemctl daemon-reload"));
+    }
     // Whether anybody reads how it ended does not count.
     shell(machine, "nodectl switch-runtime rollback --yes >/dev/full");
     assert_eq!(machine.units(), units);

@@ -369,6 +369,22 @@ fn what_the_cluster_does_not_let_or_see_is_told() {
     assert_eq!(cluster.cordoned(), (false, false));
     cluster.is_back();
 
+    // The credentials are taken away before the last step.
+    let lent = ["--kubeconfig", "/root/lent.conf", "--drain", "--yes"];
+    machine.sure(&["cp", ADMIN, "/root/lent.conf"]);
+    let plan = switch(machine, &[&lent[..], &["--dry-run", "-o", "json"]].concat()).ended(0).json();
+    let last =
+        plan["steps"].as_array().unwrap().iter().position(|step| step["action"] == "uncordon").unwrap();
+    assert_eq!(struck(machine, "SIGKILL", 2 + 2 * last, &lent).code, None);
+    machine.sure(&["cp", "/root/other.conf", "/root/lent.conf"]);
+    let stuck = switch(machine, &["--resume"]).ended(5).told("uncordon the node node1: ").told(refused);
+    stuck.told("putting everything back failed");
+    assert_eq!(cluster.cordoned(), (true, true));
+    machine.sure(&["cp", ADMIN, "/root/lent.conf"]);
+    switch(machine, &["--rollback"]).ended(0);
+    assert_eq!(cluster.cordoned(), (false, false));
+    cluster.is_back();
+
     // The kubelet goes on as it was begun, and when it is started anew it does not find the API server.
     let dead = SERVER.replace("6443", "6444");
     let right = machine.read(NODE);

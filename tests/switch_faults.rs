@@ -174,6 +174,22 @@ fn a_runtime_that_is_not_well() {
     node.is_told(&report, "static pods without a running container: default/web-node1");
     node.before.is_back(&node.machine);
 
+    // Docker has died and does not start, and the containers of its pods live. It starts when the mark is gone.
+    let none = ["--yes", "--images", "none"];
+    let plan = switch(&node.machine, &[&none[..], &["--dry-run", "-o", "json"]].concat()).ended(0).json();
+    let steps = plan["steps"].as_array().unwrap();
+    let stop = steps.iter().position(|step| step["action"] == "stop-docker-pods").unwrap();
+    assert_eq!(struck(&node.machine, "SIGKILL", 2 + 2 * stop, &none).code, None);
+    let dead = format!(
+        "[Unit]\\nStartLimitIntervalSec=0\\n[Service]\\nExecStartPre=/bin/sh -c \"! test -e {STATE}/unfinished\"\\n"
+    );
+    node.shell(&Node::drop_in("docker.service", &dead));
+    node.shell("systemctl kill --signal=KILL docker.service");
+    let report = switch(&node.machine, &["--resume", "-o", "json"]).ended(4).json();
+    node.is_told(&report, "stop the pods in Docker: ");
+    node.shell(&Node::without_drop_in("docker.service"));
+    node.before.is_back(&node.machine);
+
     // Old containers that cannot be removed are no reason to go back.
     let docker = Node::starts_without("docker.service", "container-runtime=remote", FLAGS);
     node.shell(&docker);

@@ -142,7 +142,8 @@ fn without_versions_the_endpoint_alone_is_told_and_that_is_said() {
     assert!(warnings.contains("containerd's version could not be found out"), "{warnings}");
     assert!(warnings.contains("the kubelet's version could not be found out"), "{warnings}");
     let problems = node.switch(&["--detect", "-o", "json"]).ended(0).json()["problems"].to_string();
-    assert!(problems.contains("is RPM's to read; say it with --kubelet-version"), "{problems}");
+    assert!(problems.contains("/var/lib/rpm/rpmdb.sqlite is RPM's to read: `/usr/bin/rpm "), "{problems}");
+    assert!(problems.contains("; say it with --kubelet-version"), "{problems}");
     there_and_back(&node, &[], |node| {
         let all = node.read("/etc/sysconfig/kubelet") + &node.read("/var/lib/kubelet/kubeadm-flags.env");
         assert!(all.contains("--container-runtime-endpoint=unix:///run/containerd/containerd.sock"), "{all}");
@@ -189,6 +190,95 @@ fn with_versions_an_old_kubelet_is_told_more() {
         let flags = node.read("/etc/sysconfig/kubelet");
         assert!(flags.contains("--container-runtime=remote") && flags.contains("--v=2"), "{flags}");
     });
+}
+
+#[test]
+fn versions_come_from_the_database_of_rpm_which_stays_as_it_is() {
+    let made = tempfile::tempdir().unwrap();
+    let spec = "Name: kubelet\nVersion: 1.23.6\nRelease: 0\nSummary: x\nLicense: x\nBuildArch: noarch\n%description\n%files\n\
+                %package -n containerd.io\nSummary: x\nVersion: 1.6.8\n%description -n containerd.io\n%files -n containerd.io\n";
+    fs::write(made.path().join("node.spec"), spec).unwrap();
+    let make = "rpmbuild --quiet -bb --define \"_topdir $PWD\" node.spec
+        rpm --dbpath \"$PWD/db\" --justdb --nodeps -i RPMS/noarch/*.rpm";
+    let output = Command::new("sh").args(["-ec", make]).current_dir(made.path()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let database = fs::read(made.path().join("db/rpmdb.sqlite")).unwrap();
+    for folder in ["/var/lib/rpm", "/usr/lib/sysimage/rpm"] {
+        let node = NodeFolder::rpm();
+        fs::remove_dir_all(node.path("/var/lib/rpm")).unwrap();
+        fs::create_dir_all(node.path(folder)).unwrap();
+        fs::write(node.path(&format!("{folder}/rpmdb.sqlite")), &database).unwrap();
+        // The first place is a link to the second where there are both.
+        if folder != "/var/lib/rpm" {
+            node.link("/var/lib/rpm", "../../usr/lib/sysimage/rpm");
+        }
+        there_and_back(&node, &[], |node| {
+            let flags = node.read("/etc/sysconfig/kubelet");
+            assert!(flags.contains("--container-runtime=remote"), "{flags}");
+        });
+        let detected = node.switch(&["--detect", "-o", "json"]).ended(0).json();
+        assert_eq!(detected["kubelet"]["version"], "v1.23.6", "{detected}");
+        assert_eq!(detected["containerd"]["version"], "1.6.8", "{detected}");
+        assert_eq!(detected["docker"]["version"], Value::Null, "{detected}");
+    }
+    // In a namespace of mounts, where nobody else leaves anything.
+    let node = NodeFolder::rpm();
+    fs::write(node.path("/var/lib/rpm/rpmdb.sqlite"), &database).unwrap();
+    let script = format!(
+        "mount -t tmpfs none /var/tmp && {} switch-runtime --detect --root {} && ls -A /var/tmp",
+        env!("CARGO_BIN_EXE_nodectl"),
+        node.root().display()
+    );
+    let words = ["--mount", "--propagation", "private", "sh", "-c", &script];
+    let said = support::said::Said::of(&Command::new("unshare").args(words).output().unwrap()).ended(0).out;
+    assert!(said.contains("v1.23.6") && !said.contains("nodectl-rpm"), "no copy is left: {said}");
+}
+
+#[test]
+fn what_somebody_edits_meanwhile_is_not_lost() {
+    let (flags, config) = ("/var/lib/kubelet/kubeadm-flags.env", "/etc/containerd/config.toml");
+    // While the question stands.
+    let node = NodeFolder::debian();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nodectl"));
+    command.args(["switch-runtime", "--root"]).arg(node.root());
+    let mut terminal = Terminal::start(&command);
+    terminal.wait_shown("Go on?");
+    let edited = format!("{}# Mine.\n", node.read(flags));
+    node.put(flags, &edited);
+    let now = node.files();
+    terminal.type_in("y");
+    assert_eq!(terminal.wait().code(), Some(3), "{}", terminal.shown());
+    terminal.wait_shown(&format!("error: files were changed since they were looked at: {flags}"));
+    assert_eq!(differences(&now, &node.files()), NOTHING);
+
+    // While the change lies there, cut short as it is about to write a file.
+    let plan = node.switch(&["--dry-run", "-o", "json"]).ended(0).json();
+    let at = plan["steps"].as_array().unwrap().iter().position(|step| step["path"] == config).unwrap();
+    assert_eq!(node.killed(2 + 2 * at, &["--yes"]).code, None);
+    let (old, other) = (node.read(config), node.read(flags));
+    node.put(config, &format!("{old}# Mine.\n")).put(flags, &format!("{other}# Mine, too.\n"));
+    node.switch(&["--resume"])
+        .ended(3)
+        .told("files were changed since the change ")
+        .told(&format!(" was planned: {config}, {flags}\n"));
+    for words in [&["--rollback"][..], &["--rollback", "--dry-run"]] {
+        node.switch(words)
+            .ended(3)
+            .told(", and would be as before the change ")
+            .told(&format!(": {config}\n"));
+    }
+    node.switch(&["--rollback", "--force"]).ended(0);
+    assert_eq!((node.read(config), node.read(flags)), (old.clone(), format!("{other}# Mine, too.\n")));
+
+    // What somebody has put back by hand is as it is to be.
+    node.switch(&["--yes"]).ended(0);
+    node.put(config, &old);
+    node.switch(&["rollback", "--yes"]).ended(0);
+    assert_eq!(node.read(config), old);
+    let name =
+        node.switch(&["history", "-o", "json"]).ended(0).json()[1]["name"].as_str().unwrap().to_owned();
+    let again = node.switch(&["rollback", &name, "--yes", "-o", "json"]).ended(0).json();
+    assert_eq!((&again["outcome"], &again["steps"]), (&Value::from("nothing-to-do"), &serde_json::json!([])));
 }
 
 #[test]

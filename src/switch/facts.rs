@@ -307,6 +307,9 @@ pub struct KubeletFacts {
     pub static_pod_path: Option<PathBuf>,
     /// The names of the static pods there, `NAMESPACE/NAME-NODE` as they run.
     pub static_pods: Vec<String>,
+    /// The images that static pods name by digest, as in `busybox@sha256:…`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub images_by_digest: Vec<String>,
     /// Where its healthz is, as in `127.0.0.1:10248`; `None` if it is switched off.
     pub healthz: Option<String>,
     /// Where it keeps its state.

@@ -76,8 +76,11 @@ pub fn save(path: &Path, folder: &Path, name: &str) -> io::Result<Option<Saved>>
     let like = fs::metadata(path)?;
     let label = label_of(path);
     // Whatever was at stake in the file's rights is at stake in its copy's.
-    write_new(folder, name, &text, |file| file.set_permissions(fs::Permissions::from_mode(0o600)))?;
-    flush(folder)?;
+    write_new(folder, name, &text, |file| file.set_permissions(fs::Permissions::from_mode(0o600)))
+        .and_then(|()| flush(folder))
+        .map_err(|error| {
+            io::Error::new(error.kind(), format!("its copy {}: {error}", folder.join(name).display()))
+        })?;
     Ok(Some(Saved {
         copy: name.to_owned(),
         mode: like.mode() & 0o7777,

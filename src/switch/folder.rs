@@ -32,15 +32,17 @@ fn not_here(action: &Action) -> String {
 
 impl<R: Report> World for Folder<R> {
     async fn before(&mut self, action: &Action, step: usize, copies: &Path) -> Result<Before, String> {
-        let (Action::WriteFile { path, .. } | Action::RemoveFile { path }) = action else {
-            return Err(not_here(action));
+        let (path, seen) = match action {
+            Action::WriteFile { path, seen, .. } => (path, seen.as_ref()),
+            Action::RemoveFile { path } => (path, None),
+            other => return Err(not_here(other)),
         };
-        file_steps::before(&self.rooted, path, step, copies)
+        file_steps::before(&self.rooted, path, seen, step, copies)
     }
 
     async fn act(&mut self, action: &Action) -> Result<(), String> {
         match action {
-            Action::WriteFile { path, text, mode } => file_steps::write(&self.rooted, path, text, *mode),
+            Action::WriteFile { path, text, mode, .. } => file_steps::write(&self.rooted, path, text, *mode),
             Action::RemoveFile { path } => file_steps::remove(&self.rooted, path),
             other => Err(not_here(other)),
         }

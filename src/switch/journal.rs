@@ -9,6 +9,7 @@ use std::{
 };
 
 use nix::libc::{O_CLOEXEC, O_NOFOLLOW};
+use rustix::{fs::FallocateFlags, io::Errno};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -18,6 +19,8 @@ use super::steps::{Before, Step};
 const VERSION: u32 = 1;
 /// Bytes of a journal.
 const MAX: u64 = 256 << 20;
+/// Bytes set aside for what follows the plan: a disk that fills up on the way is in the way of neither end.
+const ROOM: u64 = 1 << 20;
 const FILE: &str = "journal";
 const COPIES: &str = "copies";
 
@@ -84,8 +87,10 @@ pub enum JournalError {
 pub struct Journal {
     folder: PathBuf,
     file: File,
-    /// How far it is whole, if its last line was cut: the rest goes before the next line is written.
-    whole: Option<u64>,
+    /// Bytes of its whole lines.
+    length: u64,
+    /// Whether there may be something behind them, of a line that was cut: it goes before the next one is written.
+    torn: bool,
     steps: Vec<Step>,
     progress: Vec<Progress>,
     rolling_back: Option<String>,
@@ -96,7 +101,8 @@ impl Journal {
     /// Begins one in a new folder, which root alone can look into.
     ///
     /// # Errors
-    /// [`JournalError::Io`], also when the folder is there.
+    /// [`JournalError::Io`], also when the folder is there, or when there is no room for all that it will say. Then
+    /// nothing of it is left.
     pub fn begin(folder: &Path, steps: Vec<Step>) -> Result<Self, JournalError> {
         let io = |what| move |source| JournalError::Io { what, path: folder.to_path_buf(), source };
         if let Some(above) = folder.parent() {
@@ -104,14 +110,25 @@ impl Journal {
         }
         let mut builder = DirBuilder::new();
         builder.mode(0o700);
-        builder.create(folder).and_then(|()| builder.create(folder.join(COPIES))).map_err(io("make"))?;
+        builder.create(folder).map_err(io("make"))?;
+        let begun = Self::begin_in(folder, steps);
+        if begun.is_err() {
+            fs::remove_dir_all(folder).ok();
+        }
+        begun
+    }
+
+    fn begin_in(folder: &Path, steps: Vec<Step>) -> Result<Self, JournalError> {
+        let io = |what| move |source| JournalError::Io { what, path: folder.to_path_buf(), source };
+        DirBuilder::new().mode(0o700).create(folder.join(COPIES)).map_err(io("make"))?;
         let mut options = OpenOptions::new();
         let file =
             options.append(true).create_new(true).mode(0o600).open(folder.join(FILE)).map_err(io("make"))?;
         let mut journal = Self {
             folder: folder.to_path_buf(),
             file,
-            whole: None,
+            length: 0,
+            torn: false,
             progress: vec![Progress::Waiting; steps.len()],
             steps,
             rolling_back: None,
@@ -119,6 +136,7 @@ impl Journal {
         };
         let nodectl = env!("CARGO_PKG_VERSION").to_owned();
         journal.append(&Line::Begin { version: VERSION, nodectl, steps: journal.steps.clone() })?;
+        journal.set_aside(ROOM)?;
         for folder in [Some(folder), folder.parent()].into_iter().flatten() {
             File::open(folder).and_then(|folder| folder.sync_all()).map_err(io("write"))?;
         }
@@ -184,10 +202,18 @@ impl Journal {
                 format!("the copies that belong to it are not there: no folder {}", copies.display()),
             ));
         }
-        let whole = cut.then_some(whole);
         let progress = vec![Progress::Waiting; steps.len()];
         let folder = folder.to_path_buf();
-        let mut journal = Self { folder, file, whole, steps, progress, rolling_back: None, outcome: None };
+        let mut journal = Self {
+            folder,
+            file,
+            length: whole,
+            torn: cut,
+            steps,
+            progress,
+            rolling_back: None,
+            outcome: None,
+        };
         for (number, line) in lines.enumerate() {
             if !journal.take_in(line) {
                 return Err(broken(number + 1, "it does not follow from the lines before".to_owned()));
@@ -278,12 +304,24 @@ impl Journal {
     fn append(&mut self, line: &Line) -> Result<(), JournalError> {
         let mut text = serde_json::to_vec(line).map_err(io::Error::from).map_err(|e| self.cannot_write(e))?;
         text.push(b'\n');
-        if let Some(whole) = self.whole {
-            self.file.set_len(whole).map_err(|error| self.cannot_write(error))?;
-            self.whole = None;
+        if self.torn {
+            self.file.set_len(self.length).map_err(|error| self.cannot_write(error))?;
         }
+        // Until it is known to be whole.
+        self.torn = true;
         let written = self.file.write_all(&text).and_then(|()| self.file.sync_data());
-        written.map_err(|error| self.cannot_write(error))
+        written.map_err(|error| self.cannot_write(error))?;
+        self.torn = false;
+        self.length += text.len() as u64;
+        Ok(())
+    }
+
+    /// Keeps room on the disk behind what is written, where the file system can.
+    fn set_aside(&self, bytes: u64) -> Result<(), JournalError> {
+        match rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, self.length, bytes) {
+            Err(error @ (Errno::NOSPC | Errno::DQUOT)) => Err(self.cannot_write(error.into())),
+            _ => Ok(()),
+        }
     }
 
     fn cannot_write(&self, source: io::Error) -> JournalError {
@@ -362,3 +400,7 @@ pub fn order(folder: &Path) -> (String, u32) {
     let numbered = name.rsplit_once('-').and_then(|(name, number)| Some((name, number.parse().ok()?)));
     numbered.map_or_else(|| (name.to_string(), 1), |(name, number)| (name.to_owned(), number))
 }
+
+#[cfg(test)]
+#[path = "journal_tests.rs"]
+mod tests;

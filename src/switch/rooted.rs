@@ -162,6 +162,39 @@ impl Rooted {
         self.watch.during(path, read).map_err(|error| named(path, &error))
     }
 
+    /// Hands a file's bytes on, at most `limit`, piece by piece.
+    ///
+    /// # Errors
+    /// When it cannot be read, is no file, or has more bytes, and those of `take`.
+    pub fn stream(
+        &self,
+        path: &Path,
+        limit: u64,
+        mut take: impl FnMut(&[u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let open = || -> io::Result<File> {
+            let (found, stat) = self.look(path)?.ok_or(io::ErrorKind::NotFound)?;
+            if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+                return Err(io::Error::other("is no regular file"));
+            }
+            File::open(as_path(&found))
+        };
+        let mut file = self.watch.during(path, open).map_err(|error| named(path, &error))?;
+        let (mut buffer, mut all) = (vec![0; 1 << 20], 0_u64);
+        loop {
+            let read =
+                self.watch.during(path, || file.read(&mut buffer)).map_err(|error| named(path, &error))?;
+            all += read as u64;
+            if all > limit {
+                return Err(named(path, &io::Error::other(format!("has more than {} MiB", limit >> 20))));
+            }
+            match buffer.get(..read) {
+                Some(bytes) if read > 0 => take(bytes)?,
+                _ => return Ok(()),
+            }
+        }
+    }
+
     /// A link whose last target is `/dev/null`, which need not be there.
     fn leads_to_null(&self, path: &Path) -> bool {
         let mut path = path.to_owned();

@@ -1,10 +1,31 @@
 //! What a change of the node is made of: steps that can each be done again and taken back.
 
-use std::path::PathBuf;
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
-use super::files::Saved;
+use super::files::{self, Saved};
+
+/// A file as it was when a change was planned: what somebody has written there since is not written over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Seen {
+    /// It was not there.
+    Nothing,
+    /// It had a text with this SHA-256, in hex.
+    Text(String),
+}
+
+impl Seen {
+    /// Of a text.
+    pub fn of(text: Option<&str>) -> Self {
+        text.map_or(Self::Nothing, |text| Self::Text(hex::encode(Sha256::digest(text))))
+    }
+}
 
 /// One change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +39,9 @@ pub enum Action {
         text: String,
         /// The access rights of a file that is not there yet; one that is keeps its own.
         mode: u32,
+        /// How it was when this was planned; `None` for what is ours alone.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        seen: Option<Seen>,
     },
     /// A file is to be gone.
     RemoveFile {
@@ -256,4 +280,17 @@ pub enum Before {
     },
     /// There is nothing to keep.
     Nothing,
+}
+
+impl Before {
+    /// The text that a file had, from its copy in that folder; `None` if there was no file.
+    ///
+    /// # Errors
+    /// When the copy cannot be read.
+    pub fn text(&self, copies: &Path) -> io::Result<Option<String>> {
+        match self {
+            Self::File { saved } => files::read_copy(saved, copies).map(Some),
+            _ => Ok(None),
+        }
+    }
 }

@@ -111,6 +111,7 @@ impl Node {
             path: self.root.join(name),
             text: "new".to_owned(),
             mode: 0o644,
+            seen: None,
         };
         [
             Action::StopUnit { unit: unit("kubelet") },
@@ -173,7 +174,7 @@ impl World for Node {
             return Err("broken".to_owned());
         }
         match action {
-            Action::WriteFile { path, text, mode } => drop(files::write(path, text, *mode).unwrap()),
+            Action::WriteFile { path, text, mode, .. } => drop(files::write(path, text, *mode).unwrap()),
             Action::RemoveFile { path } => files::remove(path, &[]).unwrap(),
             Action::StopUnit { unit } => self.stop(unit),
             Action::StartWhenUndone { .. } => {}

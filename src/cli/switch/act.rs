@@ -17,7 +17,7 @@ use crate::{
         folder::Folder,
         journal::{Journal, Outcome, Progress},
         rooted::Rooted,
-        steps::{Action, Before, Step},
+        steps::{Action, Before, Seen, Step},
         systemd::unit::Files as _,
         transaction::{TransactionError, World, roll_back, run},
         world::{Carried, Node, Paths, Report},
@@ -132,7 +132,13 @@ async fn apply_to(
     };
     match done {
         Ok(()) => {
-            journal.end(Outcome::Done).map_err(CommandError::failed)?;
+            journal.end(Outcome::Done).map_err(|error| {
+                CommandError::new(
+                    ErrorKind::RollbackFailed,
+                    format!("all steps are done, and that cannot be written down: {error}"),
+                )
+                .hint("mend that, and run `nodectl switch-runtime --resume` to end it, or --rollback")
+            })?;
             Ok(Ended::Done { warnings: reporter.warnings() })
         }
         Err(cause) => {
@@ -228,28 +234,63 @@ fn by_hand(action: &Action) -> Option<String> {
     })
 }
 
-/// Files that are not as a change has left them.
+/// Files that a change has written, or was about to, and that somebody has changed since: taken back, what stands there now
+/// would be lost.
 pub(super) fn edited_since(journal: &Journal, files: &Rooted) -> Vec<PathBuf> {
-    let last_of = |number: usize, path: &PathBuf| {
-        !journal.steps().iter().skip(number + 1).any(|step| {
-            matches!(&step.action, Action::WriteFile { path: later, .. } | Action::RemoveFile { path: later } if later == path)
-        })
-    };
+    let begun = |progress: &Progress| matches!(progress, Progress::Begun(_) | Progress::Done(_));
+    edited(journal, files, begun)
+}
+
+/// Files that a change has yet to write, and that somebody has changed since it was planned: gone on with, what stands there
+/// now would be lost.
+pub(super) fn edited_ahead(journal: &Journal, files: &Rooted) -> Vec<PathBuf> {
+    edited(journal, files, |progress| !matches!(progress, Progress::Done(_)))
+}
+
+/// Of the files whose steps came so far, those that are neither as they were nor as they are to be.
+fn edited(journal: &Journal, files: &Rooted, counts: impl Fn(&Progress) -> bool) -> Vec<PathBuf> {
     let mut edited = Vec::new();
-    for (number, (step, progress)) in journal.steps().iter().zip(journal.progress()).enumerate() {
-        if !matches!(progress, Progress::Done(_)) {
-            continue;
-        }
-        let (path, wanted) = match &step.action {
-            Action::WriteFile { path, text, .. } => (path, Some(text)),
-            Action::RemoveFile { path } => (path, None),
+    let steps = journal.steps().iter().zip(journal.progress()).filter(|(_, progress)| counts(progress));
+    let steps: Vec<_> = steps.collect();
+    for (number, (step, progress)) in steps.iter().enumerate() {
+        let (path, wanted, seen) = match &step.action {
+            Action::WriteFile { path, text, seen, .. } => (path, Some(text.as_str()), seen.as_ref()),
+            Action::RemoveFile { path } => (path, None, None),
             _ => continue,
         };
-        if last_of(number, path) && files.read(path).ok().flatten().as_ref() != wanted {
+        let touched_again = steps.iter().skip(number + 1).any(|(later, _)| {
+            matches!(&later.action, Action::WriteFile { path: later, .. } | Action::RemoveFile { path: later } if later == path)
+        });
+        if touched_again {
+            continue;
+        }
+        let Ok(now) = files.read(path) else {
+            edited.push(path.clone());
+            continue;
+        };
+        let as_before = match progress {
+            Progress::Waiting => seen.is_none_or(|seen| *seen == Seen::of(now.as_deref())),
+            Progress::Begun(before) | Progress::Done(before) | Progress::Undone(before) => {
+                before.text(&journal.copies()).is_ok_and(|before| before == now)
+            }
+        };
+        if !as_before && now.as_deref() != wanted {
             edited.push(path.clone());
         }
     }
     edited
+}
+
+/// Files that somebody has changed since a change was planned on them.
+pub(super) fn changed_meanwhile(steps: &[Step], files: &Rooted) -> Vec<PathBuf> {
+    let changed = steps.iter().filter_map(|step| match &step.action {
+        Action::WriteFile { path, seen: Some(seen), .. } => {
+            let same = files.read(path).is_ok_and(|now| Seen::of(now.as_deref()) == *seen);
+            (!same).then(|| path.clone())
+        }
+        _ => None,
+    });
+    changed.collect()
 }
 
 /// Sees that all files that are to be put back can be.

@@ -5,7 +5,6 @@ use std::{collections::BTreeSet, path::Path};
 use crate::{
     error::CommandError,
     switch::{
-        files,
         journal::{Journal, Progress},
         plan::{FileChange, Plan},
         rooted::Rooted,
@@ -23,7 +22,7 @@ pub(super) fn on(journal: &Journal, place: &Rooted) -> Result<Plan, CommandError
         }
         plan.steps.push(step.clone());
         let (path, new, mode) = match &step.action {
-            Action::WriteFile { path, text, mode } => (path, Some(text.clone()), *mode),
+            Action::WriteFile { path, text, mode, .. } => (path, Some(text.clone()), *mode),
             Action::RemoveFile { path } => (path, None, 0o644),
             _ => continue,
         };
@@ -45,12 +44,10 @@ pub(super) fn back(journal: &Journal, place: &Rooted) -> Result<Plan, CommandErr
             continue;
         }
         let private = matches!(&step.action, Action::WriteFile { mode, .. } if mode & 0o077 == 0);
-        let (old, private) = match before {
-            Before::File { saved } => {
-                let text = files::read_copy(saved, &journal.copies()).map_err(CommandError::refused)?;
-                (Some(text), saved.is_private())
-            }
-            _ => (None, private),
+        let old = before.text(&journal.copies()).map_err(CommandError::refused)?;
+        let private = match before {
+            Before::File { saved } => saved.is_private(),
+            _ => private,
         };
         add(&mut plan, step, path, old, private, place)?;
     }

@@ -27,7 +27,7 @@ use crate::{
         plan::{self, Plan, PlanError, STATE, plan},
         rooted::Rooted,
         state::{Changes, Entry, Lock, State, StateError, entry},
-        world::{in_the_way, try_out},
+        world::{gone, in_the_way, try_out},
     },
 };
 
@@ -266,6 +266,15 @@ impl<O: Write, E: Write> Call<'_, O, E> {
                 .hint("run this again, to see what is left to be done"));
             }
         }
+        // Whoever was asked may have looked for long.
+        let changed = act::changed_meanwhile(&plan.steps, place);
+        if !changed.is_empty() {
+            return Err(CommandError::refused(format!(
+                "files were changed since they were looked at: {}",
+                named(&changed)
+            ))
+            .hint("run this again, to plan with what they say now"));
+        }
         let folder = state.folder_for(Timestamp::now());
         self.report.backup_dir = Some(folder.display().to_string());
         let mut journal = Journal::begin(&folder, plan.steps.clone()).map_err(refused)?;
@@ -338,8 +347,10 @@ impl<O: Write, E: Write> Call<'_, O, E> {
         } else {
             return Err(CommandError::refused(said).hint(hint));
         };
+        self.edits(&journal, place, back)?;
         if back {
             act::look_at_copies(&journal)?;
+            self.way_back(&journal, place).await?;
         }
         if looks_only {
             let end = if back { "taken back" } else { "gone on with" };
@@ -385,23 +396,15 @@ impl<O: Write, E: Write> Call<'_, O, E> {
         };
         let found = entry(&journal);
         self.report.backup_dir = Some(found.backup_dir.display().to_string());
-        self.report.steps = journal.steps().iter().rev().map(report::step).collect();
         if journal.outcome() == Some(Outcome::RolledBack) {
             self.report.outcome = "nothing-to-do";
             self.tell(&format!("the change {} was taken back already; nothing to do\n", found.name))?;
             return self.print_report();
         }
-        let edited = act::edited_since(&journal, place);
-        if !edited.is_empty() && !self.args.force {
-            let names: Vec<String> = edited.iter().map(|path| path.display().to_string()).collect();
-            return Err(CommandError::refused(format!(
-                "files were changed since, and would be as before the change {}: {}",
-                found.name,
-                names.join(", ")
-            ))
-            .hint("keep a copy of what you need from them, and give --force"));
-        }
+        self.report.steps = journal.steps().iter().rev().map(report::step).collect();
+        self.edits(&journal, place, true)?;
         act::look_at_copies(&journal)?;
+        self.way_back(&journal, place).await?;
         if looks_only {
             self.tell(&format!("the change {} would be taken back, {} steps\n", found.name, found.done))?;
             return self.print_ahead(&ahead::back(&journal, place)?, true);
@@ -410,6 +413,47 @@ impl<O: Write, E: Write> Call<'_, O, E> {
         self.confirm("Put everything back?")?;
         let ended = act::take_back(&mut journal, "it was asked for", place).await?;
         self.finish(&journal, ended)
+    }
+
+    /// Sees that nothing is lost that somebody has written into a change's files since.
+    fn edits(&self, journal: &Journal, place: &Rooted, back: bool) -> Result<(), CommandError> {
+        let name = entry(journal).name;
+        if back {
+            let edited = act::edited_since(journal, place);
+            if edited.is_empty() || self.args.force {
+                return Ok(());
+            }
+            let names = named(&edited);
+            return Err(CommandError::refused(format!(
+                "files were changed since, and would be as before the change {name}: {names}"
+            ))
+            .hint("keep a copy of what you need from them, and give --force"));
+        }
+        let edited = act::edited_ahead(journal, place);
+        if edited.is_empty() {
+            return Ok(());
+        }
+        let names = named(&edited);
+        Err(CommandError::refused(format!("files were changed since the change {name} was planned: {names}"))
+            .hint(
+                "put them back as they were then; or take the change back with --rollback, and run it anew",
+            ))
+    }
+
+    /// Sees that what is to run again is there to be run.
+    async fn way_back(&mut self, journal: &Journal, place: &Rooted) -> Result<(), CommandError> {
+        if !place.is_node() {
+            return Ok(());
+        }
+        let gone = gone(journal, place).await;
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let told = format!("what ran before the change {} cannot: {}", entry(journal).name, gone.join("; "));
+        if self.args.force {
+            return self.tell(&format!("forced: {}\n", output::printable(&told)));
+        }
+        Err(CommandError::refused(told).hint("install it again as it was; --force goes on all the same"))
     }
 
     /// What a change that was begun has ahead of it.
@@ -475,6 +519,11 @@ fn asked<T>(ask: impl FnOnce() -> dialoguer::Result<T>) -> Result<Option<T>, Com
         }
         Err(error) => Err(cannot(&error)),
     }
+}
+
+/// Paths in a sentence.
+fn named(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
 /// Whether somebody can be asked.

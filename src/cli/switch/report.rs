@@ -73,6 +73,7 @@ pub(super) fn step(step: &Step) -> Value {
     if let Some(fields) = value.as_object_mut() {
         fields.remove("text");
         fields.remove("lenient");
+        fields.remove("seen");
     }
     value
 }

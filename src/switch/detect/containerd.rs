@@ -96,10 +96,10 @@ async fn versions(
     let given =
         look.place.containerd_version.as_deref().map(|text| plain_version(text).unwrap_or(text.to_owned()));
     if !look.live {
-        return (
-            given.or_else(|| packages::version(look, &PACKAGES, Some("--containerd-version"), notes)),
-            None,
-        );
+        if given.is_some() {
+            return (given, None);
+        }
+        return (packages::version(look, &PACKAGES, Some("--containerd-version"), notes).await, None);
     }
     let Some(program) = program else { return (given, None) };
     let (version, default) = tokio::join!(

@@ -83,7 +83,7 @@ pub(super) async fn detect(
         ask(&mut facts, units, notes).await;
     }
     if facts.version.is_none() && !look.live {
-        facts.version = packages::version(look, &PACKAGES, None, notes);
+        facts.version = packages::version(look, &PACKAGES, None, notes).await;
     }
     Some(facts)
 }

@@ -91,6 +91,7 @@ pub(super) async fn detect(
             _ => path,
         }),
         static_pods: Vec::new(),
+        images_by_digest: Vec::new(),
         healthz: healthz(
             flag("healthz-bind-address").or_else(|| config.text("healthzBindAddress")),
             flag("healthz-port").or_else(|| config.text("healthzPort")),
@@ -117,7 +118,7 @@ async fn version(look: &Look<'_>, program: Option<&Path>, notes: &mut Notes) -> 
     let found = if let Some(given) = &look.place.kubelet_version {
         plain_version(given)
     } else if !look.live {
-        packages::version(look, &["kubelet"], Some("--kubelet-version"), notes)
+        packages::version(look, &["kubelet"], Some("--kubelet-version"), notes).await
     } else {
         let program = program?;
         match program::output(look.rooted.watch(), program, &["--version"]).await {
@@ -286,21 +287,36 @@ pub(super) fn static_pods(look: &Look<'_>, facts: &mut Facts, notes: &mut Notes)
                 continue;
             }
         };
-        match pod_name(&bytes) {
-            Ok((namespace, name)) => {
+        let root = yaml::parse(&bytes, LIMITS).map_err(|error| error.to_string());
+        match root.and_then(|root| Ok((pod_name(&root)?, images_by_digest(&root)))) {
+            Ok(((namespace, name), images)) => {
                 kubelet.static_pods.push(format!("{namespace}/{name}-{}", facts.node_name));
+                kubelet.images_by_digest.extend(images);
             }
             Err(why) => notes.problem(format!("{} is no static pod: {why}", path.display())),
         }
     }
     kubelet.static_pods.sort_unstable();
+    kubelet.images_by_digest.sort_unstable();
+    kubelet.images_by_digest.dedup();
 }
 
-fn pod_name(bytes: &[u8]) -> Result<(String, String), String> {
-    let root = yaml::parse(bytes, LIMITS).map_err(|error| error.to_string())?;
+/// The images of a pod's containers that it names by digest.
+fn images_by_digest(root: &Node) -> Vec<String> {
+    let spec = root.get("spec").map(|entry| &entry.value);
+    let lists = ["initContainers", "containers"].map(|key| spec.and_then(|spec| spec.get(key)));
+    let containers = lists.into_iter().flatten().filter_map(|entry| match &entry.value.value {
+        Value::Seq(containers) => Some(containers),
+        _ => None,
+    });
+    let images = containers.flatten().filter_map(|container| container.get("image")?.value.as_str());
+    images.filter(|image| image.contains('@')).map(str::to_owned).collect()
+}
+
+fn pod_name(root: &Node) -> Result<(String, String), String> {
     let text =
         |node: &Node, key: &str| node.get(key).and_then(|entry| entry.value.as_str()).map(str::to_owned);
-    if text(&root, "kind").as_deref() != Some("Pod") {
+    if text(root, "kind").as_deref() != Some("Pod") {
         return Err("its kind is not Pod".to_owned());
     }
     let metadata = root.get("metadata").map(|entry| &entry.value);

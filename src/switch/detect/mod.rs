@@ -10,6 +10,7 @@ mod kubelet;
 mod machine;
 mod packages;
 mod program;
+mod rpm;
 #[cfg(test)]
 mod tests;
 mod units;
@@ -21,7 +22,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::oneshot, time::timeout};
+use tokio::{
+    sync::{OnceCell, oneshot},
+    time::timeout,
+};
 
 use super::{
     facts::{Facts, Obstacles, RuntimeKind},
@@ -129,7 +133,7 @@ async fn look_at(place: &Where, watch: Watch) -> Result<Facts, DetectError> {
             .map_err(|source| DetectError::Root { root: root.clone(), source })?,
     };
     let rooted = rooted.watched(watch);
-    let look = Look { place, live: rooted.is_node(), rooted };
+    let look = Look { place, live: rooted.is_node(), rooted, rpm: OnceCell::new() };
     let mut notes = Notes::default();
     let systemd = if look.live { units::connect(&mut notes).await } else { None };
     Ok(look.all(systemd.as_ref(), notes).await)
@@ -141,6 +145,8 @@ struct Look<'a> {
     rooted: Rooted,
     /// Whether programs are run, and sockets asked.
     live: bool,
+    /// The package database of RPM, once it was asked for.
+    rpm: OnceCell<Option<rpm::Database>>,
 }
 
 /// What was read on the way, and what could not be found out.
@@ -270,11 +276,18 @@ impl Look<'_> {
             let candidates = PROGRAMS.iter().map(|folder| Path::new(folder).join(name));
             return candidates.into_iter().find(|path| self.rooted.is_program(path));
         }
+        self.own_program(name, |_| true)
+    }
+
+    /// A program of this machine, whatever is looked at: the first that is accepted.
+    fn own_program(&self, name: &str, accept: impl Fn(&Path) -> bool) -> Option<PathBuf> {
         let known = std::env::var_os("PATH").unwrap_or_default();
         let folders = std::env::split_paths(&known).chain(PROGRAMS.iter().map(PathBuf::from));
         let folders = std::env::join_paths(folders).ok()?;
         let watch = self.rooted.watch();
-        watch.during(Path::new(&folders), || which::which_in(name, Some(&folders), "/").ok())
+        watch.during(Path::new(&folders), || {
+            which::which_in_all(name, Some(&folders), "/").ok()?.find(|path| accept(path))
+        })
     }
 
     /// The program that a unit starts, else the one that is found by its name.

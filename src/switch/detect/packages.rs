@@ -1,25 +1,16 @@
-//! Versions from a package database, where no program may be run.
+//! Versions from a package database, where no program of the node may be run.
 
 use std::path::Path;
 
-use super::{Look, Notes, program::plain_version};
+use super::{Look, Notes, program::plain_version, rpm};
 
 const DPKG: &str = "/var/lib/dpkg/status";
 /// A desktop has 5 MiB.
 const MAX_STATUS: u64 = 64 << 20;
-/// Databases of RPM, which only it reads.
-const RPM: [&str; 6] = [
-    "/var/lib/rpm/Packages",
-    "/var/lib/rpm/Packages.db",
-    "/var/lib/rpm/rpmdb.sqlite",
-    "/usr/lib/sysimage/rpm/Packages",
-    "/usr/lib/sysimage/rpm/Packages.db",
-    "/usr/lib/sysimage/rpm/rpmdb.sqlite",
-];
 
 /// The version of the first of some packages that is installed, as its program would say it. With an `option` that
 /// says it instead, one that is not found is told.
-pub(super) fn version(
+pub(super) async fn version(
     look: &Look<'_>,
     names: &[&str],
     option: Option<&str>,
@@ -39,12 +30,21 @@ pub(super) fn version(
             return found;
         }
     }
-    let option = option?;
-    let name = names.first().copied().unwrap_or_default();
-    let why = match RPM.iter().find(|path| look.rooted.exists(Path::new(path))) {
-        Some(path) => format!("{path} is RPM's to read"),
+    let database = look.rpm.get_or_init(|| rpm::database(look)).await.as_ref();
+    let why = match database.map(|found| (found.path.display(), &found.packages)) {
+        Some((path, Ok(packages))) => {
+            let of = |name: &&str| packages.iter().find(|(package, _)| package == name);
+            let found = names.iter().find_map(of).and_then(|(_, version)| plain_version(version));
+            if found.is_some() {
+                return found;
+            }
+            format!("{path} has no such package")
+        }
+        Some((path, Err(why))) => format!("{path} is RPM's to read: {why}"),
         None => format!("{DPKG} has no such package"),
     };
+    let option = option?;
+    let name = names.first().copied().unwrap_or_default();
     notes.problem(format!("the version of {name} is not known: {why}; say it with {option}"));
     None
 }

@@ -14,6 +14,17 @@ const MAX_COMPLAINT: u64 = 4096;
 
 /// What a program prints; else why it does not, in a sentence with its path.
 pub(super) async fn output(watch: &Watch, program: &Path, arguments: &[&str]) -> Result<String, String> {
+    output_as(watch, program, arguments, None, LIMIT).await
+}
+
+/// The same, as another user and its group, and with another limit.
+pub(super) async fn output_as(
+    watch: &Watch,
+    program: &Path,
+    arguments: &[&str],
+    user: Option<u32>,
+    limit: Duration,
+) -> Result<String, String> {
     let what = || format!("`{} {}`", program.display(), arguments.join(" "));
     let run = async {
         let mut command = Command::new(program);
@@ -26,6 +37,9 @@ pub(super) async fn output(watch: &Watch, program: &Path, arguments: &[&str]) ->
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
+        if let Some(user) = user {
+            command.uid(user).gid(user);
+        }
         // It is there to be run, or not, when this is over.
         let mut child = watch.during(program, || command.spawn()).map_err(|error| error.to_string())?;
         let (mut said, mut complaint) = (Vec::new(), Vec::new());
@@ -56,10 +70,10 @@ pub(super) async fn output(watch: &Watch, program: &Path, arguments: &[&str]) ->
         }
         String::from_utf8(said).map_err(|_utf8| "it does not print UTF-8".to_owned())
     };
-    match timeout(LIMIT, run).await {
+    match timeout(limit, run).await {
         Ok(Ok(said)) => Ok(said),
         Ok(Err(why)) => Err(format!("{} does not work: {why}", what())),
-        Err(_) => Err(format!("{} has not ended within {} s", what(), LIMIT.as_secs())),
+        Err(_) => Err(format!("{} has not ended within {} s", what(), limit.as_secs())),
     }
 }
 

@@ -4,7 +4,7 @@
 use super::{CONTAINERD, Decided, FileChange, KUBELET, MARK, OLD_UNITS, Plan};
 use crate::switch::{
     request::{Agent, Images},
-    steps::{Action, Step},
+    steps::{Action, Seen, Step},
     world::normalized,
 };
 
@@ -146,6 +146,7 @@ impl Order<'_> {
                          [Unit]\nConditionPathExists=!{MARK}\n"
                     ),
                     mode: 0o644,
+                    seen: None,
                 },
             );
             self.step(
@@ -155,6 +156,7 @@ impl Order<'_> {
                     text: "nodectl switch-runtime --resume goes on, --rollback puts everything back\n"
                         .to_owned(),
                     mode: 0o600,
+                    seen: None,
                 },
             );
             self.step("let systemd see that", Action::ReloadUnits);
@@ -226,7 +228,10 @@ impl Order<'_> {
     fn file(&mut self, file: &FileChange) {
         let path = file.path.clone();
         let action = match &file.new {
-            Some(text) => Action::WriteFile { path, text: text.clone(), mode: file.mode },
+            Some(text) => {
+                let seen = Some(Seen::of(file.old.as_deref()));
+                Action::WriteFile { path, text: text.clone(), mode: file.mode, seen }
+            }
             None => Action::RemoveFile { path },
         };
         self.step(file.why.clone(), action);

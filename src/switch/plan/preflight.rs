@@ -1,6 +1,8 @@
 //! What stands in the way of a change, and what should be known before it, as far as the facts tell it.
 
-use super::{CONTAINERD, Decided, KUBELET, NODECTL, OLD_UNITS, Plan, Refusal};
+use std::path::Path;
+
+use super::{CONTAINERD, Decided, KUBELET, NODECTL, OLD_UNITS, Plan, Refusal, STATE};
 use crate::switch::{
     facts::{DockerFacts, KubeletFacts, RuntimeKind},
     request::{Agent, From, Images},
@@ -13,6 +15,8 @@ const SPEAKS_V1: u32 = 23;
 const ONLY_V1: u32 = 26;
 /// Bytes that stay free beside carried images.
 const SLACK: u64 = 1 << 30;
+/// Bytes for the journal, and to spare.
+const JOURNAL: u64 = 4 << 20;
 /// Static pods of a control plane.
 const CONTROL_PLANE: [&str; 2] = ["kube-apiserver", "etcd"];
 
@@ -34,6 +38,7 @@ pub(super) fn look(decided: &Decided<'_>, plan: &mut Plan) {
     look.problems();
     look.versions();
     look.source();
+    look.journal();
     if decided.offline() {
         return;
     }
@@ -157,6 +162,22 @@ impl Look<'_, '_> {
                 "install the kubelet first, or ask for --agent nodectl",
             ),
             _ => {}
+        }
+    }
+
+    /// There must be room for the journal, with the new text of each file, and for the copies of the old ones.
+    fn journal(&mut self) {
+        let length = |text: &Option<String>| text.as_ref().map_or(0, |text| text.len() as u64);
+        let texts = self.plan.files.iter().map(|file| length(&file.old) + 2 * length(&file.new));
+        let needed = texts.fold(JOURNAL, u64::saturating_add);
+        let disk = self.decided.facts.disks.iter().find(|disk| Path::new(STATE).starts_with(&disk.path));
+        if let Some(disk) = disk.filter(|disk| disk.available < needed) {
+            let message = format!(
+                "{STATE} has {} KiB left, and the journal and the files as they are need {} KiB",
+                disk.available >> 10,
+                needed >> 10
+            );
+            self.refuse(message, "make room there (df tells on which file system that is)");
         }
     }
 
@@ -320,6 +341,13 @@ impl Look<'_, '_> {
             self.warn(format!(
                 "images without a tag do not come along, as `docker save` loses their names, and are pulled anew: {}",
                 lost.join(", ")
+            ));
+        }
+        let named = self.kubelet().map(|kubelet| kubelet.images_by_digest.join(", ")).unwrap_or_default();
+        if !named.is_empty() {
+            self.warn(format!(
+                "static pods name images by digest, which `docker save` loses, also where the image has a tag; they are \
+                 pulled anew: {named}"
             ));
         }
         let bytes: u64 = docker

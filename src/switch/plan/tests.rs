@@ -373,6 +373,18 @@ fn images_that_lose_their_name_are_named_before() {
     let carried = position(&plan, |action| matches!(action, Action::CarryImages { .. }));
     let Action::CarryImages { images, .. } = &plan.steps[carried].action else { unreachable!() };
     assert_eq!(images, &["k8s.gcr.io/pause:3.2"]);
+
+    // That it has a tag too does not help whoever asks for a digest.
+    let mut facts = docker_node();
+    let told = |facts: &Facts| {
+        let warnings = super::plan(facts, &Request::default()).unwrap().warnings;
+        warnings
+            .iter()
+            .any(|warning| warning.contains("by digest") && warning.ends_with(": busybox@sha256:7"))
+    };
+    assert!(!told(&facts));
+    facts.kubelet.as_mut().unwrap().images_by_digest = vec!["busybox@sha256:7".to_owned()];
+    assert!(told(&facts));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! a shell, and whatever is as wished already is left alone, so that a step can be done again after a crash.
 
 mod agent;
+mod back;
 mod beforehand;
 mod cluster;
 #[cfg(test)]
@@ -26,6 +27,7 @@ mod units;
 
 use std::path::{Path, PathBuf};
 
+pub use back::gone;
 pub use beforehand::try_out;
 pub use cluster::in_the_way;
 pub(super) use images::normalized;
@@ -155,9 +157,10 @@ fn socket(endpoint: &str) -> Result<PathBuf, String> {
 impl<R: Report> World for Node<R> {
     async fn before(&mut self, action: &Action, step: usize, copies: &Path) -> Result<Before, String> {
         Ok(match action {
-            Action::WriteFile { path, .. } | Action::RemoveFile { path } => {
-                file_steps::before(&self.files, path, step, copies)?
+            Action::WriteFile { path, seen, .. } => {
+                file_steps::before(&self.files, path, seen.as_ref(), step, copies)?
             }
+            Action::RemoveFile { path } => file_steps::before(&self.files, path, None, step, copies)?,
             Action::StopUnit { unit } | Action::RestartUnit { unit } => {
                 Before::Unit { active: units::is_active(&self.systemd().await?, unit).await? }
             }
@@ -206,7 +209,7 @@ impl<R: Report> World for Node<R> {
 
     async fn act(&mut self, action: &Action) -> Result<(), String> {
         match action {
-            Action::WriteFile { path, text, mode } => file_steps::write(&self.files, path, text, *mode),
+            Action::WriteFile { path, text, mode, .. } => file_steps::write(&self.files, path, text, *mode),
             Action::RemoveFile { path } => file_steps::remove(&self.files, path),
             Action::StopUnit { unit } => units::stop(&self.systemd().await?, unit).await,
             Action::RestartUnit { unit } => {

@@ -120,7 +120,12 @@ async fn files_are_put_back() {
     let mut scene = Scene::new().await;
     let (old, new) = (scene.path("old"), scene.path("a/new"));
     fs::write(&old, "old").unwrap();
-    let write = |path: &PathBuf| Action::WriteFile { path: path.clone(), text: "x".to_owned(), mode: 0o600 };
+    let write = |path: &PathBuf| Action::WriteFile {
+        path: path.clone(),
+        text: "x".to_owned(),
+        mode: 0o600,
+        seen: None,
+    };
     for action in [write(&old), write(&new), Action::RemoveFile { path: old.clone() }] {
         let before = scene.before(&action).await;
         scene.node.act(&action).await.unwrap();

@@ -205,7 +205,11 @@ async fn a_node_of_rpm_packages_with_cri_dockerd() {
     );
     assert_eq!(docker.cgroup_driver.as_deref(), Some("cgroupfs"));
     let said = facts.problems.join("\n");
-    assert!(said.contains("the version of kubelet is not known: /var/lib/rpm/rpmdb.sqlite is RPM's to read; say it with --kubelet-version"), "{said}");
+    assert!(
+        said.contains("the version of kubelet is not known: /var/lib/rpm/rpmdb.sqlite is RPM's to read: "),
+        "{said}"
+    );
+    assert!(said.contains("; say it with --kubelet-version"), "{said}");
     assert!(said.contains("the node's name is not known"), "{said}");
 }
 
@@ -244,6 +248,18 @@ async fn without_a_version_an_endpoint_or_its_absence_tells_the_runtime() {
         assert_eq!(facts.kubelet.unwrap().runtime, expected, "{flags} {docker}");
         assert_eq!(facts.problems.iter().any(|p| p.contains("with Docker is not known")), flags.is_empty());
     }
+}
+
+#[tokio::test]
+async fn images_that_static_pods_name_by_digest_are_found() {
+    let node = Node::kubeadm_1_20();
+    let containers = "spec:\n  initContainers: [{name: a, image: \"b/c@sha256:1\"}]\n  containers:\n  - image: d:1\n  - image: a@sha256:2\n  - {}\n";
+    let text = |name: &str| pod(name).replace("spec:\n  containers: []\n", containers);
+    node.put("/etc/kubernetes/manifests/x.yaml", &text("x"))
+        .put("/etc/kubernetes/manifests/z.yaml", &text("z"));
+    let kubelet = node.detect().await.kubelet.unwrap();
+    assert_eq!(kubelet.images_by_digest, ["a@sha256:2", "b/c@sha256:1"]);
+    assert_eq!(kubelet.static_pods.len(), 4);
 }
 
 #[tokio::test]

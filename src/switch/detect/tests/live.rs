@@ -59,7 +59,9 @@ async fn look(node: &Node, fake: &FakeSystemd, docker: &str) -> Facts {
     let (systemd, _server) = fake.serve().await;
     let place = Where { docker_socket: Some(node.path(docker)), ..Where::default() };
     let rooted = Rooted::folder(node.root()).unwrap();
-    Look { place: &place, rooted, live: true }.all(Some(&systemd), Notes::default()).await
+    Look { place: &place, rooted, live: true, rpm: tokio::sync::OnceCell::new() }
+        .all(Some(&systemd), Notes::default())
+        .await
 }
 
 #[tokio::test]
