@@ -129,6 +129,7 @@ launch() {
             --initial-cluster "test=http://$address:2380"
     fi
     if ! running kube-apiserver; then
+        server_flags
         # An address of the loopback network cannot be a service's endpoint.
         run kube-apiserver --bind-address="$address" --secure-port=6443 --allow-privileged=true \
             --endpoint-reconciler-type=none --etcd-servers="http://$address:2379" --authorization-mode=Node,RBAC \
@@ -138,7 +139,7 @@ launch() {
             --kubelet-certificate-authority="$pki/ca.crt" --kubelet-preferred-address-types=InternalIP \
             --service-account-issuer=https://kubernetes.default.svc.cluster.local \
             --service-account-key-file="$pki/sa.key" --service-account-signing-key-file="$pki/sa.key" \
-            --service-cluster-ip-range=10.96.0.0/12
+            --service-cluster-ip-range=10.96.0.0/12 "${flags[@]}"
     fi
     wait_for "$patience" answers || failed kube-apiserver
     if ! running kube-controller-manager; then
@@ -149,6 +150,14 @@ launch() {
             "${flags[@]}" --root-ca-file="$pki/ca.crt" \
             --service-account-private-key-file="$pki/sa.key" --controllers='*,bootstrapsigner,tokencleaner'
     fi
+}
+
+# What an old release has only where it is asked for.
+server_flags() {
+    local help
+    help=$("$bin/kube-apiserver" --help)
+    flags=()
+    case $help in *'EphemeralContainers=true|false (ALPHA'*) flags=(--feature-gates=EphemeralContainers=true) ;; esac
 }
 
 # What releases name differently.

@@ -11,6 +11,7 @@ pub mod dns;
 pub mod downward;
 pub mod env;
 pub mod env_file;
+pub mod ephemeral;
 pub mod events;
 pub mod expansion;
 pub mod fingerprints;

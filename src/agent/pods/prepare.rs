@@ -132,7 +132,9 @@ impl PodWorker {
                 .transpose()
                 .map_err(|why| StepError::new("FailedCreatePodSandBox", why))?;
             let names = pod.all_containers();
-            logs::set_up(&pod, names.iter().map(|(_, c)| c.name.as_str()), &env.paths).map_err(|error| {
+            let names = names.iter().map(|(_, c)| c.name.as_str());
+            let ephemeral = pod.spec().ephemeral_containers.iter().flatten().map(|c| c.name.as_str());
+            logs::set_up(&pod, names.chain(ephemeral), &env.paths).map_err(|error| {
                 let folder = env.paths.pod_log(&pod);
                 StepError::new(
                     "FailedCreateLogDirectory",

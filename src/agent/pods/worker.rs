@@ -5,7 +5,11 @@
 //! of the process. A call that makes something is never given up half way; waiting for a pull or for a
 //! container's end is.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
@@ -27,6 +31,7 @@ use crate::{
     cri::CriError,
     error::chain,
     policy::{
+        ephemeral::begun,
         events::Words,
         grace::pod_grace,
         lifecycle::{LifecycleEffect, LifecycleInput, PodLifecycle, StopReason},
@@ -93,6 +98,8 @@ pub struct PodWorker {
     pub(super) stops: Stops,
     /// What of the probes is on disk.
     kept: BTreeMap<ContainerId, Kept>,
+    /// The ephemeral containers that were started at any time.
+    begun: BTreeSet<String>,
     /// Containers in crash-loop back-off.
     pub(super) crash_loops: BTreeMap<String, WaitingReason>,
     /// What the API server was told of that is not to be told again.
@@ -134,6 +141,7 @@ impl PodWorker {
         let begun = begun.and_then(|status| status.start_time.as_ref()).map_or(now, |time| time.0.min(now));
         let kept = record.as_ref().map(|record| record.probes.clone()).unwrap_or_default();
         env.probes.adopt(&start.uid, &kept);
+        let ephemeral = record.as_ref().map(|record| record.ephemeral_begun.clone()).unwrap_or_default();
         let probes = ProbeSnapshot { verdicts: env.probes.verdicts(&start.uid), ..ProbeSnapshot::default() };
         Self {
             uid: start.uid,
@@ -160,6 +168,7 @@ impl PodWorker {
             hooks: BTreeMap::new(),
             stops: Stops::default(),
             kept,
+            begun: ephemeral,
             crash_loops: BTreeMap::new(),
             told: Told::default(),
             status: None,
@@ -392,6 +401,7 @@ impl PodWorker {
             start_time: self.start_time,
             failure: self.failure.clone(),
             probes: self.kept.clone(),
+            ephemeral_begun: self.begun.clone(),
         };
         let (env, uid, before) = (Arc::clone(&self.env), self.uid.clone(), self.saving.take());
         self.saving = Some(tokio::spawn(async move {
@@ -466,7 +476,9 @@ impl PodWorker {
             }
             let now = self.now();
             let observation = self.observation();
-            let actions = compute_pod_actions(&pod, &observation, &self.probes, &self.env.backoff, now);
+            self.note_ephemeral(&pod, &observation);
+            let (probes, backoff) = (&self.probes, &self.env.backoff);
+            let actions = compute_pod_actions(&pod, &observation, probes, &self.begun, backoff, now);
             self.note_crash_loops(&actions, &pod);
             self.tell_back_offs(&actions, &pod);
             if actions.completed {
@@ -488,6 +500,11 @@ impl PodWorker {
             match self.execute(&pod, &observation, &actions).await {
                 Done::Again => {}
                 Done::Wait(next) => {
+                    // One that cannot be had must not keep the pod from being looked after.
+                    if actions.is_ephemeral() && !self.interrupted() {
+                        self.refresh_volumes(&pod).await;
+                        self.look_after(&pod, &observation).await;
+                    }
                     return match (next, [actions.next_due(), deadline].into_iter().flatten().min()) {
                         (Next::At(a), Some(b)) => Next::At(a.min(b)),
                         (Next::Told, Some(b)) => Next::At(b),
@@ -622,8 +639,23 @@ impl PodWorker {
         }
         // What is shown must not wait for the clearing.
         self.publish(&first.map_or(Next::Told, |first| Next::At(first.until)));
+        self.look_after(pod, observation).await;
+    }
+
+    /// What is done for a pod that runs, beside running it.
+    async fn look_after(&mut self, pod: &Pod, observation: &PodObservation) {
         self.adopt_cgroup(pod).await;
         self.collect_garbage(observation).await;
+    }
+
+    /// Keeps which ephemeral containers were started, so that none is started again when the runtime has forgotten
+    /// it.
+    fn note_ephemeral(&mut self, pod: &Pod, observation: &PodObservation) {
+        let begun = begun(pod, observation, &self.begun);
+        if begun != self.begun {
+            self.begun = begun;
+            self.save();
+        }
     }
 }
 

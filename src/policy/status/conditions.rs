@@ -133,7 +133,7 @@ fn initialized(cx: &Context<'_>, status: &PodStatus, phase: PodPhase) -> Verdict
         let Some(status) = find(status.init_container_statuses.as_deref(), &container.name) else { continue };
         let done = match init_kind(container) {
             ContainerKind::Sidecar => status.started == Some(true),
-            ContainerKind::Init | ContainerKind::Regular => status.ready,
+            ContainerKind::Init | ContainerKind::Regular | ContainerKind::Ephemeral => status.ready,
         };
         if done {
             last_done = last_done.zip(since(status, cx.start_time)).map(|(a, b)| a.max(b));
@@ -178,7 +178,7 @@ fn containers_ready(cx: &Context<'_>, status: &PodStatus, phase: PodPhase) -> Ve
     let mut last_start = Some(cx.start_time);
     for (kind, container) in cx.input.pod.all_containers() {
         let list = match kind {
-            ContainerKind::Init => continue,
+            ContainerKind::Init | ContainerKind::Ephemeral => continue,
             ContainerKind::Sidecar => status.init_container_statuses.as_deref(),
             ContainerKind::Regular => status.container_statuses.as_deref(),
         };

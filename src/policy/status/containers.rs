@@ -184,6 +184,11 @@ fn without_record(
             } else {
                 return previous.clone();
             }
+        } else if state.running.is_some() && entry.container.is_none() {
+            // Nobody saw how it ended, and none follows.
+            status.container_id.clone_from(&previous.container_id);
+            status.state = Some(terminated(unseen(previous)));
+            return status;
         } else if state.running.is_some() {
             if cx.restarting {
                 restarting_all(&mut status);
@@ -471,7 +476,7 @@ fn set_readiness(cx: &Context<'_>, entry: &Entry<'_>, status: &mut ContainerStat
     let probe = cx.input.probes.get(entry.name).copied();
     let probe = probe.unwrap_or(ProbeState { started: true, ready: true });
     (status.started, status.ready) = match entry.kind() {
-        None => (None, false),
+        None | Some(ContainerKind::Ephemeral) => (None, false),
         Some(ContainerKind::Init) => {
             let done = state.and_then(|s| s.terminated.as_ref()).is_some_and(|end| end.exit_code == 0);
             (Some(running), done)

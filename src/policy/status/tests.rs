@@ -661,9 +661,19 @@ fn container_details() {
 #[test]
 fn ephemeral_containers() {
     let spec = json!({"containers": [{"name": "a"}], "ephemeralContainers": [{"name": "d", "image": "i"}]});
-    let world = World::new(pod(spec), vec![runs("a", 0, 10), exited("d", 0, 20, 1)]);
+    let world = World::new(pod(spec.clone()), vec![runs("a", 0, 10), exited("d", 0, 20, 1)]);
     let status = world.waits("d", "CrashLoopBackOff").status();
     let d = &status.ephemeral_container_statuses.as_ref().unwrap()[0];
     assert_eq!((shown(d).as_str(), d.ready, d.started), ("ended 1 Error", false, None));
     assert!(all_ready(&status));
+    // None follows one whose record is gone: how it ended stays, as far as it was seen.
+    for (seen, told) in
+        [(exited("d", 0, 20, 1), "ended 1 Error"), (runs("d", 0, 20), "ended 137 ContainerStatusUnknown")]
+    {
+        let before = World::new(pod(spec.clone()), vec![runs("a", 0, 10), seen]).status();
+        let after = World::new(pod(spec.clone()), vec![runs("a", 0, 10)]).after(&before, 120).status();
+        let d = &after.ephemeral_container_statuses.as_ref().unwrap()[0];
+        assert_eq!((shown(d).as_str(), d.restart_count), (told, 0));
+        assert!(d.container_id.is_some() && all_ready(&after));
+    }
 }

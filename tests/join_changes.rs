@@ -1,0 +1,193 @@
+//! Pods of an API server that are changed while they run: ephemeral containers put into them.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test fails by panicking and says why"
+)]
+
+mod support;
+
+use std::fs;
+
+use hyper::Request;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use serde_json::{Value, json};
+use support::{
+    ControlPlane, Node, NodeBuilder, ROOMY, SOON, STAY, container, pod, pod_of, pod_with_policy, wait_for,
+    wait_until,
+};
+
+/// Ends with code 3 when its file tells it to.
+const UNTIL_TOLD: &str = "until [ -e /tmp/end ]; do sleep 0.1; done; exit 3";
+
+fn joined(cluster: &ControlPlane, name: &str) -> NodeBuilder {
+    Node::builder(name).config(ROOMY).joined(cluster)
+}
+
+fn uid(pod: &Pod) -> String {
+    pod.metadata.uid.clone().unwrap()
+}
+
+/// A pod's first container, as the server is told of it: its id and how often it was started again.
+fn main_of(pod: &Pod) -> (String, i32) {
+    let status = &pod.status.as_ref().unwrap().container_statuses.as_ref().unwrap()[0];
+    (status.container_id.clone().unwrap_or_default(), status.restart_count)
+}
+
+/// Puts ephemeral containers into a pod, as `kubectl debug` does: all that it is to have.
+#[track_caller]
+fn debug(cluster: &ControlPlane, pod: &str, containers: &[Value]) {
+    let path = format!("/api/v1/namespaces/default/pods/{pod}/ephemeralcontainers");
+    let version = cluster.block_on(cluster.client().apiserver_version()).unwrap();
+    let old = version.minor.trim_end_matches('+').parse::<u32>().unwrap() < 22;
+    let request = if old {
+        // The subresource had a kind of its own.
+        let body = json!({
+            "apiVersion": "v1", "kind": "EphemeralContainers", "metadata": { "name": pod },
+            "ephemeralContainers": containers,
+        });
+        Request::put(path).header("content-type", "application/json").body(body.to_string().into_bytes())
+    } else {
+        let body = json!({ "spec": { "ephemeralContainers": containers } });
+        let kind = "application/strategic-merge-patch+json";
+        Request::patch(path).header("content-type", kind).body(body.to_string().into_bytes())
+    };
+    let answer: Value = cluster.block_on(cluster.client().request(request.unwrap())).unwrap();
+    let at_server = cluster.pod(pod).unwrap().spec.unwrap().ephemeral_containers.unwrap_or_default();
+    assert_eq!(at_server.len(), containers.len(), "{answer}");
+}
+
+fn ephemeral(name: &str, target: Option<&str>, script: &str) -> Value {
+    let mut made = container(name, script);
+    if let Some(target) = target {
+        made["targetContainerName"] = json!(target);
+    }
+    made
+}
+
+fn ephemeral_status(pod: &Pod, name: &str) -> Option<ContainerStatus> {
+    let all = pod.status.as_ref()?.ephemeral_container_statuses.as_ref()?;
+    all.iter().find(|status| status.name == name).cloned()
+}
+
+/// Waits until the server is told this of an ephemeral container.
+#[track_caller]
+fn wait_ephemeral(
+    cluster: &ControlPlane,
+    pod: &str,
+    name: &str,
+    what: &str,
+    is_so: impl Fn(&ContainerStatus) -> bool,
+) -> ContainerStatus {
+    wait_for(SOON, &format!("{name} in pod {pod} {what}"), || {
+        ephemeral_status(&cluster.pod(pod)?, name).filter(|status| is_so(status))
+    })
+}
+
+fn runs(status: &ContainerStatus) -> bool {
+    status.state.as_ref().is_some_and(|state| state.running.is_some())
+}
+
+fn exit_code(status: &ContainerStatus) -> Option<i32> {
+    Some(status.state.as_ref()?.terminated.as_ref()?.exit_code)
+}
+
+/// The newest word on a pod that comes after all that is there to be said of another.
+#[track_caller]
+fn after_another(cluster: &ControlPlane, node: &str, another: &str, name: &str) -> Pod {
+    cluster.bind(node, &pod(another, STAY));
+    cluster.wait_ready(another);
+    cluster.pod(name).unwrap()
+}
+
+#[test]
+fn an_ephemeral_container_runs_once_beside_the_others_and_over_restarts() {
+    let cluster = ControlPlane::shared();
+    let mut node = joined(&cluster, "jc-debug").start();
+    let before = node.leaks();
+    let made = uid(&cluster.bind("jc-debug", &pod("jc-web", STAY)));
+    let main = main_of(&cluster.wait_ready("jc-web"));
+    debug(&cluster, "jc-web", &[ephemeral("debug", Some("main"), UNTIL_TOLD)]);
+    let told = wait_ephemeral(&cluster, "jc-web", "debug", "runs", runs);
+    assert_eq!((told.ready, told.started, told.restart_count), (false, None, 0));
+    let process = |name: &str| {
+        let all = node.containerd.containers_of(&made, name);
+        assert_eq!(all.len(), 1, "{name} was made once");
+        node.containerd.process(&all[0].id).expect("it runs")
+    };
+    let debugger = process("debug");
+    assert_eq!(debugger.namespace("pid"), process("main").namespace("pid"), "it sees the other's processes");
+    let web = cluster.wait_ready("jc-web");
+    assert_eq!(
+        (main_of(&web), web.status.as_ref().unwrap().phase.as_deref()),
+        (main.clone(), Some("Running"))
+    );
+
+    // It is another agent's just as well, while it runs and when it has ended.
+    node.kill9();
+    node.start_agent();
+    let web = after_another(&cluster, "jc-debug", "jc-next", "jc-web");
+    assert!(ephemeral_status(&web, "debug").is_some_and(|status| runs(&status)));
+    assert!(debugger.alive());
+    fs::write(debugger.path("/tmp/end"), "").unwrap();
+    wait_ephemeral(&cluster, "jc-web", "debug", "has ended", |status| exit_code(status) == Some(3));
+    // Also when the runtime has it no more.
+    let dead = node.containerd.containers_of(&made, "debug").remove(0);
+    node.kill9();
+    node.cri("RemoveContainer", &dead.id);
+    node.start_agent();
+    let web = after_another(&cluster, "jc-debug", "jc-last", "jc-web");
+    assert_eq!(ephemeral_status(&web, "debug").as_ref().and_then(exit_code), Some(3));
+    assert_eq!(node.containerd.containers_of(&made, "debug").len(), 0);
+    assert_eq!(main_of(&web), main);
+    cluster.wait_ready("jc-web");
+
+    // A second one comes as the first did, and goes with the pod.
+    let both = [ephemeral("debug", Some("main"), UNTIL_TOLD), ephemeral("more", None, STAY)];
+    debug(&cluster, "jc-web", &both);
+    wait_ephemeral(&cluster, "jc-web", "more", "runs", runs);
+    assert_eq!(node.containerd.containers_of(&made, "debug").len(), 0);
+    for name in ["jc-web", "jc-next", "jc-last"] {
+        cluster.delete_pod(name, None);
+        cluster.wait_gone(name);
+    }
+    node.wait_leak_free(&before);
+}
+
+#[test]
+fn an_ephemeral_container_waits_for_its_target_and_holds_up_nobodys_end() {
+    let cluster = ControlPlane::shared();
+    let node = joined(&cluster, "jc-target").start();
+    let mut late = container("late", STAY);
+    late["image"] = json!("localhost/nodectl/there-is-none:1");
+    cluster.bind("jc-target", &pod_of("jc-late", &[container("main", STAY), late]));
+    wait_until(SOON, "the first container runs", || node.containerd.running_containers().len() == 1);
+    debug(&cluster, "jc-late", &[ephemeral("debug", Some("late"), STAY)]);
+    // Nothing holds up one that waits for no other.
+    let both = [ephemeral("debug", Some("late"), STAY), ephemeral("other", None, STAY)];
+    debug(&cluster, "jc-late", &both);
+    wait_ephemeral(&cluster, "jc-late", "other", "runs", runs);
+    assert!(!ephemeral_status(&cluster.pod("jc-late").unwrap(), "debug").is_some_and(|s| runs(&s)));
+    cluster.patch_pod(
+        "jc-late",
+        &json!({ "spec": { "containers": [{ "name": "late", "image": support::IMAGE }] } }),
+    );
+    wait_ephemeral(&cluster, "jc-late", "debug", "runs", runs);
+    cluster.wait_ready("jc-late");
+
+    // One that still runs when all else has ended.
+    cluster.bind("jc-target", &pod_with_policy("jc-once", "Never", &UNTIL_TOLD.replace("exit 3", "exit 0")));
+    let once = uid(&cluster.wait_ready("jc-once"));
+    debug(&cluster, "jc-once", &[ephemeral("debug", None, STAY)]);
+    wait_ephemeral(&cluster, "jc-once", "debug", "runs", runs);
+    let main = node.containerd.containers_of(&once, "main").remove(0);
+    fs::write(node.containerd.process(&main.id).unwrap().path("/tmp/end"), "").unwrap();
+    cluster.wait_phase("jc-once", "Succeeded");
+    wait_until(SOON, "it ends with the pod", || {
+        let left = node.containerd.containers_of(&once, "debug");
+        left.iter().all(|one| node.containerd.process(&one.id).is_none())
+    });
+}
