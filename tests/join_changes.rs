@@ -1,4 +1,5 @@
-//! Pods of an API server that are changed while they run: ephemeral containers put into them.
+//! Pods of an API server that are changed while they run: ephemeral containers put into them, and pods that give
+//! way to a critical one.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,11 +14,12 @@ mod support;
 use std::fs;
 
 use hyper::Request;
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod, PodCondition};
+use kube::api::ListParams;
 use serde_json::{Value, json};
 use support::{
-    ControlPlane, Node, NodeBuilder, ROOMY, SOON, STAY, container, pod, pod_of, pod_with_policy, wait_for,
-    wait_until,
+    ControlPlane, Node, NodeBuilder, ROOMY, SOON, STAY, STUBBORN, container, pod, pod_of, pod_with_policy,
+    wait_for, wait_until,
 };
 
 /// Ends with code 3 when its file tells it to.
@@ -190,4 +192,77 @@ fn an_ephemeral_container_waits_for_its_target_and_holds_up_nobodys_end() {
         let left = node.containerd.containers_of(&once, "debug");
         left.iter().all(|one| node.containerd.process(&one.id).is_none())
     });
+}
+
+fn condition<'p>(pod: &'p Pod, type_: &str) -> Option<&'p PodCondition> {
+    pod.status.as_ref()?.conditions.iter().flatten().find(|c| c.type_ == type_)
+}
+
+/// The reasons and messages of what was told of a pod.
+fn events_of(cluster: &ControlPlane, pod: &str) -> Vec<(String, String)> {
+    let params = ListParams::default().fields(&format!("involvedObject.name={pod}"));
+    let events = cluster.block_on(cluster.api::<Event>().list(&params)).unwrap();
+    events
+        .into_iter()
+        .map(|event| (event.reason.unwrap_or_default(), event.message.unwrap_or_default()))
+        .collect()
+}
+
+/// Configuration by which so many thousandths of a CPU are left for pods.
+fn left_for_pods(milli_cpu: usize) -> String {
+    let cpus =
+        fs::read_to_string("/proc/cpuinfo").unwrap().lines().filter(|l| l.starts_with("processor")).count();
+    format!("systemReserved: {{cpu: {}m}}\n", cpus * 1000 - milli_cpu)
+}
+
+/// A pod whose container requests these thousandths of a CPU.
+fn asking(name: &str, milli_cpu: u32, script: &str) -> Value {
+    let mut made = pod(name, script);
+    made["spec"]["containers"][0]["resources"] = json!({ "requests": { "cpu": format!("{milli_cpu}m") } });
+    made
+}
+
+#[test]
+fn a_critical_pod_has_the_least_of_the_others_end_and_then_runs() {
+    let cluster = ControlPlane::shared();
+    let mut node = joined(&cluster, "jc-room").config(&left_for_pods(1000)).start();
+    let mut slow = asking("jc-burstable", 300, STUBBORN);
+    slow["spec"]["terminationGracePeriodSeconds"] = json!(8);
+    let mut whole = pod("jc-whole", STAY);
+    let amounts = json!({ "cpu": "600m", "memory": "32Mi" });
+    whole["spec"]["containers"][0]["resources"] = json!({ "requests": amounts, "limits": amounts });
+    for made in [&pod("jc-nothing", STAY), &slow, &whole] {
+        cluster.bind("jc-room", made);
+    }
+    let others = ["jc-nothing", "jc-whole"].map(|name| (name, main_of(&cluster.wait_ready(name))));
+    cluster.wait_ready("jc-burstable");
+    // One that is not critical is refused.
+    cluster.bind("jc-room", &asking("jc-plain", 300, STAY));
+    let refused = cluster.wait_phase("jc-plain", "Failed").status.unwrap();
+    assert_eq!(refused.reason.as_deref(), Some("OutOfcpu"));
+
+    let mut critical = asking("jc-critical", 300, STAY);
+    critical["spec"]["priorityClassName"] = json!("system-node-critical");
+    let critical_uid = uid(&cluster.bind("jc-room", &critical));
+    wait_until(SOON, "the other ends for it", || {
+        node.view("jc-burstable").is_some()
+            && node.explain("jc-burstable")["progress"]["step"] == "terminating"
+    });
+    assert_eq!(node.explain("jc-critical")["progress"]["step"], "waiting-for-room");
+    // Whoever comes next goes on with it.
+    node.kill9();
+    assert_eq!(node.containerd.containers_of(&critical_uid, "main").len(), 0, "it runs before there is room");
+    node.start_agent();
+    let ended = cluster.wait_phase("jc-burstable", "Failed");
+    let status = ended.status.as_ref().unwrap();
+    assert_eq!(status.reason.as_deref(), Some("Preempting"));
+    assert_eq!(status.message.as_deref(), Some("Preempted in order to admit critical pod"));
+    let target = condition(&ended, "DisruptionTarget").unwrap();
+    assert_eq!((target.status.as_str(), target.reason.as_deref()), ("True", Some("TerminationByKubelet")));
+    cluster.wait_ready("jc-critical");
+    let told = ("Preempting".to_owned(), "Preempted in order to admit critical pod".to_owned());
+    wait_until(SOON, "the event is told", || events_of(&cluster, "jc-burstable").contains(&told));
+    for (name, main) in others {
+        assert_eq!(main_of(&cluster.wait_ready(name)), main, "{name} is not needed");
+    }
 }

@@ -29,6 +29,7 @@ pub mod node_status;
 pub mod offline;
 pub mod pod_actions;
 pub mod pod_cgroup;
+pub mod preemption;
 pub mod pressure;
 pub mod probe;
 pub mod qos;

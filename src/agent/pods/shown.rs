@@ -151,6 +151,7 @@ impl PodWorker {
             PodStep::Finished => return None,
             PodStep::Rejected => "stay failed: remove the manifest and give it again when the cause is gone",
             PodStep::WaitingForPredecessor => "start when that pod is gone",
+            PodStep::WaitingForRoom => "start when those pods have ended",
             PodStep::WaitingForRuntime => "go on as soon as the runtime answers",
             PodStep::WaitingForServer => "start when the API server is heard and still has the pod",
             PodStep::WaitingForNetwork => "make the sandbox as soon as the network is ready",

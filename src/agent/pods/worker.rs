@@ -16,6 +16,7 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    admission::Admission,
     env::{Failure, PodEnv, PodRecord},
     failures::{Failures, StepError},
     hooks::RunningHook,
@@ -38,7 +39,7 @@ use crate::{
         pod_actions::{PodActions, compute_pod_actions},
         probe::{Kept, ProbeSnapshot, wanted_probes},
         runtime_class::{keep_overhead, same_class},
-        status::{PodFailure, WaitingReason, is_terminal},
+        status::{PREEMPTED, PREEMPTING, PodFailure, WaitingReason, is_terminal},
         userns::PodIds,
     },
 };
@@ -133,8 +134,12 @@ impl PodWorker {
         let classed = lifecycle == PodLifecycle::Syncing && same_class(taken.as_deref(), pod.as_deref());
         // What an earlier agent took is not judged again, and has its place before anything new.
         let admitted = record.as_ref().is_some_and(PodRecord::is_taken);
+        env.admitted.join(&start.uid, &mailbox);
         if let Some(pod) = pod.as_ref().filter(|_| admitted) {
             env.admitted.keep(&start.uid, pod);
+        }
+        if lifecycle.stop_reason() == Some(StopReason::Preempted) {
+            env.admitted.preempt(&start.uid);
         }
         // What the server was told is not told otherwise: a deadline runs from there.
         let begun = pod.as_deref().filter(|pod| !pod.is_static()).and_then(|pod| pod.status.as_ref());
@@ -325,8 +330,13 @@ impl PodWorker {
         if mail.start && self.lifecycle == PodLifecycle::Pending {
             self.step(LifecycleInput::Start);
         }
-        if let Some((reason, grace)) = mail.stop {
-            self.step(LifecycleInput::Stop { reason, grace });
+        match mail.stop {
+            Some((StopReason::Preempted, _)) if self.lifecycle.is_stopping() => {}
+            Some((StopReason::Preempted, grace)) => self.preempted(grace),
+            Some((reason, grace)) => {
+                self.step(LifecycleInput::Stop { reason, grace });
+            }
+            None => {}
         }
     }
 
@@ -451,8 +461,15 @@ impl PodWorker {
             Ok(pod) => pod,
             Err(next) => return next,
         };
-        if let Err(refused) = self.admit(&pod) {
-            return self.rejected(refused);
+        if self.env.admitted.is_preempted(&self.uid) {
+            // It was decided before this worker could be told.
+            self.preempted(pod_grace(&pod));
+            return Next::Now;
+        }
+        match self.admit(&pod) {
+            Ok(Admission::Taken) => {}
+            Ok(Admission::Waits(others)) => return self.waits_for_room(&pod, &others),
+            Err(refused) => return self.rejected(refused),
         }
         if let Some(supplies) = &self.env.supplies {
             supplies.want(&pod, &self.mailbox);
@@ -536,19 +553,41 @@ impl PodWorker {
     }
 
     /// Has the node take the pod, once. What runs already was taken, by whoever started it.
-    fn admit(&mut self, pod: &Arc<Pod>) -> Result<(), PodFailure> {
+    fn admit(&mut self, pod: &Arc<Pod>) -> Result<Admission, PodFailure> {
         let env = &self.env;
         if self.admitted || self.observation().has_live_parts() {
             env.admitted.keep(&self.uid, pod);
         } else {
             let server_node = env.server_node();
-            env.admitted.admit(&self.uid, pod, &env.node, server_node.as_deref())?;
+            let admission = env.admitted.admit(&self.uid, pod, &env.node, server_node.as_deref())?;
+            if admission != Admission::Taken {
+                return Ok(admission);
+            }
         }
         if !self.admitted {
             self.admitted = true;
             self.save();
         }
-        Ok(())
+        Ok(Admission::Taken)
+    }
+
+    /// A critical pod is begun when those have ended that make room for it.
+    fn waits_for_room(&mut self, pod: &Pod, others: &[PodFullName]) -> Next {
+        if self.progress.step != PodStep::WaitingForRoom {
+            let names: Vec<String> = others.iter().map(ToString::to_string).collect();
+            let names = names.join(", ");
+            tracing::info!(pod = %self.full_name, uid = %self.uid, "pods end to make room for this critical one: {names}");
+            self.at(PodStep::WaitingForRoom, format!("wait for the end of {names}"));
+        }
+        self.no_later_than_deadline(pod, Next::Told)
+    }
+
+    /// The pod ends for a critical one, within its own time.
+    fn preempted(&mut self, grace: Duration) {
+        tracing::warn!(pod = %self.full_name, uid = %self.uid, "{PREEMPTED}");
+        self.tell(Words::warning(PREEMPTING, PREEMPTED));
+        self.failure = Some(Failure { reason: PREEMPTING.to_owned(), message: PREEMPTED.to_owned() });
+        self.step(LifecycleInput::Stop { reason: StopReason::Preempted, grace });
     }
 
     /// Its containers have ended: nothing that they were given is followed any more.

@@ -11,7 +11,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
 };
 
-use super::{Context, PodPhase, condition, containers::since, find, may_restart_all};
+use super::{Context, PREEMPTING, PodPhase, condition, containers::since, find, may_restart_all};
 use crate::api::{ContainerKind, PodExt, SandboxState, pod::init_kind};
 
 pub(super) const ALL_CONTAINERS_RESTARTING: &str = "AllContainersRestarting";
@@ -28,6 +28,14 @@ pub(super) const OURS: [&str; 8] = [
 ];
 /// Why the pod is being ended from outside; set once, at that event, and kept.
 const DISRUPTION_TARGET: &str = "DisruptionTarget";
+
+/// The reason of one that the node ends.
+const BY_NODE: &str = "TerminationByKubelet";
+
+/// Whether the condition says that the node ends the pod: one that others write too, with other reasons.
+pub(super) fn ends_here(condition: &PodCondition) -> bool {
+    condition.type_ == DISRUPTION_TARGET && condition.reason.as_deref() == Some(BY_NODE)
+}
 
 /// What is to be said of one condition.
 struct Verdict {
@@ -62,6 +70,14 @@ pub(super) fn all(cx: &Context<'_>, status: &PodStatus, phase: PodPhase) -> Vec<
     if let Some(target) = cx.previous.and_then(|s| condition(s, DISRUPTION_TARGET)) {
         all.retain(|c| c.type_ != DISRUPTION_TARGET);
         all.push(target.clone());
+    }
+    let preempted = cx.input.terminal.is_some_and(|why| why.reason == PREEMPTING);
+    if preempted && !all.iter().any(ends_here) {
+        all.retain(|c| c.type_ != DISRUPTION_TARGET);
+        let message = "Pod was preempted by Kubelet to accommodate a critical pod.";
+        let verdict = Verdict { message: Some(message.to_owned()), ..Verdict::yes(None) };
+        let verdict = Verdict { reason: Some(BY_NODE), ..verdict };
+        all.push(settle(cx, DISRUPTION_TARGET, verdict));
     }
     let containers_ready = containers_ready(cx, status, phase);
     let ready = ready(cx, &containers_ready, &all);

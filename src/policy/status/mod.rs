@@ -35,6 +35,11 @@ use super::{
 };
 use crate::api::{ContainerState, PodExt, PodObservation, SandboxState};
 
+/// The reason of a pod that ends for a critical one, and of the event that tells it.
+pub const PREEMPTING: &str = "Preempting";
+/// What is said of it, in kubelet's words.
+pub const PREEMPTED: &str = "Preempted in order to admit critical pod";
+
 /// Why a container waits, in the executor's words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WaitingReason {
