@@ -13,6 +13,7 @@
 # environment: KUBEBUILDER_ASSETS  a folder with etcd and kube-apiserver (and kube-controller-manager, else that of
 #                                  hack/kubernetes120.sh), to try another release; else all are of that script
 #              NODECTL_OWNER       pid of the process that this is for; see gc
+#              NODECTL_STORAGE     how objects are stored (default: application/vnd.kubernetes.protobuf)
 #              NODECTL_SIGNING     how long certificates are good that it signs (default: 8760h)
 set -Eeuo pipefail
 export LC_ALL=C
@@ -152,12 +153,13 @@ launch() {
     fi
 }
 
-# What an old release has only where it is asked for.
+# What is asked for, and what an old release has only where it is.
 server_flags() {
     local help
     help=$("$bin/kube-apiserver" --help)
     flags=()
-    case $help in *'EphemeralContainers=true|false (ALPHA'*) flags=(--feature-gates=EphemeralContainers=true) ;; esac
+    if [ -n "${NODECTL_STORAGE:-}" ]; then flags+=("--storage-media-type=$NODECTL_STORAGE"); fi
+    case $help in *'EphemeralContainers=true|false (ALPHA'*) flags+=(--feature-gates=EphemeralContainers=true) ;; esac
 }
 
 # What releases name differently.

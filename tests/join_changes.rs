@@ -1,5 +1,5 @@
-//! Pods of an API server that are changed while they run: ephemeral containers put into them, and pods that give
-//! way to a critical one.
+//! Pods of an API server that are changed while they run: ephemeral containers put into them, their resources
+//! changed in place, and pods that give way to a critical one.
 
 #![allow(
     clippy::unwrap_used,
@@ -14,12 +14,12 @@ mod support;
 use std::fs;
 
 use hyper::Request;
-use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod, PodCondition};
+use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod};
 use kube::api::ListParams;
 use serde_json::{Value, json};
 use support::{
-    ControlPlane, Node, NodeBuilder, ROOMY, SOON, STAY, STUBBORN, container, pod, pod_of, pod_with_policy,
-    wait_for, wait_until,
+    ControlPlane, Node, NodeBuilder, ROOMY, SOON, STAY, STUBBORN, condition, container, main_of, pod, pod_of,
+    pod_with_policy, uid, wait_for, wait_until,
 };
 
 /// Ends with code 3 when its file tells it to.
@@ -27,16 +27,6 @@ const UNTIL_TOLD: &str = "until [ -e /tmp/end ]; do sleep 0.1; done; exit 3";
 
 fn joined(cluster: &ControlPlane, name: &str) -> NodeBuilder {
     Node::builder(name).config(ROOMY).joined(cluster)
-}
-
-fn uid(pod: &Pod) -> String {
-    pod.metadata.uid.clone().unwrap()
-}
-
-/// A pod's first container, as the server is told of it: its id and how often it was started again.
-fn main_of(pod: &Pod) -> (String, i32) {
-    let status = &pod.status.as_ref().unwrap().container_statuses.as_ref().unwrap()[0];
-    (status.container_id.clone().unwrap_or_default(), status.restart_count)
 }
 
 /// Puts ephemeral containers into a pod, as `kubectl debug` does: all that it is to have.
@@ -194,10 +184,6 @@ fn an_ephemeral_container_waits_for_its_target_and_holds_up_nobodys_end() {
     });
 }
 
-fn condition<'p>(pod: &'p Pod, type_: &str) -> Option<&'p PodCondition> {
-    pod.status.as_ref()?.conditions.iter().flatten().find(|c| c.type_ == type_)
-}
-
 /// The reasons and messages of what was told of a pod.
 fn events_of(cluster: &ControlPlane, pod: &str) -> Vec<(String, String)> {
     let params = ListParams::default().fields(&format!("involvedObject.name={pod}"));
@@ -265,4 +251,119 @@ fn a_critical_pod_has_the_least_of_the_others_end_and_then_runs() {
     for (name, main) in others {
         assert_eq!(main_of(&cluster.wait_ready(name)), main, "{name} is not needed");
     }
+}
+
+fn sized(name: &str, cpu: &str, cpu_limit: &str, memory: &str) -> Value {
+    let mut made = pod(name, STAY);
+    made["spec"]["containers"][0]["resources"] = resources(cpu, cpu_limit, memory);
+    made
+}
+
+fn resources(cpu: &str, cpu_limit: &str, memory: &str) -> Value {
+    json!({ "requests": { "cpu": cpu, "memory": memory }, "limits": { "cpu": cpu_limit, "memory": memory } })
+}
+
+/// Has the server's pod ask for other resources, as its next generation.
+fn resize(cluster: &ControlPlane, name: &str, generation: u32, resources: &Value) {
+    cluster.change_stored_pod(name, |pod| {
+        pod["metadata"]["generation"] = json!(generation);
+        pod["spec"]["containers"][0]["resources"] = resources.clone();
+    });
+}
+
+/// The microseconds of CPU time of each tenth of a second, and the bytes of memory, that a group may have: as v1 tells
+/// them, or v2 with the period behind the quota.
+fn limits(process: support::Process) -> [String; 2] {
+    let quota = process.cgroup_value("cpu", "cpu.cfs_quota_us", "cpu.max");
+    let quota = quota.split_whitespace().next().unwrap_or_default().to_owned();
+    [quota, process.cgroup_value("memory", "memory.limit_in_bytes", "memory.max").trim().to_owned()]
+}
+
+fn mebibytes(count: u64) -> String {
+    (count << 20).to_string()
+}
+
+#[test]
+fn resources_change_in_place_as_soon_as_there_is_room() {
+    let cluster = ControlPlane::start_with(&[("NODECTL_STORAGE", "application/json")]);
+    let mut node = joined(&cluster, "jc-size").config(&left_for_pods(1000)).start();
+    let made = uid(&cluster.bind("jc-size", &sized("jc-grow", "100m", "200m", "64Mi")));
+    let main = main_of(&cluster.wait_ready("jc-grow"));
+    let container = node.containerd.containers_of(&made, "main").remove(0);
+    let process = node.containerd.process(&container.id).unwrap();
+    let of_pod = || {
+        let parent = |controller| process.cgroup(controller).parent().unwrap().to_owned();
+        let read = |folder: std::path::PathBuf, v1: &str, v2: &str| {
+            let file = if folder.join(v1).exists() { v1 } else { v2 };
+            let text = fs::read_to_string(folder.join(file)).unwrap();
+            text.split_whitespace().next().unwrap().to_owned()
+        };
+        [
+            read(parent("cpu"), "cpu.cfs_quota_us", "cpu.max"),
+            read(parent("memory"), "memory.limit_in_bytes", "memory.max"),
+        ]
+    };
+    assert_eq!(limits(process), ["20000".to_owned(), mebibytes(64)]);
+    let wait_limits = |quota: &str, memory: u64| {
+        let wanted = [quota.to_owned(), mebibytes(memory)];
+        wait_until(SOON, &format!("the container and its pod have {wanted:?}"), || {
+            limits(process) == wanted && of_pod() == wanted
+        });
+    };
+    let wait_pending = |reason: &str| {
+        wait_for(SOON, &format!("the resize is {reason}"), || {
+            let pod = cluster.pod("jc-grow").unwrap();
+            condition(&pod, "PodResizePending").filter(|c| c.reason.as_deref() == Some(reason)).cloned()
+        })
+    };
+    let wait_over = || {
+        wait_until(SOON, "nothing is left of the resize", || {
+            let pod = cluster.pod("jc-grow").unwrap();
+            ["PodResizePending", "PodResizeInProgress"].iter().all(|type_| condition(&pod, type_).is_none())
+        });
+    };
+
+    resize(&cluster, "jc-grow", 2, &resources("150m", "300m", "96Mi"));
+    wait_limits("30000", 96);
+    resize(&cluster, "jc-grow", 3, &resources("100m", "150m", "48Mi"));
+    wait_limits("15000", 48);
+
+    // What others have is not taken from them, and what comes free is taken at once.
+    cluster.bind("jc-size", &asking("jc-other", 700, STAY));
+    cluster.wait_ready("jc-other");
+    resize(&cluster, "jc-grow", 4, &resources("500m", "600m", "48Mi"));
+    let pending = wait_pending("Deferred");
+    let words = "Node didn't have enough resource: cpu, requested: 500, used: 700, capacity: 1000";
+    assert_eq!(pending.message.as_deref(), Some(words));
+    assert_eq!(limits(process)[0], "15000");
+    // Nor by another agent, which has what was given on its disk.
+    node.kill9();
+    node.start_agent();
+    after_another(&cluster, "jc-size", "jc-next", "jc-grow");
+    assert_eq!(limits(process)[0], "15000");
+    cluster.delete_pod("jc-other", None);
+    cluster.wait_gone("jc-other");
+    wait_limits("60000", 48);
+    wait_over();
+
+    resize(&cluster, "jc-grow", 5, &resources("5", "6", "48Mi"));
+    let pending = wait_pending("Infeasible");
+    let words = "Node didn't have enough capacity: cpu, requested: 5000, capacity: 1000";
+    assert_eq!(pending.message.as_deref(), Some(words));
+
+    // What changes while there is no agent is done by the next one.
+    node.kill9();
+    resize(&cluster, "jc-grow", 6, &resources("200m", "250m", "64Mi"));
+    node.start_agent();
+    wait_limits("25000", 64);
+    wait_over();
+    assert!(process.alive());
+    assert_eq!(main_of(&cluster.wait_ready("jc-grow")), main);
+    assert_eq!(node.containerd.containers_of(&made, "main").len(), 1);
+    wait_until(SOON, "the events are told", || {
+        let told = events_of(&cluster, "jc-grow");
+        let all = ["ResizeStarted", "ResizeCompleted", "ResizeDeferred", "ResizeInfeasible"];
+        all.iter()
+            .all(|reason| told.iter().any(|(r, message)| r == reason && message.starts_with("Pod resize ")))
+    });
 }

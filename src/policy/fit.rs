@@ -13,6 +13,7 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::{
     admission::AdmissionInput,
+    node::NodeSettings,
     preemption::{Missing, PODS, amount, counted, is_lower, victims},
     resources::is_critical,
     status::PodFailure,
@@ -101,6 +102,22 @@ fn shortages(input: &AdmissionInput<'_>, others: &[Amounts]) -> Vec<Shortage> {
     found
 }
 
+/// What a pod requests of CPU or memory beyond all that the node has for pods: which, how much, of how much.
+pub(super) fn beyond_capacity(pod: &Pod, node: &NodeSettings) -> Option<(&'static str, i64, i64)> {
+    let requests = pod_requests_with_overhead(pod.spec());
+    ["memory", "cpu"].into_iter().find_map(|name| {
+        let (requested, capacity) = (amount(&requests, name), node.room.of(name)?);
+        (requested > capacity).then_some((name, requested, capacity))
+    })
+}
+
+/// What is short when a pod is beside these others, in kubelet's words.
+pub(super) fn shortage(pod: &Pod, others: &[Arc<Pod>], node: &NodeSettings) -> Option<String> {
+    let requests: Vec<Amounts> = others.iter().map(|pod| pod_requests_with_overhead(pod.spec())).collect();
+    let found = shortages(&AdmissionInput { pod, others, node, server_node: None }, &requests);
+    found.first().map(Shortage::message)
+}
+
 /// Refuses a pod that requests more than there is left, unless it is a critical one and pods that count less may end
 /// for it. Answers which.
 pub(super) fn check(input: &AdmissionInput<'_>) -> Result<Vec<Arc<Pod>>, PodFailure> {
@@ -150,7 +167,7 @@ mod tests {
     use super::*;
     use crate::{
         api::labels,
-        policy::{admission::admit, node::NodeSettings, testing},
+        policy::{admission::admit, testing},
     };
 
     fn pod(requests: &Value, priority: Option<i32>) -> Pod {

@@ -33,6 +33,7 @@ pub mod preemption;
 pub mod pressure;
 pub mod probe;
 pub mod qos;
+pub mod resize;
 pub mod resources;
 pub mod restart;
 pub mod rotation;

@@ -137,17 +137,25 @@ impl PodActions {
     }
 }
 
-/// Compares what is wanted with what is there. `begun` are ephemeral containers that are known to have been
-/// started, see [`super::ephemeral`].
+/// What is known of a pod beside what is seen of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ledger {
+    /// Ephemeral containers that were started, see [`super::ephemeral`].
+    pub begun: BTreeSet<String>,
+    /// Containers whose resources change by starting them anew, see [`super::resize`].
+    pub outgrown: BTreeSet<ContainerId>,
+}
+
+/// Compares what is wanted with what is there.
 pub fn compute_pod_actions(
     pod: &Pod,
     observation: &PodObservation,
     probes: &ProbeSnapshot,
-    begun: &BTreeSet<String>,
+    ledger: &Ledger,
     backoff: &RestartBackoff,
     now: Timestamp,
 ) -> PodActions {
-    let pass = Pass { pod, observation, probes, begun, backoff, now };
+    let pass = Pass { pod, observation, probes, ledger, backoff, now };
     match sandbox_fault(pod, observation) {
         Some(fault) => pass.without_sandbox(fault),
         None => match observation.newest_sandbox() {
@@ -179,7 +187,7 @@ struct Pass<'a> {
     pod: &'a Pod,
     observation: &'a PodObservation,
     probes: &'a ProbeSnapshot,
-    begun: &'a BTreeSet<String>,
+    ledger: &'a Ledger,
     backoff: &'a RestartBackoff,
     now: Timestamp,
 }
@@ -350,7 +358,7 @@ impl Pass<'_> {
     fn ephemeral_containers(&self, sandbox: &ObservedSandbox, actions: &mut PodActions) {
         for (index, own) in self.pod.spec().ephemeral_containers.iter().flatten().enumerate() {
             let (attempt, made) = match self.observation.latest(&own.name) {
-                None if self.begun.contains(&own.name) => continue,
+                None if self.ledger.begun.contains(&own.name) => continue,
                 None => (0, None),
                 Some(c) if c.state == ContainerState::Created && c.sandbox_id == sandbox.id => {
                     (c.attempt, Some(c.id.clone()))
@@ -423,7 +431,10 @@ impl Pass<'_> {
                 }
             }
             ContainerState::Running => {
-                let changed = changed_fields(self.pod, container, latest);
+                let mut changed = changed_fields(self.pod, container, latest);
+                if self.ledger.outgrown.contains(&latest.id) {
+                    changed.push("resources".to_owned());
+                }
                 if !changed.is_empty() {
                     let why = format!("{} changed", changed.join(", "));
                     actions.stop.push(self.stop(latest, why, StopCause::Changed));

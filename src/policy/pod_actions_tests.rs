@@ -15,7 +15,7 @@ fn actions(pod: &Pod, observation: &PodObservation) -> PodActions {
         pod,
         observation,
         &ProbeSnapshot::default(),
-        &BTreeSet::new(),
+        &Ledger::default(),
         &RestartBackoff::default(),
         at(1000),
     )
@@ -162,7 +162,7 @@ fn a_crashed_container_waits_for_its_time() {
         &pod(&["a"]),
         &o,
         &ProbeSnapshot::default(),
-        &BTreeSet::new(),
+        &Ledger::default(),
         &RestartBackoff::default(),
         at(1015),
     );
@@ -348,7 +348,7 @@ fn a_failed_probe_ends_that_container_alone_and_starts_it_anew() {
             "s-a-0",
             crate::policy::probe::Verdicts { startup, liveness, said: "gone".into(), ..Default::default() },
         );
-        compute_pod_actions(p, o, &said, &BTreeSet::new(), &RestartBackoff::default(), at(1000))
+        compute_pod_actions(p, o, &said, &Ledger::default(), &RestartBackoff::default(), at(1000))
     };
     assert!(dead(&p, &o, [Some(true), Some(true)]).is_empty());
     for verdicts in [[Some(true), Some(false)], [Some(false), None]] {
@@ -384,7 +384,7 @@ fn what_comes_after_a_sidecar_waits_until_it_has_started() {
             &p,
             o,
             &probes("s-side-0", verdicts),
-            &BTreeSet::new(),
+            &Ledger::default(),
             &RestartBackoff::default(),
             at(1000),
         )
@@ -408,7 +408,7 @@ fn containers_after_a_running_hook_wait_and_a_failed_hook_ends_its_container() {
     let with_hook = |hook| {
         let mut said = ProbeSnapshot::default();
         said.hooks.insert("s-b-0".into(), hook);
-        compute_pod_actions(&p, &o, &said, &BTreeSet::new(), &RestartBackoff::default(), at(1000))
+        compute_pod_actions(&p, &o, &said, &Ledger::default(), &RestartBackoff::default(), at(1000))
     };
     let a = with_hook(PostStart::Running);
     assert_eq!((stops(&a), starts(&a)), (vec![], vec![("a", 0)]));
@@ -463,7 +463,7 @@ fn an_ephemeral_container_that_is_known_to_have_run_does_not_again() {
         &p,
         &o,
         &ProbeSnapshot::default(),
-        &["d".to_owned()].into(),
+        &Ledger { begun: ["d".to_owned()].into(), ..Ledger::default() },
         &RestartBackoff::default(),
         at(1000),
     );
@@ -500,4 +500,24 @@ fn an_ephemeral_container_waits_for_no_init_container() {
         debugged("Always", &[("d", "")]).spec().ephemeral_containers.clone();
     let a = actions(&p, &observed(vec![sandbox("s", 0)], vec![container("i0", "s")]));
     assert_eq!(starts(&a), [("d", 0)]);
+}
+
+#[test]
+fn a_container_that_outgrows_its_resources_is_started_anew_and_others_of_the_servers_are_not() {
+    let mut p = pod(&["a", "b"]);
+    let resources = |cpu| serde_json::from_value(serde_json::json!({ "requests": { "cpu": cpu } })).unwrap();
+    p.spec.as_mut().unwrap().containers[0].resources = Some(resources("1"));
+    let mut a = container("a", "s");
+    a.fingerprint = Some(container_fingerprint(&p, &p.spec().containers[0]));
+    let o = observed(vec![sandbox("s", 0)], vec![a.clone(), container("b", "s")]);
+    p.spec.as_mut().unwrap().containers[0].resources = Some(resources("2"));
+    assert!(actions(&p, &o).is_empty());
+    let ledger = Ledger { outgrown: [a.id.clone()].into(), ..Ledger::default() };
+    let (probes, backoff) = (ProbeSnapshot::default(), RestartBackoff::default());
+    let found = compute_pod_actions(&p, &o, &probes, &ledger, &backoff, at(1000));
+    assert_eq!((stops(&found), starts(&found)), (vec![a.id.as_str()], vec![("a", 1)]));
+    assert_eq!(found.stop[0].reason, "resources changed");
+    // A manifest is another pod's, or its container is.
+    p.metadata.annotations = Some([("kubernetes.io/config.source".to_owned(), "file".to_owned())].into());
+    assert_eq!(stops(&actions(&p, &o)), [a.id.as_str()]);
 }

@@ -21,6 +21,7 @@ use crate::{
         grace::pod_grace,
         lifecycle::StopReason,
         node::NodeSettings,
+        resize::{Pending, judge, rank},
         status::PodFailure,
     },
 };
@@ -38,8 +39,18 @@ struct Taken {
     preempted: HashSet<PodUid>,
     /// Pods that are begun when others have ended.
     waiting: HashSet<PodUid>,
+    /// What pods that run want more, and is not there.
+    deferred: HashMap<PodUid, Deferred>,
     /// Counts the changes.
     generation: u64,
+    /// Counts what was asked for in place.
+    resizes: u64,
+}
+
+struct Deferred {
+    wanted: Arc<Pod>,
+    /// Who has waited longer comes first.
+    since: u64,
 }
 
 impl Taken {
@@ -54,6 +65,10 @@ impl Taken {
     fn others(&self, uid: &PodUid, but: impl Fn(&PodUid) -> bool) -> Vec<Arc<Pod>> {
         let others = self.pods.iter().filter(|(other, _)| *other != uid && !but(other));
         others.map(|(_, pod)| Arc::clone(pod)).collect()
+    }
+
+    fn wake_those_that_wait(&self) {
+        self.wake(self.waiting.iter().chain(self.deferred.keys()));
     }
 
     fn wake<'a>(&self, uids: impl IntoIterator<Item = &'a PodUid>) {
@@ -142,6 +157,60 @@ impl Admitted {
         self.lock().insert(uid, pod);
     }
 
+    /// Notes a pod that was seen to run. What it was taken with before counts.
+    pub fn keep_running(&self, uid: &PodUid, pod: &Arc<Pod>) {
+        let mut taken = self.lock();
+        if !taken.pods.contains_key(uid) {
+            taken.insert(uid, pod);
+        }
+    }
+
+    /// Gives a pod that runs what it wants, if that is there for it and for those that come before it. One that is
+    /// deferred is woken whenever another gives something back.
+    ///
+    /// # Errors
+    /// Why it is not given.
+    pub fn resize(
+        &self,
+        uid: &PodUid,
+        pod: &Arc<Pod>,
+        wanted: &Arc<Pod>,
+        node: &NodeSettings,
+    ) -> Result<(), Pending> {
+        let mut taken = self.lock();
+        let since = taken.deferred.get(uid).map_or(taken.resizes, |deferred| deferred.since);
+        taken.resizes += 1;
+        taken.deferred.insert(uid.clone(), Deferred { wanted: Arc::clone(wanted), since });
+        let mut pods = taken.pods.clone();
+        let others = |pods: &HashMap<PodUid, Arc<Pod>>, uid: &PodUid| -> Vec<Arc<Pod>> {
+            pods.iter().filter(|(other, _)| *other != uid).map(|(_, pod)| Arc::clone(pod)).collect()
+        };
+        let mut queue: Vec<_> = taken.deferred.iter().collect();
+        queue.sort_by_cached_key(|(uid, one)| {
+            (rank(pods.get(*uid).unwrap_or(&one.wanted), &one.wanted), one.since)
+        });
+        for (earlier, one) in queue.into_iter().take_while(|(other, _)| *other != uid) {
+            let Some(has) = pods.get(earlier) else { continue };
+            if judge(has, &one.wanted, &others(&pods, earlier), node).is_ok() {
+                pods.insert(earlier.clone(), Arc::clone(&one.wanted));
+            }
+        }
+        let judged = judge(pod, wanted, &others(&pods, uid), node);
+        if judged.as_ref().err().is_none_or(|pending| !pending.deferred) {
+            taken.deferred.remove(uid);
+        }
+        if judged.is_ok() {
+            taken.insert(uid, wanted);
+            taken.wake_those_that_wait();
+        }
+        judged
+    }
+
+    /// A pod wants no other resources any more.
+    pub fn forget_resize(&self, uid: &PodUid) {
+        self.lock().deferred.remove(uid);
+    }
+
     /// Notes that a pod ends for a critical one: an earlier agent has decided so.
     pub fn preempt(&self, uid: &PodUid) {
         self.lock().preempted.insert(uid.clone());
@@ -158,9 +227,10 @@ impl Admitted {
         taken.mailboxes.remove(uid);
         taken.preempted.remove(uid);
         taken.waiting.remove(uid);
+        taken.deferred.remove(uid);
         if taken.pods.remove(uid).is_some() {
             taken.generation += 1;
-            taken.wake(&taken.waiting);
+            taken.wake_those_that_wait();
         }
     }
 }

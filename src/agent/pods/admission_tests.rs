@@ -76,3 +76,35 @@ fn what_an_earlier_agent_has_decided_is_not_decided_again() {
     assert!(admitted.admit(&huge.0, &huge.1, &node, None).is_err());
     assert_eq!(admitted.lock().pods.len(), 3);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_free_goes_to_who_is_first_in_line() {
+    let (admitted, node) = (Admitted::default(), NodeSettings { in_place_resize: true, ..node() });
+    let had = [pod("low", 100, Some(1)), pod("high", 100, Some(9)), pod("gone", 700, None)];
+    let mailboxes: Vec<Arc<Mailbox>> = (0..3).map(|_| Arc::default()).collect();
+    for ((uid, pod), mailbox) in had.iter().zip(&mailboxes) {
+        admitted.join(uid, mailbox);
+        assert_eq!(admitted.admit(uid, pod, &node, None), Ok(Admission::Taken));
+    }
+    let [low, high, gone] = &had;
+    let resize = |(uid, pod): &(PodUid, Arc<Pod>), wanted: &(PodUid, Arc<Pod>)| {
+        admitted.resize(uid, pod, &wanted.1, &node).map_err(|pending| pending.deferred)
+    };
+    let (low_wants, high_wants) = (pod("low", 600, Some(1)), pod("high", 700, Some(9)));
+    assert_eq!((resize(low, &low_wants), resize(high, &high_wants)), (Err(true), Err(true)));
+    assert_eq!(resize(low, &pod("low", 1100, Some(1))), Err(false), "it never will");
+    assert_eq!(resize(low, &low_wants), Err(true));
+    admitted.release(&gone.0);
+    assert!(woken(&mailboxes[0]).await && woken(&mailboxes[1]).await);
+    // Whoever asks first, the higher priority has it.
+    assert_eq!((resize(low, &low_wants), resize(high, &high_wants)), (Err(true), Ok(())));
+    assert!(woken(&mailboxes[0]).await);
+    assert_eq!(resize(low, &pod("low", 300, Some(1))), Ok(()));
+    // What was given counts for whoever comes, and is not taken back by what the source says.
+    admitted.keep_running(&high.0, &high.1);
+    assert!(admitted.admit(&"late".into(), &pod("late", 100, None).1, &node, None).is_err());
+    // Who asks for less is not held up by others.
+    admitted.keep(&low.0, &low.1);
+    assert_eq!(resize(low, &low_wants), Err(true));
+    assert_eq!(resize(&(high.0.clone(), high_wants.1), &pod("high", 50, Some(9))), Ok(()));
+}

@@ -28,7 +28,8 @@ use crate::{
     api::ContainerId,
     cri::Cri,
     policy::{
-        backoff::RestartBackoff, lifecycle::PodLifecycle, node::NodeSettings, probe::Kept, status::PodFailure,
+        backoff::RestartBackoff, lifecycle::PodLifecycle, node::NodeSettings, probe::Kept,
+        resize::AllActuated, status::PodFailure,
     },
     store::{CheckpointDir, Schema},
 };
@@ -57,6 +58,9 @@ pub struct PodRecord {
     /// Its ephemeral containers that were started: none ever is again.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub ephemeral_begun: BTreeSet<String>,
+    /// What its containers have since their resources were changed in place.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub actuated: AllActuated,
 }
 
 fn taken() -> bool {

@@ -91,7 +91,8 @@ impl PodWorker {
 
     /// Has the pod's cgroup as its specification says.
     async fn set_up_cgroup(&self, pod: &Pod) -> Result<(), StepError> {
-        let done = self.env.cgroups.set_up(pod, &self.env.admitted).await;
+        let before = self.had(pod);
+        let done = self.env.cgroups.set_up_between(pod, &before, &self.env.admitted).await;
         done.map_err(|error| StepError::new("FailedCreatePodContainer", chain(&error)))
     }
 

@@ -91,6 +91,7 @@ impl PodWorker {
                 host_ips: &self.env.node.host_ips,
                 started_at: Some(self.start_time),
                 runtime_name: &health.runtime_name,
+                resize: &self.resizing.status,
                 recursive_read_only: health.facts(handler).can_recursive_read_only(),
                 now: self.now(),
             }),

@@ -21,6 +21,7 @@ use super::{
     failures::{Failures, StepError},
     hooks::RunningHook,
     mailbox::Mailbox,
+    resize::Resizing,
     stop::Stops,
     told::Told,
 };
@@ -36,8 +37,9 @@ use crate::{
         events::Words,
         grace::pod_grace,
         lifecycle::{LifecycleEffect, LifecycleInput, PodLifecycle, StopReason},
-        pod_actions::{PodActions, compute_pod_actions},
+        pod_actions::{Ledger, PodActions, compute_pod_actions},
         probe::{Kept, ProbeSnapshot, wanted_probes},
+        resize::{AllActuated, keep_resources},
         runtime_class::{keep_overhead, same_class},
         status::{PREEMPTED, PREEMPTING, PodFailure, WaitingReason, is_terminal},
         userns::PodIds,
@@ -67,6 +69,12 @@ pub struct PodWorker {
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) stop: CancellationToken,
     pub(super) pod: Option<Arc<Pod>>,
+    /// The pod as its source has it, where that may ask for other resources than are allocated.
+    pub(super) wanted: Option<Arc<Pod>>,
+    /// What its containers have since their resources were changed.
+    pub(super) actuated: AllActuated,
+    /// Where that is.
+    pub(super) resizing: Resizing,
     pub(super) lifecycle: PodLifecycle,
     pub(super) failures: Failures,
     /// Whether folders and volumes of the present specification are made.
@@ -131,6 +139,15 @@ impl PodWorker {
             (Some(pod), Some(taken)) => Some(keep_overhead(taken, pod)),
             (pod, taken) => pod.or_else(|| taken.clone()),
         };
+        let wanted = pod.clone();
+        let pod = match (pod, &record) {
+            (Some(pod), Some(record)) if record.is_taken() => Some(
+                taken
+                    .as_ref()
+                    .map_or_else(|| Arc::clone(&pod), |taken| keep_resources(taken, Arc::clone(&pod))),
+            ),
+            (pod, _) => pod,
+        };
         let classed = lifecycle == PodLifecycle::Syncing && same_class(taken.as_deref(), pod.as_deref());
         // What an earlier agent took is not judged again, and has its place before anything new.
         let admitted = record.as_ref().is_some_and(PodRecord::is_taken);
@@ -146,6 +163,7 @@ impl PodWorker {
         let begun = begun.and_then(|status| status.start_time.as_ref()).map_or(now, |time| time.0.min(now));
         let kept = record.as_ref().map(|record| record.probes.clone()).unwrap_or_default();
         env.probes.adopt(&start.uid, &kept);
+        let actuated = record.as_ref().map(|record| record.actuated.clone()).unwrap_or_default();
         let ephemeral = record.as_ref().map(|record| record.ephemeral_begun.clone()).unwrap_or_default();
         let probes = ProbeSnapshot { verdicts: env.probes.verdicts(&start.uid), ..ProbeSnapshot::default() };
         Self {
@@ -154,6 +172,9 @@ impl PodWorker {
             mailbox,
             stop,
             pod,
+            wanted,
+            actuated,
+            resizing: Resizing::default(),
             // What was running is compared anew before anything is done about it.
             lifecycle: if lifecycle == PodLifecycle::Syncing { PodLifecycle::Pending } else { lifecycle },
             failures: Failures::default(),
@@ -310,6 +331,11 @@ impl PodWorker {
                 Some(taken) => keep_overhead(taken, pod),
                 None => pod,
             };
+            self.wanted = Some(Arc::clone(&pod));
+            let pod = match &self.pod {
+                Some(taken) if self.admitted => keep_resources(taken, pod),
+                _ => pod,
+            };
             self.classed &= same_class(self.pod.as_deref(), Some(&pod));
             let changed = self.pod.as_ref().is_none_or(|old| old.spec != pod.spec);
             if changed && !self.lifecycle.is_stopping() {
@@ -403,7 +429,7 @@ impl PodWorker {
 
     /// Begins to write the checkpoint. A pod is not held up by it: what it says can be found out from the
     /// runtime, but for the times.
-    fn save(&mut self) {
+    pub(super) fn save(&mut self) {
         let record = PodRecord {
             pod: self.pod.clone(),
             lifecycle: self.lifecycle,
@@ -412,6 +438,7 @@ impl PodWorker {
             failure: self.failure.clone(),
             probes: self.kept.clone(),
             ephemeral_begun: self.begun.clone(),
+            actuated: self.actuated.clone(),
         };
         let (env, uid, before) = (Arc::clone(&self.env), self.uid.clone(), self.saving.take());
         self.saving = Some(tokio::spawn(async move {
@@ -471,6 +498,7 @@ impl PodWorker {
             Ok(Admission::Waits(others)) => return self.waits_for_room(&pod, &others),
             Err(refused) => return self.rejected(refused),
         }
+        let pod = self.allocate(pod).await;
         if let Some(supplies) = &self.env.supplies {
             supplies.want(&pod, &self.mailbox);
         }
@@ -494,8 +522,10 @@ impl PodWorker {
             let now = self.now();
             let observation = self.observation();
             self.note_ephemeral(&pod, &observation);
+            let outgrown = self.actuate(&pod, &observation).await.restart;
+            let ledger = Ledger { begun: self.begun.clone(), outgrown };
             let (probes, backoff) = (&self.probes, &self.env.backoff);
-            let actions = compute_pod_actions(&pod, &observation, probes, &self.begun, backoff, now);
+            let actions = compute_pod_actions(&pod, &observation, probes, &ledger, backoff, now);
             self.note_crash_loops(&actions, &pod);
             self.tell_back_offs(&actions, &pod);
             if actions.completed {
@@ -503,9 +533,10 @@ impl PodWorker {
                 return Next::Now;
             }
             if actions.is_empty() {
+                self.end_resize(&pod, &observation).await;
                 self.refresh_volumes(&pod).await;
                 self.settle(&pod, &observation, &actions).await;
-                return [actions.next_due(), deadline]
+                return [actions.next_due(), deadline, self.resize_due()]
                     .into_iter()
                     .flatten()
                     .min()
@@ -518,11 +549,16 @@ impl PodWorker {
                 Done::Again => {}
                 Done::Wait(next) => {
                     // One that cannot be had must not keep the pod from being looked after.
+                    if !self.interrupted() {
+                        let seen = self.observation();
+                        self.end_resize(&pod, &seen).await;
+                    }
                     if actions.is_ephemeral() && !self.interrupted() {
                         self.refresh_volumes(&pod).await;
                         self.look_after(&pod, &observation).await;
                     }
-                    return match (next, [actions.next_due(), deadline].into_iter().flatten().min()) {
+                    let due = [actions.next_due(), deadline, self.resize_due()];
+                    return match (next, due.into_iter().flatten().min()) {
                         (Next::At(a), Some(b)) => Next::At(a.min(b)),
                         (Next::Told, Some(b)) => Next::At(b),
                         (next, _) => next,

@@ -89,6 +89,26 @@ pub(super) fn all(cx: &Context<'_>, status: &PodStatus, phase: PodPhase) -> Vec<
         ("PodScheduled", Verdict::yes(Some(cx.start_time))),
     ];
     all.extend(ours.into_iter().map(|(type_, verdict)| settle(cx, type_, verdict)));
+    let resize = cx.input.resize;
+    if let Some((pending, generation)) = &resize.pending {
+        let verdict = Verdict {
+            reason: Some(pending.reason()),
+            message: Some(pending.message.clone()),
+            ..Verdict::yes(None)
+        };
+        all.push(PodCondition {
+            observed_generation: *generation,
+            ..settle(cx, "PodResizePending", verdict)
+        });
+    }
+    if let Some((generation, error)) = &resize.in_progress {
+        let reason = error.is_some().then_some("Error");
+        let verdict = Verdict { reason, message: error.clone(), ..Verdict::yes(None) };
+        all.push(PodCondition {
+            observed_generation: *generation,
+            ..settle(cx, "PodResizeInProgress", verdict)
+        });
+    }
     if may_restart_all(pod.spec()) {
         all.push(settle(cx, ALL_CONTAINERS_RESTARTING, restarting_all(cx, phase)));
     }
