@@ -13,6 +13,7 @@
 # environment: KUBEBUILDER_ASSETS  a folder with etcd and kube-apiserver (and kube-controller-manager, else that of
 #                                  hack/kubernetes120.sh), to try another release; else all are of that script
 #              NODECTL_OWNER       pid of the process that this is for; see gc
+#              NODECTL_STORAGE     how objects are stored (default: application/vnd.kubernetes.protobuf)
 #              NODECTL_SIGNING     how long certificates are good that it signs (default: 8760h)
 set -Eeuo pipefail
 export LC_ALL=C
@@ -129,6 +130,7 @@ launch() {
             --initial-cluster "test=http://$address:2380"
     fi
     if ! running kube-apiserver; then
+        server_flags
         # An address of the loopback network cannot be a service's endpoint.
         run kube-apiserver --bind-address="$address" --secure-port=6443 --allow-privileged=true \
             --endpoint-reconciler-type=none --etcd-servers="http://$address:2379" --authorization-mode=Node,RBAC \
@@ -138,7 +140,7 @@ launch() {
             --kubelet-certificate-authority="$pki/ca.crt" --kubelet-preferred-address-types=InternalIP \
             --service-account-issuer=https://kubernetes.default.svc.cluster.local \
             --service-account-key-file="$pki/sa.key" --service-account-signing-key-file="$pki/sa.key" \
-            --service-cluster-ip-range=10.96.0.0/12
+            --service-cluster-ip-range=10.96.0.0/12 "${flags[@]}"
     fi
     wait_for "$patience" answers || failed kube-apiserver
     if ! running kube-controller-manager; then
@@ -149,6 +151,15 @@ launch() {
             "${flags[@]}" --root-ca-file="$pki/ca.crt" \
             --service-account-private-key-file="$pki/sa.key" --controllers='*,bootstrapsigner,tokencleaner'
     fi
+}
+
+# What is asked for, and what an old release has only where it is.
+server_flags() {
+    local help
+    help=$("$bin/kube-apiserver" --help)
+    flags=()
+    if [ -n "${NODECTL_STORAGE:-}" ]; then flags+=("--storage-media-type=$NODECTL_STORAGE"); fi
+    case $help in *'EphemeralContainers=true|false (ALPHA'*) flags+=(--feature-gates=EphemeralContainers=true) ;; esac
 }
 
 # What releases name differently.

@@ -11,15 +11,15 @@
 
 mod support;
 
-use k8s_openapi::api::core::v1::{Node as NodeObject, Pod, PodCondition};
+use k8s_openapi::api::core::v1::{Node as NodeObject, Pod};
 use kube::{
     Api,
     api::{Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
 use support::{
-    ControlPlane, Node, NodeBuilder, ROOMY, SOON, STAY, STUBBORN, container, pod, pod_of, pod_with_policy,
-    wait_for, wait_until,
+    ControlPlane, Node, NodeBuilder, ROOMY, SOON, STAY, STUBBORN, condition, container, main_of, pod, pod_of,
+    pod_with_policy, uid, wait_for, wait_until,
 };
 
 /// Has the server know of a node, with labels of its own.
@@ -33,20 +33,6 @@ fn register(cluster: &ControlPlane, name: &str, labels: &Value) {
 fn joined(cluster: &ControlPlane, name: &str) -> NodeBuilder {
     register(cluster, name, &json!({}));
     Node::builder(name).config(ROOMY).joined(cluster)
-}
-
-fn condition<'p>(pod: &'p Pod, type_: &str) -> Option<&'p PodCondition> {
-    pod.status.as_ref()?.conditions.iter().flatten().find(|c| c.type_ == type_)
-}
-
-fn uid(pod: &Pod) -> String {
-    pod.metadata.uid.clone().unwrap()
-}
-
-/// A pod's first container, as the server is told of it: its id and how often it was started again.
-fn main_of(pod: &Pod) -> (String, i32) {
-    let status = &pod.status.as_ref().unwrap().container_statuses.as_ref().unwrap()[0];
-    (status.container_id.clone().unwrap_or_default(), status.restart_count)
 }
 
 /// Waits until the agent is at this step with a pod.

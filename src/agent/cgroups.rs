@@ -21,7 +21,7 @@ use crate::{
     policy::{
         cgroup::CgroupLayout,
         events::Words,
-        pod_cgroup::{NodeCapacity, all_pods_values, best_effort_values, burstable_values, pod_values},
+        pod_cgroup::{NodeCapacity, all_pods_values, best_effort_values, burstable_values, widest_values},
         qos::QosClass,
         resources::ResourceSettings,
     },
@@ -122,6 +122,19 @@ impl NodeCgroups {
     /// # Errors
     /// When one cannot be made or set.
     pub async fn set_up(&self, pod: &Pod, admitted: &Admitted) -> Result<(), CgroupError> {
+        self.set_up_between(pod, pod, admitted).await
+    }
+
+    /// The same with room for what its containers have `before` they have what the pod says.
+    ///
+    /// # Errors
+    /// When one cannot be made or set.
+    pub async fn set_up_between(
+        &self,
+        pod: &Pod,
+        before: &Pod,
+        admitted: &Admitted,
+    ) -> Result<(), CgroupError> {
         if !self.layout.per_qos {
             return Ok(());
         }
@@ -129,7 +142,8 @@ impl NodeCgroups {
         // A pod that comes back while what it left is removed would find its cgroup, and then lose it.
         let uid = self.layout.uid_in_name(&pod.uid());
         self.reaping.subscribe().wait_for(|reaped| reaped.as_ref() != Some(&uid)).await.ok();
-        self.cgroups.apply(&self.layout.pod_parent(pod), &pod_values(pod, &self.settings)).await
+        let values = widest_values(pod, before, &self.settings);
+        self.cgroups.apply(&self.layout.pod_parent(pod), &values).await
     }
 
     /// Brings the groups of all pods and of the classes to what the pods on the node make of them. Costs

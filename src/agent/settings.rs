@@ -91,6 +91,7 @@ pub(super) fn node_settings(config: &AgentConfig, machine: &Machine, cgroups: &C
         // Without a cloud the node is named as its host.
         labels: node_labels(&config.node_name, std::env::consts::ARCH, &config.node_labels),
         env_files: config.feature_gates.enabled("EnvFiles"),
+        in_place_resize: config.feature_gates.enabled("InPlacePodVerticalScaling"),
         security: security_settings(config),
     }
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec};
 
 use super::{
     ids::{PodFullName, PodUid},
@@ -22,6 +22,8 @@ pub enum ContainerKind {
     Sidecar,
     /// An entry of `containers`.
     Regular,
+    /// An entry of `ephemeralContainers`, put into a pod that runs: started once, and nothing depends on it.
+    Ephemeral,
 }
 
 /// A pod's restart policy.
@@ -63,7 +65,8 @@ pub trait PodExt {
     fn grace_period(&self) -> Duration;
     /// An annotation's value.
     fn annotation(&self, key: &str) -> Option<&str>;
-    /// Every init container, sidecar and regular container with its kind, in the order of the spec.
+    /// Every init container, sidecar and regular container with its kind, in the order of the spec. Ephemeral
+    /// ones are not what a pod is made of, and not among them.
     fn all_containers(&self) -> Vec<(ContainerKind, &Container)>;
     /// Whether the pod comes from a file or a URL and not from an API server.
     fn is_static(&self) -> bool;
@@ -113,6 +116,31 @@ impl PodExt for Pod {
 
     fn is_static(&self) -> bool {
         self.annotation(labels::CONFIG_SOURCE).is_some_and(|source| source != "api")
+    }
+}
+
+/// An ephemeral container as any other, without what such a one may not have: ports, probes, hooks, resources
+/// and rules for its restart.
+pub fn as_container(ephemeral: &EphemeralContainer) -> Container {
+    let own = ephemeral.clone();
+    Container {
+        args: own.args,
+        command: own.command,
+        env: own.env,
+        env_from: own.env_from,
+        image: own.image,
+        image_pull_policy: own.image_pull_policy,
+        name: own.name,
+        security_context: own.security_context,
+        stdin: own.stdin,
+        stdin_once: own.stdin_once,
+        termination_message_path: own.termination_message_path,
+        termination_message_policy: own.termination_message_policy,
+        tty: own.tty,
+        volume_devices: own.volume_devices,
+        volume_mounts: own.volume_mounts,
+        working_dir: own.working_dir,
+        ..Container::default()
     }
 }
 

@@ -17,6 +17,8 @@ pub enum PodStep {
     Rejected,
     /// Another pod of the same full name has to go first.
     WaitingForPredecessor,
+    /// Other pods end to make room for it.
+    WaitingForRoom,
     /// The runtime does not answer, or has not been asked yet.
     WaitingForRuntime,
     /// Known from the disk alone, and not to be started before the API server is heard.

@@ -165,7 +165,9 @@ impl Explanation {
 /// the status alone.
 fn containers(view: &PodView) -> Vec<ContainerLine> {
     let init = view.status.init_container_statuses.iter().flatten();
-    let all: Vec<&ContainerStatus> = init.chain(view.status.container_statuses.iter().flatten()).collect();
+    let regular = view.status.container_statuses.iter().flatten();
+    let ephemeral = view.status.ephemeral_container_statuses.iter().flatten();
+    let all: Vec<&ContainerStatus> = init.chain(regular).chain(ephemeral).collect();
     let specified = view.pod.all_containers();
     if specified.is_empty() {
         return all.into_iter().map(|s| line("container", &s.name, &s.image, Some(s))).collect();
@@ -174,12 +176,16 @@ fn containers(view: &PodView) -> Vec<ContainerLine> {
         ContainerKind::Init => "init",
         ContainerKind::Sidecar => "sidecar",
         ContainerKind::Regular => "container",
+        ContainerKind::Ephemeral => "ephemeral",
     };
-    specified
-        .into_iter()
-        .map(|(k, container)| {
-            let status = all.iter().copied().find(|status| status.name == container.name);
-            line(kind(k), &container.name, container.image.as_deref().unwrap_or_default(), status)
+    let ephemeral = view.pod.spec().ephemeral_containers.iter().flatten();
+    let ephemeral = ephemeral.map(|c| (ContainerKind::Ephemeral, &c.name, &c.image));
+    let others = specified.into_iter().map(|(kind, c)| (kind, &c.name, &c.image));
+    others
+        .chain(ephemeral)
+        .map(|(k, name, image)| {
+            let status = all.iter().copied().find(|status| status.name == *name);
+            line(kind(k), name, image.as_deref().unwrap_or_default(), status)
         })
         .collect()
 }

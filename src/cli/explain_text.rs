@@ -61,6 +61,7 @@ fn words(step: PodStep) -> &'static str {
     match step {
         PodStep::Rejected => "refused: the node does not take the pod",
         PodStep::WaitingForPredecessor => "waiting until the former pod of this name is gone",
+        PodStep::WaitingForRoom => "waiting until pods that make room for it have ended",
         PodStep::WaitingForRuntime => "waiting for the container runtime",
         PodStep::WaitingForServer => "offline: not to be started before the API server is heard",
         PodStep::WaitingForNetwork => "waiting for the pod network",

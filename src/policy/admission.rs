@@ -31,22 +31,20 @@ impl AdmissionInput<'_> {
 
 type Check = fn(&AdmissionInput<'_>) -> Result<(), PodFailure>;
 
-/// All checks, in the order in which they are made: kubelet's for a static pod, where a lack of resources
-/// comes after all that no other pod's end could mend.
-const CHECKS: &[Check] = &[
-    sysctls::admit,
-    node_affinity::admit_system,
-    node_affinity::check,
-    host_ports::check,
-    fit::check,
-    taints::check,
-    security::admit_app_armor,
-];
+/// What comes before the resources and after them, in the order in which kubelet checks a static pod, where a lack
+/// of resources comes after all that no other pod's end could mend.
+const BEFORE: &[Check] =
+    &[sysctls::admit, node_affinity::admit_system, node_affinity::check, host_ports::check];
+const AFTER: &[Check] = &[taints::check, security::admit_app_armor];
 
-/// Makes all checks.
+/// Makes all checks. Answers which pods are to end before this one may be begun: none but for a critical pod that
+/// has no other fault.
 ///
 /// # Errors
 /// The first refusal.
-pub fn admit(input: &AdmissionInput<'_>) -> Result<(), PodFailure> {
-    CHECKS.iter().try_for_each(|check| check(input))
+pub fn admit(input: &AdmissionInput<'_>) -> Result<Vec<Arc<Pod>>, PodFailure> {
+    BEFORE.iter().try_for_each(|check| check(input))?;
+    let victims = fit::check(input)?;
+    AFTER.iter().try_for_each(|check| check(input))?;
+    Ok(victims)
 }

@@ -1,6 +1,7 @@
 //! Which fields of a pod are fixed when its sandbox and its containers are made, so that a change of one
 //! means making them anew. What may change in place, or matters only to what the agent does itself (image
-//! pull policy, grace periods, restart policies), is not among them.
+//! pull policy, grace periods, restart policies), is not among them; but for a container's resources, by which it is
+//! known whether it has what it is to have.
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 
@@ -56,6 +57,11 @@ pub fn container_fingerprint(pod: &Pod, container: &Container) -> Fingerprint {
         .with("workingDir", &container.working_dir)
 }
 
+/// A container's resources alone, as they are in its fingerprint.
+pub fn resources_fingerprint(container: &Container) -> Fingerprint {
+    Fingerprint::new().with("resources", &container.resources)
+}
+
 /// The names of the fields that differ between what is wanted and what runs; empty if it may stay.
 ///
 /// A container that another agent made carries kubelet's hash alone. Kubelets before 1.31 hashed the whole
@@ -68,7 +74,10 @@ pub fn changed_fields(pod: &Pod, wanted: &Container, running: &ObservedContainer
         return if changed { vec!["image".to_owned()] } else { Vec::new() };
     };
     let ours = container_fingerprint(pod, wanted);
-    let mut changed: Vec<String> = ours.changed_fields(theirs).into_iter().map(str::to_owned).collect();
+    // Those of the API server's pods change in place, see [`super::resize`].
+    let in_place = |field: &str| field == "resources" && !pod.is_static();
+    let changed = ours.changed_fields(theirs).into_iter().filter(|field| !in_place(field));
+    let mut changed: Vec<String> = changed.map(str::to_owned).collect();
     if running.kubelet_hash.is_some_and(|hash| hash != kubelet_container_hash(wanted)) {
         changed.insert(0, "image".to_owned());
     }

@@ -2,23 +2,27 @@
 //! rules are the scheduler's, which kubelet asks again when it takes a pod
 //! (pkg/scheduler/framework/plugins/noderesources/fit.go, pkg/kubelet/lifecycle/predicate.go).
 //!
-//! To kubelet every static pod is critical: where one does not fit, it ends running pods of a lower priority
-//! (pkg/kubelet/preemption), and where those do not hold enough, it refuses the new one. Here no running pod
-//! is ever ended for another: where kubelet would end some, the new one is taken beside them.
+//! A critical pod that does not fit has pods of the API server end that count less ([`super::preemption`]), and is
+//! refused where those do not hold enough. To kubelet every static pod is critical too, and gives way to one of a
+//! higher priority. Here no static pod is ever ended for another: where that would make room, the new one is taken
+//! beside it.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::api::core::v1::Pod;
 
-use super::{admission::AdmissionInput, resources::is_critical, status::PodFailure};
+use super::{
+    admission::AdmissionInput,
+    node::NodeSettings,
+    preemption::{Missing, PODS, amount, counted, is_lower, victims},
+    resources::is_critical,
+    status::PodFailure,
+};
 use crate::api::{
     PodExt as _,
     cgroup::hugepage_size_name,
     pod_resources::{Amounts, is_extended, pod_requests_with_overhead},
-    quantity::Quantity,
 };
-
-const PODS: &str = "pods";
 
 /// How much of each resource pods may request together.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -78,15 +82,6 @@ impl Shortage {
     }
 }
 
-/// As the scheduler counts: thousandths of CPUs, whole units of all else, rounded up.
-fn counted(name: &str, amount: Quantity) -> i64 {
-    if name == "cpu" { amount.milli_value() } else { amount.value() }
-}
-
-fn amount(requests: &Amounts, name: &str) -> i64 {
-    requests.get(name).map_or(0, |amount| counted(name, *amount))
-}
-
 fn shortages(input: &AdmissionInput<'_>, others: &[Amounts]) -> Vec<Shortage> {
     let room = &input.node.room;
     let mut found = Vec::new();
@@ -107,52 +102,60 @@ fn shortages(input: &AdmissionInput<'_>, others: &[Amounts]) -> Vec<Shortage> {
     found
 }
 
-/// Whether kubelet would end the other pod for this one.
-fn gives_way(other: &Pod, to: &Pod) -> bool {
-    let priority = |pod: &Pod| pod.spec().priority;
-    (is_critical(to) && !is_critical(other))
-        || priority(to).zip(priority(other)).is_some_and(|(to, other)| to > other)
+/// What a pod requests of CPU or memory beyond all that the node has for pods: which, how much, of how much.
+pub(super) fn beyond_capacity(pod: &Pod, node: &NodeSettings) -> Option<(&'static str, i64, i64)> {
+    let requests = pod_requests_with_overhead(pod.spec());
+    ["memory", "cpu"].into_iter().find_map(|name| {
+        let (requested, capacity) = (amount(&requests, name), node.room.of(name)?);
+        (requested > capacity).then_some((name, requested, capacity))
+    })
 }
 
-/// Refuses a pod that requests more than there is left.
-pub(super) fn check(input: &AdmissionInput<'_>) -> Result<(), PodFailure> {
+/// What is short when a pod is beside these others, in kubelet's words.
+pub(super) fn shortage(pod: &Pod, others: &[Arc<Pod>], node: &NodeSettings) -> Option<String> {
+    let requests: Vec<Amounts> = others.iter().map(|pod| pod_requests_with_overhead(pod.spec())).collect();
+    let found = shortages(&AdmissionInput { pod, others, node, server_node: None }, &requests);
+    found.first().map(Shortage::message)
+}
+
+/// Refuses a pod that requests more than there is left, unless it is a critical one and pods that count less may end
+/// for it. Answers which.
+pub(super) fn check(input: &AdmissionInput<'_>) -> Result<Vec<Arc<Pod>>, PodFailure> {
     let requests = |pods: &[Arc<Pod>]| -> Vec<Amounts> {
         pods.iter().map(|pod| pod_requests_with_overhead(pod.spec())).collect()
     };
     let found = shortages(input, &requests(input.others));
-    let Some(first) = found.first() else { return Ok(()) };
+    let Some(first) = found.first() else { return Ok(Vec::new()) };
     if !is_critical(input.pod) {
         return Err(PodFailure { reason: format!("OutOf{}", first.resource), message: first.message() });
     }
-    let lower: Vec<Arc<Pod>> =
-        input.others.iter().filter(|other| gives_way(other, input.pod)).cloned().collect();
-    let held = requests(&lower);
-    let still_missing = |shortage: &Shortage| {
-        let given = if shortage.resource == PODS {
-            i64::try_from(lower.len()).unwrap_or(i64::MAX)
-        } else {
-            held.iter().fold(0_i64, |sum, other| sum.saturating_add(amount(other, &shortage.resource)))
-        };
-        Some(shortage.missing().saturating_sub(given)).filter(|missing| *missing > 0)
-    };
-    let missing: Vec<String> = found
+    let lower_statics = input.others.iter().filter(|other| other.is_static() && is_lower(other, input.pod));
+    let beside: Vec<Amounts> = lower_statics.map(|pod| pod_requests_with_overhead(pod.spec())).collect();
+    let missing: Vec<Missing> = found
         .iter()
         .filter_map(|shortage| {
-            Some(format!("(res: {}, q: {}), ", shortage.resource, still_missing(shortage)?))
+            let held = if shortage.resource == PODS {
+                i64::try_from(beside.len()).unwrap_or(i64::MAX)
+            } else {
+                beside.iter().fold(0_i64, |sum, one| sum.saturating_add(amount(one, &shortage.resource)))
+            };
+            let amount = shortage.missing().saturating_sub(held);
+            (amount > 0).then(|| Missing { resource: shortage.resource.clone(), amount })
         })
         .collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let told: Vec<String> = found.iter().map(Shortage::message).collect();
-    Err(PodFailure {
-        reason: "UnexpectedAdmissionError".to_owned(),
-        message: format!(
-            "Unexpected error while attempting to recover from admission failure: preemption: error finding a \
-             set of pods to preempt: no set of running pods found to reclaim resources: [{}]: {}",
-            missing.concat(),
-            told.join("; ")
-        ),
+    victims(input.pod, input.others, &missing).map_err(|unmet| {
+        let unmet: Vec<String> =
+            unmet.iter().map(|one| format!("(res: {}, q: {}), ", one.resource, one.amount)).collect();
+        let told: Vec<String> = found.iter().map(Shortage::message).collect();
+        PodFailure {
+            reason: "UnexpectedAdmissionError".to_owned(),
+            message: format!(
+                "Unexpected error while attempting to recover from admission failure: preemption: error finding \
+                 a set of pods to preempt: no set of running pods found to reclaim resources: [{}]: {}",
+                unmet.concat(),
+                told.join("; ")
+            ),
+        }
     })
 }
 
@@ -164,7 +167,7 @@ mod tests {
     use super::*;
     use crate::{
         api::labels,
-        policy::{admission::admit, node::NodeSettings, testing},
+        policy::{admission::admit, testing},
     };
 
     fn pod(requests: &Value, priority: Option<i32>) -> Pod {
@@ -192,8 +195,8 @@ mod tests {
 
     fn verdict(pod: &Pod, others: &[Pod], node: &NodeSettings) -> Result<(), (String, String)> {
         let others: Vec<_> = others.iter().cloned().map(Arc::new).collect();
-        admit(&AdmissionInput { pod, others: &others, node, server_node: None })
-            .map_err(|f| (f.reason, f.message))
+        let verdict = admit(&AdmissionInput { pod, others: &others, node, server_node: None });
+        verdict.map(|victims| assert!(victims.is_empty())).map_err(|f| (f.reason, f.message))
     }
 
     #[test]
@@ -259,9 +262,28 @@ mod tests {
         // More than the node has is refused whoever runs.
         let huge = of_a_manifest(pod(&json!({"cpu": "2"}), Some(2)));
         assert!(verdict(&huge, &[holder(Some(1))], &node(9)).is_err());
-        // Whose pods are not the node's own give way to those that are.
+    }
+
+    #[test]
+    fn a_critical_pod_has_others_end_and_takes_what_static_ones_hold_as_free() {
+        let victims = |pod: &Pod, others: &[&Pod]| {
+            let others: Vec<_> = others.iter().map(|other| Arc::new(Pod::clone(other))).collect();
+            let input = AdmissionInput { pod, others: &others, node: &node(9), server_node: None };
+            admit(&input).map(|victims| victims.len()).map_err(|failure| failure.reason)
+        };
         let other = pod(&json!({"cpu": "900m"}), Some(1000));
-        assert_eq!(verdict(&critical(None), &[other], &node(9)), Ok(()));
+        let static_one = of_a_manifest(pod(&json!({"cpu": "800m"}), Some(2_000_001_000)));
+        let of_api = pod(&json!({"cpu": "800m"}), Some(2_000_000_000));
+        assert_eq!(victims(&static_one, &[&other]), Ok(1));
+        assert_eq!(victims(&of_api, &[&other]), Ok(1));
+        let lower = of_a_manifest(pod(&json!({"cpu": "700m"}), Some(5)));
+        let half = pod(&json!({"cpu": "100m"}), None);
+        assert_eq!(victims(&of_api, &[&lower, &half]), Ok(0), "the static one holds enough by itself");
+        assert_eq!(victims(&of_api, &[&static_one]), Err("UnexpectedAdmissionError".to_owned()));
+        // Not for a pod that is refused for something else as well.
+        let mut elsewhere = of_api.clone();
+        elsewhere.spec.as_mut().unwrap().node_selector = Some([("a".to_owned(), "b".to_owned())].into());
+        assert_eq!(victims(&elsewhere, &[&other]), Err("NodeAffinity".to_owned()));
     }
 
     proptest! {

@@ -18,6 +18,8 @@ pub enum StopReason {
     Completed,
     /// It ran for longer than `activeDeadlineSeconds`. Its status and logs are kept.
     DeadlineExceeded,
+    /// It made room for a critical one. Its status and logs are kept.
+    Preempted,
     /// The node does not take it. Nothing of it was ever made.
     Rejected,
     /// The API server has it deleted, and forgets it once it hears that nothing of the pod runs any more. What has
@@ -39,7 +41,7 @@ impl StopReason {
     #[must_use]
     pub fn after(self, old: Self) -> Self {
         let weight = |reason: Self| match reason {
-            Self::Completed | Self::DeadlineExceeded | Self::Rejected => 0,
+            Self::Completed | Self::DeadlineExceeded | Self::Preempted | Self::Rejected => 0,
             Self::Deleted => 1,
             Self::Removed | Self::Orphaned => 2,
         };

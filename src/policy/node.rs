@@ -34,6 +34,8 @@ pub struct NodeSettings {
     pub labels: BTreeMap<String, String>,
     /// Whether variables may come from files of a volume (gate `EnvFiles`).
     pub env_files: bool,
+    /// Whether resources of running pods are changed in place (gate `InPlacePodVerticalScaling`).
+    pub in_place_resize: bool,
     /// What pods' security depends on.
     pub security: SecuritySettings,
 }

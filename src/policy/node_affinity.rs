@@ -239,6 +239,7 @@ mod tests {
             let mut pod = testing::pod(&["a"]);
             pod.metadata.labels = Some([(OS.to_owned(), system.to_owned())].into());
             admit(&AdmissionInput { pod: &pod, others: &[], node: &testing::node(), server_node: None })
+                .map(|_| ())
                 .map_err(|f| f.reason)
         };
         assert_eq!(verdict("linux"), Ok(()));

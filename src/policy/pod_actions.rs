@@ -6,7 +6,7 @@
 //! it the pod is observed and asked about again, so an order such as "sandbox, then init containers, then
 //! the rest" comes out of passes and is stored nowhere.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
@@ -122,6 +122,12 @@ impl PodActions {
         self.waiting.iter().map(|w| w.until).min()
     }
 
+    /// Whether there is nothing to do but to start ephemeral containers, which nothing of the pod waits for.
+    pub fn is_ephemeral(&self) -> bool {
+        let of_others = |start: &StartContainer| start.kind != ContainerKind::Ephemeral;
+        Self { start: Vec::new(), ..self.clone() }.is_empty() && !self.start.iter().any(of_others)
+    }
+
     /// Whether there is nothing to do now.
     pub fn is_empty(&self) -> bool {
         self.stop.is_empty()
@@ -131,15 +137,25 @@ impl PodActions {
     }
 }
 
+/// What is known of a pod beside what is seen of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ledger {
+    /// Ephemeral containers that were started, see [`super::ephemeral`].
+    pub begun: BTreeSet<String>,
+    /// Containers whose resources change by starting them anew, see [`super::resize`].
+    pub outgrown: BTreeSet<ContainerId>,
+}
+
 /// Compares what is wanted with what is there.
 pub fn compute_pod_actions(
     pod: &Pod,
     observation: &PodObservation,
     probes: &ProbeSnapshot,
+    ledger: &Ledger,
     backoff: &RestartBackoff,
     now: Timestamp,
 ) -> PodActions {
-    let pass = Pass { pod, observation, probes, backoff, now };
+    let pass = Pass { pod, observation, probes, ledger, backoff, now };
     match sandbox_fault(pod, observation) {
         Some(fault) => pass.without_sandbox(fault),
         None => match observation.newest_sandbox() {
@@ -171,6 +187,7 @@ struct Pass<'a> {
     pod: &'a Pod,
     observation: &'a PodObservation,
     probes: &'a ProbeSnapshot,
+    ledger: &'a Ledger,
     backoff: &'a RestartBackoff,
     now: Timestamp,
 }
@@ -265,6 +282,8 @@ impl Pass<'_> {
             actions.completed = true;
             actions.start.clear();
             actions.waiting.clear();
+        } else {
+            self.ephemeral_containers(sandbox, &mut actions);
         }
         actions
     }
@@ -334,6 +353,36 @@ impl Pass<'_> {
         actions.completed = done == containers.len();
     }
 
+    /// Starts the ephemeral containers that never were. They wait for no other but for the one whose processes
+    /// they are to see. They come last, so that they hold up nobody: the image of one may be slow to come.
+    fn ephemeral_containers(&self, sandbox: &ObservedSandbox, actions: &mut PodActions) {
+        for (index, own) in self.pod.spec().ephemeral_containers.iter().flatten().enumerate() {
+            let (attempt, made) = match self.observation.latest(&own.name) {
+                None if self.ledger.begun.contains(&own.name) => continue,
+                None => (0, None),
+                Some(c) if c.state == ContainerState::Created && c.sandbox_id == sandbox.id => {
+                    (c.attempt, Some(c.id.clone()))
+                }
+                Some(c) if c.state == ContainerState::Created => (c.attempt.saturating_add(1), None),
+                Some(_) => continue,
+            };
+            let target = own.target_container_name.as_deref().unwrap_or_default();
+            let comes = actions.start.iter().any(|start| start.name == target)
+                || actions.waiting.iter().any(|waiting| waiting.name == target);
+            if !comes {
+                actions.start.push(StartContainer {
+                    kind: ContainerKind::Ephemeral,
+                    index,
+                    name: own.name.clone(),
+                    sandbox_id: sandbox.id.clone(),
+                    attempt,
+                    next_delay_seconds: 0,
+                    made,
+                });
+            }
+        }
+    }
+
     /// What one container needs in the present sandbox. A running one that no longer is as the
     /// specification says is put on the stop list, and is started anew in the same pass, whatever the
     /// restart policy.
@@ -382,7 +431,10 @@ impl Pass<'_> {
                 }
             }
             ContainerState::Running => {
-                let changed = changed_fields(self.pod, container, latest);
+                let mut changed = changed_fields(self.pod, container, latest);
+                if self.ledger.outgrown.contains(&latest.id) {
+                    changed.push("resources".to_owned());
+                }
                 if !changed.is_empty() {
                     let why = format!("{} changed", changed.join(", "));
                     actions.stop.push(self.stop(latest, why, StopCause::Changed));

@@ -11,7 +11,14 @@ fn at(second: i64) -> Timestamp {
 }
 
 fn actions(pod: &Pod, observation: &PodObservation) -> PodActions {
-    compute_pod_actions(pod, observation, &ProbeSnapshot::default(), &RestartBackoff::default(), at(1000))
+    compute_pod_actions(
+        pod,
+        observation,
+        &ProbeSnapshot::default(),
+        &Ledger::default(),
+        &RestartBackoff::default(),
+        at(1000),
+    )
 }
 
 fn starts(actions: &PodActions) -> Vec<(&str, u32)> {
@@ -155,6 +162,7 @@ fn a_crashed_container_waits_for_its_time() {
         &pod(&["a"]),
         &o,
         &ProbeSnapshot::default(),
+        &Ledger::default(),
         &RestartBackoff::default(),
         at(1015),
     );
@@ -340,7 +348,7 @@ fn a_failed_probe_ends_that_container_alone_and_starts_it_anew() {
             "s-a-0",
             crate::policy::probe::Verdicts { startup, liveness, said: "gone".into(), ..Default::default() },
         );
-        compute_pod_actions(p, o, &said, &RestartBackoff::default(), at(1000))
+        compute_pod_actions(p, o, &said, &Ledger::default(), &RestartBackoff::default(), at(1000))
     };
     assert!(dead(&p, &o, [Some(true), Some(true)]).is_empty());
     for verdicts in [[Some(true), Some(false)], [Some(false), None]] {
@@ -372,7 +380,14 @@ fn what_comes_after_a_sidecar_waits_until_it_has_started() {
     let o = observed(vec![sandbox("s", 0)], vec![exited("i0", "s", 0, 1), container("side", "s")]);
     let after = |o: &PodObservation, startup| {
         let verdicts = crate::policy::probe::Verdicts { startup, ..Default::default() };
-        compute_pod_actions(&p, o, &probes("s-side-0", verdicts), &RestartBackoff::default(), at(1000))
+        compute_pod_actions(
+            &p,
+            o,
+            &probes("s-side-0", verdicts),
+            &Ledger::default(),
+            &RestartBackoff::default(),
+            at(1000),
+        )
     };
     let a = after(&o, None);
     assert!(a.is_empty() && !a.initialized);
@@ -393,11 +408,116 @@ fn containers_after_a_running_hook_wait_and_a_failed_hook_ends_its_container() {
     let with_hook = |hook| {
         let mut said = ProbeSnapshot::default();
         said.hooks.insert("s-b-0".into(), hook);
-        compute_pod_actions(&p, &o, &said, &RestartBackoff::default(), at(1000))
+        compute_pod_actions(&p, &o, &said, &Ledger::default(), &RestartBackoff::default(), at(1000))
     };
     let a = with_hook(PostStart::Running);
     assert_eq!((stops(&a), starts(&a)), (vec![], vec![("a", 0)]));
     let a = with_hook(PostStart::Failed("exit code 1".into()));
     assert_eq!((stops(&a), starts(&a)), (vec!["s-b-0"], vec![("a", 0), ("c", 0)]));
     assert_eq!(a.stop[0].grace, Duration::from_secs(30));
+}
+
+/// A pod with a regular container `a` and these ephemeral ones, each with the container that it looks into.
+fn debugged(policy: &str, ephemeral: &[(&str, &str)]) -> Pod {
+    let mut p = with_policy(policy, &["a"]);
+    let own = ephemeral.iter().map(|(name, target)| k8s_openapi::api::core::v1::EphemeralContainer {
+        name: (*name).into(),
+        image: spec(name).image,
+        target_container_name: (!target.is_empty()).then(|| (*target).into()),
+        ..Default::default()
+    });
+    p.spec.as_mut().unwrap().ephemeral_containers = Some(own.collect());
+    p
+}
+
+#[test]
+fn an_ephemeral_container_is_started_once_and_changes_no_other() {
+    let p = debugged("Always", &[("d", "")]);
+    let with = |containers| actions(&p, &observed(vec![sandbox("s", 0)], containers));
+    let a = with(vec![container("a", "s")]);
+    assert_eq!((starts(&a), stops(&a).len()), (vec![("d", 0)], 0));
+    assert_eq!(a.start[0].kind, ContainerKind::Ephemeral);
+    assert!(a.is_ephemeral() && !a.completed);
+    assert!(with(vec![container("a", "s"), container("d", "s")]).is_empty());
+    assert!(with(vec![container("a", "s"), exited("d", "s", 1, 5)]).is_empty());
+    // One that was made and never started is started; with its sandbox it is made anew.
+    let mut made = container("d", "s");
+    made.state = ContainerState::Created;
+    let a = with(vec![container("a", "s"), made.clone()]);
+    assert_eq!(a.start[0].made.as_ref(), Some(&made.id));
+    made.sandbox_id = "old".into();
+    assert_eq!(starts(&with(vec![container("a", "s"), made])), [("d", 1)]);
+    // The others come first, and are none of its business.
+    let a = with(vec![]);
+    assert_eq!(starts(&a), [("a", 0), ("d", 0)]);
+    assert!(!a.is_ephemeral());
+    // Nor is it what a pod is started for.
+    assert!(actions(&p, &observed(vec![], vec![])).start.is_empty());
+}
+
+#[test]
+fn an_ephemeral_container_that_is_known_to_have_run_does_not_again() {
+    let p = debugged("Always", &[("d", ""), ("e", "")]);
+    let o = observed(vec![sandbox("s", 0)], vec![container("a", "s")]);
+    let a = compute_pod_actions(
+        &p,
+        &o,
+        &ProbeSnapshot::default(),
+        &Ledger { begun: ["d".to_owned()].into(), ..Ledger::default() },
+        &RestartBackoff::default(),
+        at(1000),
+    );
+    assert_eq!(starts(&a), [("e", 0)]);
+}
+
+#[test]
+fn an_ephemeral_container_comes_after_the_one_that_it_looks_into() {
+    let p = debugged("Always", &[("d", "a"), ("e", "gone")]);
+    let with = |containers| actions(&p, &observed(vec![sandbox("s", 0)], containers));
+    assert_eq!(starts(&with(vec![])), [("a", 0), ("e", 0)]);
+    let crashed = ObservedContainer {
+        restart_delay_seconds: Some(20),
+        started_at: Some(at(985)),
+        ..exited("a", "s", 1, 990)
+    };
+    let a = with(vec![crashed]);
+    assert_eq!((starts(&a), a.waiting.len()), (vec![("e", 0)], 1));
+    assert_eq!(starts(&with(vec![container("a", "s")])), [("d", 0), ("e", 0)]);
+}
+
+#[test]
+fn an_ephemeral_container_keeps_no_pod_from_its_end_and_none_is_started_after_it() {
+    let p = debugged("Never", &[("d", ""), ("e", "")]);
+    let o = observed(vec![sandbox("s", 0)], vec![exited("a", "s", 0, 5), container("d", "s")]);
+    let a = actions(&p, &o);
+    assert!(a.completed && a.start.is_empty());
+}
+
+#[test]
+fn an_ephemeral_container_waits_for_no_init_container() {
+    let mut p = with_inits();
+    p.spec.as_mut().unwrap().ephemeral_containers =
+        debugged("Always", &[("d", "")]).spec().ephemeral_containers.clone();
+    let a = actions(&p, &observed(vec![sandbox("s", 0)], vec![container("i0", "s")]));
+    assert_eq!(starts(&a), [("d", 0)]);
+}
+
+#[test]
+fn a_container_that_outgrows_its_resources_is_started_anew_and_others_of_the_servers_are_not() {
+    let mut p = pod(&["a", "b"]);
+    let resources = |cpu| serde_json::from_value(serde_json::json!({ "requests": { "cpu": cpu } })).unwrap();
+    p.spec.as_mut().unwrap().containers[0].resources = Some(resources("1"));
+    let mut a = container("a", "s");
+    a.fingerprint = Some(container_fingerprint(&p, &p.spec().containers[0]));
+    let o = observed(vec![sandbox("s", 0)], vec![a.clone(), container("b", "s")]);
+    p.spec.as_mut().unwrap().containers[0].resources = Some(resources("2"));
+    assert!(actions(&p, &o).is_empty());
+    let ledger = Ledger { outgrown: [a.id.clone()].into(), ..Ledger::default() };
+    let (probes, backoff) = (ProbeSnapshot::default(), RestartBackoff::default());
+    let found = compute_pod_actions(&p, &o, &probes, &ledger, &backoff, at(1000));
+    assert_eq!((stops(&found), starts(&found)), (vec![a.id.as_str()], vec![("a", 1)]));
+    assert_eq!(found.stop[0].reason, "resources changed");
+    // A manifest is another pod's, or its container is.
+    p.metadata.annotations = Some([("kubernetes.io/config.source".to_owned(), "file".to_owned())].into());
+    assert_eq!(stops(&actions(&p, &o)), [a.id.as_str()]);
 }

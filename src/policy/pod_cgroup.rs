@@ -62,6 +62,22 @@ pub fn pod_values(pod: &Pod, settings: &ResourceSettings) -> CgroupValues {
     }
 }
 
+/// The pod's cgroup while its containers change from the one state to the other: what either needs.
+pub fn widest_values(pod: &Pod, other: &Pod, settings: &ResourceSettings) -> CgroupValues {
+    let (ours, theirs) = (pod_values(pod, settings), pod_values(other, settings));
+    let wider = |a: Option<Limit>, b: Option<Limit>| match (a, b) {
+        (Some(Limit::Of(a)), Some(Limit::Of(b))) => Some(Limit::Of(a.max(b))),
+        (Some(_), Some(_)) => Some(Limit::Unlimited),
+        (a, b) => a.or(b),
+    };
+    CgroupValues {
+        cpu_shares: ours.cpu_shares.max(theirs.cpu_shares),
+        cpu_quota_micros: wider(ours.cpu_quota_micros, theirs.cpu_quota_micros),
+        memory_bytes: wider(ours.memory_bytes, theirs.memory_bytes),
+        ..ours
+    }
+}
+
 /// For each size that the kernel knows what is requested, none if nothing is.
 fn hugepages(requests: &Amounts, settings: &ResourceSettings) -> BTreeMap<u64, Limit> {
     let mut limits: BTreeMap<u64, Limit> =

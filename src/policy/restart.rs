@@ -51,6 +51,7 @@ pub fn should_restart(
     }
     let own = container.restart_policy.as_deref().and_then(RestartPolicy::parse);
     let again = match (kind, own.unwrap_or(pod_policy)) {
+        (ContainerKind::Ephemeral, _) => false,
         (ContainerKind::Sidecar, _) => true,
         (ContainerKind::Regular, RestartPolicy::Always) => true,
         (_, RestartPolicy::Always | RestartPolicy::OnFailure) => exit_code != 0,

@@ -172,6 +172,7 @@ mod tests {
             pod.metadata.annotations = annotation
                 .map(|value| BTreeMap::from([(format!("{APP_ARMOR_ANNOTATION}a"), value.to_owned())]));
             admit(&AdmissionInput { pod: &pod, others: &[], node: &node, server_node: None })
+                .map(|_| ())
                 .map_err(|f| (f.reason, f.message))
         };
         let refused = |why: &str| Err(("AppArmor".to_owned(), format!("Cannot enforce AppArmor: {why}")));

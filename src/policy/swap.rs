@@ -28,6 +28,11 @@ pub(super) fn configure(
     }
 }
 
+/// Whether the container may swap at all.
+pub(super) fn may_swap(pod: &Pod, container: &Container, settings: &ResourceSettings) -> bool {
+    settings.swap_controller && settings.cgroup_v2 && limited(pod, container, settings).is_some()
+}
+
 /// The bytes that the container may swap; `None` where it may not. Only Burstable pods may, whose containers
 /// ask for memory and for less than they may have; critical pods, static ones among them, never.
 fn limited(pod: &Pod, container: &Container, settings: &ResourceSettings) -> Option<i64> {

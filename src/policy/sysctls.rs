@@ -121,7 +121,9 @@ mod tests {
         });
         change(&mut pod);
         let input = AdmissionInput { pod: &pod, others: &[], node: &node, server_node: None };
-        admission::admit(&input).map_err(|failure| format!("{}: {}", failure.reason, failure.message))
+        admission::admit(&input)
+            .map(|_| ())
+            .map_err(|failure| format!("{}: {}", failure.reason, failure.message))
     }
 
     #[test]

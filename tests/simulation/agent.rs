@@ -168,6 +168,7 @@ impl Node {
             node: NodeSettings {
                 name: "node1".to_owned(),
                 host_ips: vec![IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1))],
+                in_place_resize: true,
                 resources: ResourceSettings {
                     node_memory_bytes: 1 << 34,
                     cpu_cfs_quota: true,

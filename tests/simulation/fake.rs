@@ -441,11 +441,25 @@ impl Cri for FakeRuntime {
 
     async fn update_container_resources(
         &self,
-        _container: &str,
-        _resources: LinuxContainerResources,
+        container: &str,
+        resources: LinuxContainerResources,
         _annotations: Labels,
     ) -> Result<()> {
-        lacks("UpdateContainerResources")
+        let id = container.to_owned();
+        self.call("UpdateContainerResources", self.about(container), move |state, acts, _| {
+            if !acts {
+                return Some(Ok(()));
+            }
+            Some(match state.containers.get_mut(&id) {
+                None => not_found(&id),
+                Some(container) if container.is == Is::Running => {
+                    container.config.linux.get_or_insert_default().resources = Some(resources);
+                    Ok(())
+                }
+                Some(_) => Err((CriErrorKind::Other, format!("container {id} does not run"))),
+            })
+        })
+        .await
     }
 
     async fn reopen_container_log(&self, container: &str) -> Result<()> {

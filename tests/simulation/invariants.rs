@@ -140,6 +140,7 @@ fn stays_ended(pod: &Pod, container: &Container, kind: ContainerKind, code: i32)
         (ContainerKind::Regular, RestartPolicy::Always) => false,
         (ContainerKind::Regular, RestartPolicy::OnFailure) => code == 0,
         (ContainerKind::Regular, RestartPolicy::Never) => true,
+        (ContainerKind::Ephemeral, _) => true,
     }
 }
 

@@ -21,6 +21,7 @@ mod faults;
 mod health;
 mod invariants;
 mod probes;
+mod resize;
 mod rest;
 mod runtime;
 mod scenario;

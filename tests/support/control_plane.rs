@@ -9,6 +9,7 @@
 use std::{
     fmt::Debug,
     path::{Path, PathBuf},
+    process::Command,
     sync::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicU32, Ordering},
@@ -16,6 +17,7 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{
     Api, Client, Resource,
@@ -166,6 +168,38 @@ impl ControlPlane {
     pub(crate) fn patch_pod(&self, name: &str, change: &Value) -> Pod {
         let patch = self.api::<Pod>();
         self.block_on(patch.patch(name, &PatchParams::default(), &Patch::Strategic(change))).unwrap()
+    }
+
+    /// Changes a pod in the store, behind the server's back, as a server would that allows more than this one. Its
+    /// objects are to be stored as JSON (`NODECTL_STORAGE`).
+    #[track_caller]
+    pub(crate) fn change_stored_pod(&self, name: &str, change: impl FnOnce(&mut Value)) {
+        let key = BASE64_STANDARD.encode(format!("/registry/pods/default/{name}"));
+        let found = self.etcd("range", &json!({ "key": key }));
+        let stored = found["kvs"][0]["value"].as_str().expect("the pod is stored");
+        let mut pod: Value = serde_json::from_slice(&BASE64_STANDARD.decode(stored).unwrap()).unwrap();
+        change(&mut pod);
+        self.etcd("put", &json!({ "key": key, "value": BASE64_STANDARD.encode(pod.to_string()) }));
+    }
+
+    #[track_caller]
+    fn etcd(&self, verb: &str, request: &Value) -> Value {
+        let url = format!("http://{}:2379/v3/kv/{verb}", self.fact("ADDRESS"));
+        let output = Command::new("curl")
+            .args([
+                "--silent",
+                "--show-error",
+                "--fail",
+                "--max-time",
+                "60",
+                "--data",
+                &request.to_string(),
+                &url,
+            ])
+            .output()
+            .expect("curl runs");
+        assert!(output.status.success(), "{url}: {}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).expect("etcd answers JSON")
     }
 
     /// Waits until no controller has anything left to do about a node's taints: the API server gives one to every new

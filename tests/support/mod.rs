@@ -33,6 +33,7 @@ pub(crate) mod node_folder;
 mod registry;
 pub(crate) mod said;
 mod search;
+mod server_pod;
 mod status;
 pub(crate) mod switching;
 pub(crate) mod terminal;
@@ -56,6 +57,7 @@ pub(crate) use leaks::{Leaks, cgroup_hierarchies, processes};
 pub(crate) use manifest::{GREEDY, IMAGE, ROOMY, STAY, STUBBORN, container, pod, pod_of, pod_with_policy};
 pub(crate) use registry::Registry;
 pub(crate) use search::{files_on_disk_with, files_with};
+pub(crate) use server_pod::{condition, main_of, uid};
 pub(crate) use status::View;
 
 /// How long a test waits for what should happen soon. Long, as the machine may be busy: a passing test

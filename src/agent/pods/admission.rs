@@ -1,18 +1,27 @@
 //! The pods that the node has taken, and the taking of another: one at a time, so that no two pods can get
 //! what only one can have.
+//!
+//! A critical pod may have others end to make room for it. It has its place from then on, so that no other takes what
+//! comes free, and is begun when they have ended. What was decided stands in the checkpoints of those that end, which
+//! is written by themselves: an agent that is killed before finds the critical pod not yet taken, judges it again, and
+//! comes to the same.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 
+use super::mailbox::Mailbox;
 use crate::{
-    api::PodUid,
+    api::{PodExt as _, PodFullName, PodUid},
     policy::{
         admission::{AdmissionInput, admit},
+        grace::pod_grace,
+        lifecycle::StopReason,
         node::NodeSettings,
+        resize::{Pending, judge, rank},
         status::PodFailure,
     },
 };
@@ -24,8 +33,24 @@ pub struct Admitted(Mutex<Taken>);
 #[derive(Default)]
 struct Taken {
     pods: HashMap<PodUid, Arc<Pod>>,
+    /// Who waits for what others hold, and who is to hear that it ends.
+    mailboxes: HashMap<PodUid, Arc<Mailbox>>,
+    /// Pods that end for a critical one.
+    preempted: HashSet<PodUid>,
+    /// Pods that are begun when others have ended.
+    waiting: HashSet<PodUid>,
+    /// What pods that run want more, and is not there.
+    deferred: HashMap<PodUid, Deferred>,
     /// Counts the changes.
     generation: u64,
+    /// Counts what was asked for in place.
+    resizes: u64,
+}
+
+struct Deferred {
+    wanted: Arc<Pod>,
+    /// Who has waited longer comes first.
+    since: u64,
 }
 
 impl Taken {
@@ -35,6 +60,33 @@ impl Taken {
             self.generation += 1;
         }
     }
+
+    /// The pods beside one.
+    fn others(&self, uid: &PodUid, but: impl Fn(&PodUid) -> bool) -> Vec<Arc<Pod>> {
+        let others = self.pods.iter().filter(|(other, _)| *other != uid && !but(other));
+        others.map(|(_, pod)| Arc::clone(pod)).collect()
+    }
+
+    fn wake_those_that_wait(&self) {
+        self.wake(self.waiting.iter().chain(self.deferred.keys()));
+    }
+
+    fn wake<'a>(&self, uids: impl IntoIterator<Item = &'a PodUid>) {
+        for uid in uids {
+            if let Some(mailbox) = self.mailboxes.get(uid) {
+                mailbox.wake();
+            }
+        }
+    }
+}
+
+/// What came of taking a pod.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It may be begun.
+    Taken,
+    /// It has its place, and may be begun when these have ended.
+    Waits(Vec<PodFullName>),
 }
 
 impl Admitted {
@@ -49,7 +101,12 @@ impl Admitted {
         changed.then(|| (taken.generation, taken.pods.values().map(Arc::clone).collect()))
     }
 
-    /// Takes a pod if nothing is against it.
+    /// How a pod is told that others have ended, or that it is to end for another.
+    pub fn join(&self, uid: &PodUid, mailbox: &Arc<Mailbox>) {
+        self.lock().mailboxes.insert(uid.clone(), Arc::clone(mailbox));
+    }
+
+    /// Takes a pod if nothing is against it. A critical one that does not fit is waited for by others' end.
     ///
     /// # Errors
     /// Why the node does not take it.
@@ -59,13 +116,40 @@ impl Admitted {
         pod: &Arc<Pod>,
         node: &NodeSettings,
         server_node: Option<&Node>,
-    ) -> Result<(), PodFailure> {
+    ) -> Result<Admission, PodFailure> {
         let mut taken = self.lock();
-        let others: Vec<_> =
-            taken.pods.iter().filter(|(other, _)| *other != uid).map(|(_, pod)| Arc::clone(pod)).collect();
-        admit(&AdmissionInput { pod, others: &others, node, server_node })?;
+        let judge = |others: &[Arc<Pod>]| admit(&AdmissionInput { pod, others, node, server_node });
+        let all = taken.others(uid, |_| false);
+        // Those that end already, for this one or another, are not there for long.
+        let staying = taken.others(uid, |other| taken.preempted.contains(other));
+        let judged =
+            judge(&all).and_then(|new| if new.is_empty() { Ok(None) } else { judge(&staying).map(Some) });
+        let new = match judged {
+            Ok(None) => {
+                taken.waiting.remove(uid);
+                taken.insert(uid, pod);
+                return Ok(Admission::Taken);
+            }
+            Ok(Some(new)) => new,
+            Err(refused) => {
+                drop(taken);
+                self.release(uid);
+                return Err(refused);
+            }
+        };
         taken.insert(uid, pod);
-        Ok(())
+        taken.waiting.insert(uid.clone());
+        for victim in new {
+            let uid = victim.uid();
+            if let Some(mailbox) = taken.mailboxes.get(&uid) {
+                mailbox.stop(StopReason::Preempted, pod_grace(&victim));
+            }
+            taken.preempted.insert(uid);
+        }
+        let ending = taken.preempted.iter().filter_map(|uid| taken.pods.get(uid));
+        let mut names: Vec<_> = ending.map(|pod| pod.full_name()).collect();
+        names.sort_by_key(ToString::to_string);
+        Ok(Admission::Waits(names))
     }
 
     /// Notes a pod that was taken before: it runs, or an earlier agent took it.
@@ -73,11 +157,84 @@ impl Admitted {
         self.lock().insert(uid, pod);
     }
 
+    /// Notes a pod that was seen to run. What it was taken with before counts.
+    pub fn keep_running(&self, uid: &PodUid, pod: &Arc<Pod>) {
+        let mut taken = self.lock();
+        if !taken.pods.contains_key(uid) {
+            taken.insert(uid, pod);
+        }
+    }
+
+    /// Gives a pod that runs what it wants, if that is there for it and for those that come before it. One that is
+    /// deferred is woken whenever another gives something back.
+    ///
+    /// # Errors
+    /// Why it is not given.
+    pub fn resize(
+        &self,
+        uid: &PodUid,
+        pod: &Arc<Pod>,
+        wanted: &Arc<Pod>,
+        node: &NodeSettings,
+    ) -> Result<(), Pending> {
+        let mut taken = self.lock();
+        let since = taken.deferred.get(uid).map_or(taken.resizes, |deferred| deferred.since);
+        taken.resizes += 1;
+        taken.deferred.insert(uid.clone(), Deferred { wanted: Arc::clone(wanted), since });
+        let mut pods = taken.pods.clone();
+        let others = |pods: &HashMap<PodUid, Arc<Pod>>, uid: &PodUid| -> Vec<Arc<Pod>> {
+            pods.iter().filter(|(other, _)| *other != uid).map(|(_, pod)| Arc::clone(pod)).collect()
+        };
+        let mut queue: Vec<_> = taken.deferred.iter().collect();
+        queue.sort_by_cached_key(|(uid, one)| {
+            (rank(pods.get(*uid).unwrap_or(&one.wanted), &one.wanted), one.since)
+        });
+        for (earlier, one) in queue.into_iter().take_while(|(other, _)| *other != uid) {
+            let Some(has) = pods.get(earlier) else { continue };
+            if judge(has, &one.wanted, &others(&pods, earlier), node).is_ok() {
+                pods.insert(earlier.clone(), Arc::clone(&one.wanted));
+            }
+        }
+        let judged = judge(pod, wanted, &others(&pods, uid), node);
+        if judged.as_ref().err().is_none_or(|pending| !pending.deferred) {
+            taken.deferred.remove(uid);
+        }
+        if judged.is_ok() {
+            taken.insert(uid, wanted);
+            taken.wake_those_that_wait();
+        }
+        judged
+    }
+
+    /// A pod wants no other resources any more.
+    pub fn forget_resize(&self, uid: &PodUid) {
+        self.lock().deferred.remove(uid);
+    }
+
+    /// Notes that a pod ends for a critical one: an earlier agent has decided so.
+    pub fn preempt(&self, uid: &PodUid) {
+        self.lock().preempted.insert(uid.clone());
+    }
+
+    /// Whether the pod is to end for a critical one.
+    pub fn is_preempted(&self, uid: &PodUid) -> bool {
+        self.lock().preempted.contains(uid)
+    }
+
     /// A pod has come to its end.
     pub fn release(&self, uid: &PodUid) {
         let mut taken = self.lock();
+        taken.mailboxes.remove(uid);
+        taken.preempted.remove(uid);
+        taken.waiting.remove(uid);
+        taken.deferred.remove(uid);
         if taken.pods.remove(uid).is_some() {
             taken.generation += 1;
+            taken.wake_those_that_wait();
         }
     }
 }
+
+#[cfg(test)]
+#[path = "admission_tests.rs"]
+mod tests;

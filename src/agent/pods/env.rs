@@ -1,6 +1,9 @@
 //! What pod workers share: handles and settings, all of them read-only.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -25,7 +28,8 @@ use crate::{
     api::ContainerId,
     cri::Cri,
     policy::{
-        backoff::RestartBackoff, lifecycle::PodLifecycle, node::NodeSettings, probe::Kept, status::PodFailure,
+        backoff::RestartBackoff, lifecycle::PodLifecycle, node::NodeSettings, probe::Kept,
+        resize::AllActuated, status::PodFailure,
     },
     store::{CheckpointDir, Schema},
 };
@@ -51,6 +55,12 @@ pub struct PodRecord {
     /// until a probe fails.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub probes: BTreeMap<ContainerId, Kept>,
+    /// Its ephemeral containers that were started: none ever is again.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub ephemeral_begun: BTreeSet<String>,
+    /// What its containers have since their resources were changed in place.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub actuated: AllActuated,
 }
 
 fn taken() -> bool {

@@ -14,6 +14,7 @@ mod network;
 pub mod pace;
 pub mod paths;
 mod prepare;
+mod resize;
 mod shown;
 mod start;
 mod stop;

@@ -91,7 +91,8 @@ impl PodWorker {
 
     /// Has the pod's cgroup as its specification says.
     async fn set_up_cgroup(&self, pod: &Pod) -> Result<(), StepError> {
-        let done = self.env.cgroups.set_up(pod, &self.env.admitted).await;
+        let before = self.had(pod);
+        let done = self.env.cgroups.set_up_between(pod, &before, &self.env.admitted).await;
         done.map_err(|error| StepError::new("FailedCreatePodContainer", chain(&error)))
     }
 
@@ -132,7 +133,9 @@ impl PodWorker {
                 .transpose()
                 .map_err(|why| StepError::new("FailedCreatePodSandBox", why))?;
             let names = pod.all_containers();
-            logs::set_up(&pod, names.iter().map(|(_, c)| c.name.as_str()), &env.paths).map_err(|error| {
+            let names = names.iter().map(|(_, c)| c.name.as_str());
+            let ephemeral = pod.spec().ephemeral_containers.iter().flatten().map(|c| c.name.as_str());
+            logs::set_up(&pod, names.chain(ephemeral), &env.paths).map_err(|error| {
                 let folder = env.paths.pod_log(&pod);
                 StepError::new(
                     "FailedCreateLogDirectory",

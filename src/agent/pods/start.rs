@@ -1,6 +1,6 @@
 //! Starts one container: its image, its configuration, the calls to the runtime.
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc};
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 use tokio::time::Instant;
@@ -16,6 +16,7 @@ use crate::{
     api::{
         ContainerKind, PodExt as _,
         cri::{ImageSpec, Mount, PodSandboxConfig},
+        pod::as_container,
         view::PodStep,
     },
     policy::{
@@ -39,6 +40,7 @@ impl PodWorker {
         let container = spec_of(pod, start).ok_or_else(|| {
             StepError::new("CreateContainerConfigError", format!("no container {:?} in the pod", start.name))
         })?;
+        let container = &*container;
         let id = match &start.made {
             Some(id) => id.to_string(),
             None => self.create_container(pod, container, sandbox, start).await?,
@@ -290,13 +292,19 @@ impl PodWorker {
     }
 }
 
-fn spec_of<'a>(pod: &'a Pod, start: &StartContainer) -> Option<&'a Container> {
+fn spec_of<'a>(pod: &'a Pod, start: &StartContainer) -> Option<Cow<'a, Container>> {
     let spec = pod.spec();
-    let list = match start.kind {
-        ContainerKind::Regular => Some(&spec.containers),
-        ContainerKind::Init | ContainerKind::Sidecar => spec.init_containers.as_ref(),
-    };
-    list?.get(start.index).filter(|container| container.name == start.name)
+    let own = |container: &&Container| container.name == start.name;
+    match start.kind {
+        ContainerKind::Regular => spec.containers.get(start.index).filter(own).map(Cow::Borrowed),
+        ContainerKind::Init | ContainerKind::Sidecar => {
+            spec.init_containers.as_ref()?.get(start.index).filter(own).map(Cow::Borrowed)
+        }
+        ContainerKind::Ephemeral => {
+            let container = as_container(spec.ephemeral_containers.as_ref()?.get(start.index)?);
+            (container.name == start.name).then_some(Cow::Owned(container))
+        }
+    }
 }
 
 fn config_error(error: ConfigError) -> StepError {

@@ -5,17 +5,23 @@
 //! of the process. A call that makes something is never given up half way; waiting for a pull or for a
 //! container's end is.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    admission::Admission,
     env::{Failure, PodEnv, PodRecord},
     failures::{Failures, StepError},
     hooks::RunningHook,
     mailbox::Mailbox,
+    resize::Resizing,
     stop::Stops,
     told::Told,
 };
@@ -27,13 +33,15 @@ use crate::{
     cri::CriError,
     error::chain,
     policy::{
+        ephemeral::begun,
         events::Words,
         grace::pod_grace,
         lifecycle::{LifecycleEffect, LifecycleInput, PodLifecycle, StopReason},
-        pod_actions::{PodActions, compute_pod_actions},
+        pod_actions::{Ledger, PodActions, compute_pod_actions},
         probe::{Kept, ProbeSnapshot, wanted_probes},
+        resize::{AllActuated, keep_resources},
         runtime_class::{keep_overhead, same_class},
-        status::{PodFailure, WaitingReason, is_terminal},
+        status::{PREEMPTED, PREEMPTING, PodFailure, WaitingReason, is_terminal},
         userns::PodIds,
     },
 };
@@ -61,6 +69,12 @@ pub struct PodWorker {
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) stop: CancellationToken,
     pub(super) pod: Option<Arc<Pod>>,
+    /// The pod as its source has it, where that may ask for other resources than are allocated.
+    pub(super) wanted: Option<Arc<Pod>>,
+    /// What its containers have since their resources were changed.
+    pub(super) actuated: AllActuated,
+    /// Where that is.
+    pub(super) resizing: Resizing,
     pub(super) lifecycle: PodLifecycle,
     pub(super) failures: Failures,
     /// Whether folders and volumes of the present specification are made.
@@ -93,6 +107,8 @@ pub struct PodWorker {
     pub(super) stops: Stops,
     /// What of the probes is on disk.
     kept: BTreeMap<ContainerId, Kept>,
+    /// The ephemeral containers that were started at any time.
+    begun: BTreeSet<String>,
     /// Containers in crash-loop back-off.
     pub(super) crash_loops: BTreeMap<String, WaitingReason>,
     /// What the API server was told of that is not to be told again.
@@ -123,17 +139,32 @@ impl PodWorker {
             (Some(pod), Some(taken)) => Some(keep_overhead(taken, pod)),
             (pod, taken) => pod.or_else(|| taken.clone()),
         };
+        let wanted = pod.clone();
+        let pod = match (pod, &record) {
+            (Some(pod), Some(record)) if record.is_taken() => Some(
+                taken
+                    .as_ref()
+                    .map_or_else(|| Arc::clone(&pod), |taken| keep_resources(taken, Arc::clone(&pod))),
+            ),
+            (pod, _) => pod,
+        };
         let classed = lifecycle == PodLifecycle::Syncing && same_class(taken.as_deref(), pod.as_deref());
         // What an earlier agent took is not judged again, and has its place before anything new.
         let admitted = record.as_ref().is_some_and(PodRecord::is_taken);
+        env.admitted.join(&start.uid, &mailbox);
         if let Some(pod) = pod.as_ref().filter(|_| admitted) {
             env.admitted.keep(&start.uid, pod);
+        }
+        if lifecycle.stop_reason() == Some(StopReason::Preempted) {
+            env.admitted.preempt(&start.uid);
         }
         // What the server was told is not told otherwise: a deadline runs from there.
         let begun = pod.as_deref().filter(|pod| !pod.is_static()).and_then(|pod| pod.status.as_ref());
         let begun = begun.and_then(|status| status.start_time.as_ref()).map_or(now, |time| time.0.min(now));
         let kept = record.as_ref().map(|record| record.probes.clone()).unwrap_or_default();
         env.probes.adopt(&start.uid, &kept);
+        let actuated = record.as_ref().map(|record| record.actuated.clone()).unwrap_or_default();
+        let ephemeral = record.as_ref().map(|record| record.ephemeral_begun.clone()).unwrap_or_default();
         let probes = ProbeSnapshot { verdicts: env.probes.verdicts(&start.uid), ..ProbeSnapshot::default() };
         Self {
             uid: start.uid,
@@ -141,6 +172,9 @@ impl PodWorker {
             mailbox,
             stop,
             pod,
+            wanted,
+            actuated,
+            resizing: Resizing::default(),
             // What was running is compared anew before anything is done about it.
             lifecycle: if lifecycle == PodLifecycle::Syncing { PodLifecycle::Pending } else { lifecycle },
             failures: Failures::default(),
@@ -160,6 +194,7 @@ impl PodWorker {
             hooks: BTreeMap::new(),
             stops: Stops::default(),
             kept,
+            begun: ephemeral,
             crash_loops: BTreeMap::new(),
             told: Told::default(),
             status: None,
@@ -296,6 +331,11 @@ impl PodWorker {
                 Some(taken) => keep_overhead(taken, pod),
                 None => pod,
             };
+            self.wanted = Some(Arc::clone(&pod));
+            let pod = match &self.pod {
+                Some(taken) if self.admitted => keep_resources(taken, pod),
+                _ => pod,
+            };
             self.classed &= same_class(self.pod.as_deref(), Some(&pod));
             let changed = self.pod.as_ref().is_none_or(|old| old.spec != pod.spec);
             if changed && !self.lifecycle.is_stopping() {
@@ -316,8 +356,13 @@ impl PodWorker {
         if mail.start && self.lifecycle == PodLifecycle::Pending {
             self.step(LifecycleInput::Start);
         }
-        if let Some((reason, grace)) = mail.stop {
-            self.step(LifecycleInput::Stop { reason, grace });
+        match mail.stop {
+            Some((StopReason::Preempted, _)) if self.lifecycle.is_stopping() => {}
+            Some((StopReason::Preempted, grace)) => self.preempted(grace),
+            Some((reason, grace)) => {
+                self.step(LifecycleInput::Stop { reason, grace });
+            }
+            None => {}
         }
     }
 
@@ -384,7 +429,7 @@ impl PodWorker {
 
     /// Begins to write the checkpoint. A pod is not held up by it: what it says can be found out from the
     /// runtime, but for the times.
-    fn save(&mut self) {
+    pub(super) fn save(&mut self) {
         let record = PodRecord {
             pod: self.pod.clone(),
             lifecycle: self.lifecycle,
@@ -392,6 +437,8 @@ impl PodWorker {
             start_time: self.start_time,
             failure: self.failure.clone(),
             probes: self.kept.clone(),
+            ephemeral_begun: self.begun.clone(),
+            actuated: self.actuated.clone(),
         };
         let (env, uid, before) = (Arc::clone(&self.env), self.uid.clone(), self.saving.take());
         self.saving = Some(tokio::spawn(async move {
@@ -441,9 +488,17 @@ impl PodWorker {
             Ok(pod) => pod,
             Err(next) => return next,
         };
-        if let Err(refused) = self.admit(&pod) {
-            return self.rejected(refused);
+        if self.env.admitted.is_preempted(&self.uid) {
+            // It was decided before this worker could be told.
+            self.preempted(pod_grace(&pod));
+            return Next::Now;
         }
+        match self.admit(&pod) {
+            Ok(Admission::Taken) => {}
+            Ok(Admission::Waits(others)) => return self.waits_for_room(&pod, &others),
+            Err(refused) => return self.rejected(refused),
+        }
+        let pod = self.allocate(pod).await;
         if let Some(supplies) = &self.env.supplies {
             supplies.want(&pod, &self.mailbox);
         }
@@ -466,7 +521,11 @@ impl PodWorker {
             }
             let now = self.now();
             let observation = self.observation();
-            let actions = compute_pod_actions(&pod, &observation, &self.probes, &self.env.backoff, now);
+            self.note_ephemeral(&pod, &observation);
+            let outgrown = self.actuate(&pod, &observation).await.restart;
+            let ledger = Ledger { begun: self.begun.clone(), outgrown };
+            let (probes, backoff) = (&self.probes, &self.env.backoff);
+            let actions = compute_pod_actions(&pod, &observation, probes, &ledger, backoff, now);
             self.note_crash_loops(&actions, &pod);
             self.tell_back_offs(&actions, &pod);
             if actions.completed {
@@ -474,9 +533,10 @@ impl PodWorker {
                 return Next::Now;
             }
             if actions.is_empty() {
+                self.end_resize(&pod, &observation).await;
                 self.refresh_volumes(&pod).await;
                 self.settle(&pod, &observation, &actions).await;
-                return [actions.next_due(), deadline]
+                return [actions.next_due(), deadline, self.resize_due()]
                     .into_iter()
                     .flatten()
                     .min()
@@ -488,7 +548,17 @@ impl PodWorker {
             match self.execute(&pod, &observation, &actions).await {
                 Done::Again => {}
                 Done::Wait(next) => {
-                    return match (next, [actions.next_due(), deadline].into_iter().flatten().min()) {
+                    // One that cannot be had must not keep the pod from being looked after.
+                    if !self.interrupted() {
+                        let seen = self.observation();
+                        self.end_resize(&pod, &seen).await;
+                    }
+                    if actions.is_ephemeral() && !self.interrupted() {
+                        self.refresh_volumes(&pod).await;
+                        self.look_after(&pod, &observation).await;
+                    }
+                    let due = [actions.next_due(), deadline, self.resize_due()];
+                    return match (next, due.into_iter().flatten().min()) {
                         (Next::At(a), Some(b)) => Next::At(a.min(b)),
                         (Next::Told, Some(b)) => Next::At(b),
                         (next, _) => next,
@@ -519,19 +589,41 @@ impl PodWorker {
     }
 
     /// Has the node take the pod, once. What runs already was taken, by whoever started it.
-    fn admit(&mut self, pod: &Arc<Pod>) -> Result<(), PodFailure> {
+    fn admit(&mut self, pod: &Arc<Pod>) -> Result<Admission, PodFailure> {
         let env = &self.env;
         if self.admitted || self.observation().has_live_parts() {
             env.admitted.keep(&self.uid, pod);
         } else {
             let server_node = env.server_node();
-            env.admitted.admit(&self.uid, pod, &env.node, server_node.as_deref())?;
+            let admission = env.admitted.admit(&self.uid, pod, &env.node, server_node.as_deref())?;
+            if admission != Admission::Taken {
+                return Ok(admission);
+            }
         }
         if !self.admitted {
             self.admitted = true;
             self.save();
         }
-        Ok(())
+        Ok(Admission::Taken)
+    }
+
+    /// A critical pod is begun when those have ended that make room for it.
+    fn waits_for_room(&mut self, pod: &Pod, others: &[PodFullName]) -> Next {
+        if self.progress.step != PodStep::WaitingForRoom {
+            let names: Vec<String> = others.iter().map(ToString::to_string).collect();
+            let names = names.join(", ");
+            tracing::info!(pod = %self.full_name, uid = %self.uid, "pods end to make room for this critical one: {names}");
+            self.at(PodStep::WaitingForRoom, format!("wait for the end of {names}"));
+        }
+        self.no_later_than_deadline(pod, Next::Told)
+    }
+
+    /// The pod ends for a critical one, within its own time.
+    fn preempted(&mut self, grace: Duration) {
+        tracing::warn!(pod = %self.full_name, uid = %self.uid, "{PREEMPTED}");
+        self.tell(Words::warning(PREEMPTING, PREEMPTED));
+        self.failure = Some(Failure { reason: PREEMPTING.to_owned(), message: PREEMPTED.to_owned() });
+        self.step(LifecycleInput::Stop { reason: StopReason::Preempted, grace });
     }
 
     /// Its containers have ended: nothing that they were given is followed any more.
@@ -622,8 +714,23 @@ impl PodWorker {
         }
         // What is shown must not wait for the clearing.
         self.publish(&first.map_or(Next::Told, |first| Next::At(first.until)));
+        self.look_after(pod, observation).await;
+    }
+
+    /// What is done for a pod that runs, beside running it.
+    async fn look_after(&mut self, pod: &Pod, observation: &PodObservation) {
         self.adopt_cgroup(pod).await;
         self.collect_garbage(observation).await;
+    }
+
+    /// Keeps which ephemeral containers were started, so that none is started again when the runtime has forgotten
+    /// it.
+    fn note_ephemeral(&mut self, pod: &Pod, observation: &PodObservation) {
+        let begun = begun(pod, observation, &self.begun);
+        if begun != self.begun {
+            self.begun = begun;
+            self.save();
+        }
     }
 }
 

@@ -221,7 +221,7 @@ impl PodWorkers {
         // What runs is taken before anything new is judged, whoever started it.
         for seen in running.iter().filter(|seen| seen.has_live_parts()) {
             if let Some(pod) = state.workers.get(&seen.uid).and_then(|handle| handle.pod.as_ref()) {
-                self.env.admitted.keep(&seen.uid, pod);
+                self.env.admitted.keep_running(&seen.uid, pod);
             }
         }
         for key in free {

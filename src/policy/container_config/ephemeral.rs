@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::Pod;
 
 use crate::{
     api::{
-        ContainerId, PodExt as _, PodObservation,
+        ContainerId, ContainerState, PodExt as _, PodObservation,
         cri::{NamespaceMode, NamespaceOption},
     },
     policy::env::ConfigError,
@@ -14,7 +14,7 @@ use crate::{
 /// or one that names no other.
 ///
 /// # Errors
-/// When the runtime holds no container of that name.
+/// When no container of that name runs.
 pub fn target_of(
     pod: &Pod,
     container: &str,
@@ -23,12 +23,15 @@ pub fn target_of(
     let ephemeral = pod.spec().ephemeral_containers.iter().flatten().find(|own| own.name == container);
     let name = ephemeral.and_then(|own| own.target_container_name.as_deref());
     let Some(name) = name.filter(|name| !name.is_empty()) else { return Ok(None) };
-    let target = observation.latest(name).ok_or_else(|| {
-        ConfigError::new(format!(
-            "targetContainerName of ephemeral container {container:?}: the pod has no container {name:?} in the runtime"
-        ))
-    })?;
-    Ok(Some(target.id.clone()))
+    let refuse = |why: &str| {
+        let message = format!("targetContainerName of ephemeral container {container:?}: {why} {name:?}");
+        Err(ConfigError::new(message))
+    };
+    match observation.latest(name) {
+        Some(target) if target.state == ContainerState::Running => Ok(Some(target.id.clone())),
+        Some(_) => refuse("it waits for the pod's container to run:"),
+        None => refuse("the pod has no container in the runtime by the name"),
+    }
 }
 
 /// The namespaces of a container with a target: its processes are seen, unless those of the pod or the host
@@ -71,8 +74,11 @@ mod tests {
         assert_eq!(target, seen.latest("a").unwrap().id);
         assert_eq!(target_of(&looking_into(""), "debug", &seen).unwrap(), None);
         assert_eq!(target_of(&looking_into("a"), "b", &seen).unwrap(), None, "no ephemeral one");
-        let error = target_of(&looking_into("x"), "debug", &seen).unwrap_err().to_string();
-        assert!(error.contains("\"x\"") && error.contains("\"debug\""), "{error}");
+        for (name, why) in [("x", "no container"), ("b", "to run")] {
+            let error = target_of(&looking_into(name), "debug", &seen).unwrap_err().to_string();
+            assert!(error.contains(&format!("{name:?}")) && error.contains("\"debug\""), "{error}");
+            assert!(error.contains(why), "{error}");
+        }
 
         let with = |mode: NamespaceMode, target: Option<&ContainerId>| {
             let options = NamespaceOption { pid: mode.into(), ..NamespaceOption::default() };

@@ -90,9 +90,14 @@ pub fn of_pod(pod: &Pod) -> ObjectReference {
 /// A pod's container as the object of an event.
 pub fn of_container(pod: &Pod, name: &str) -> ObjectReference {
     let kind = pod.all_containers().into_iter().find(|(_, c)| c.name == name).map(|(kind, _)| kind);
-    let field_path = kind.map(|kind| match kind {
+    let ephemeral = || {
+        let mut all = pod.spec().ephemeral_containers.iter().flatten();
+        all.any(|c| c.name == name).then_some(ContainerKind::Ephemeral)
+    };
+    let field_path = kind.or_else(ephemeral).map(|kind| match kind {
         ContainerKind::Init | ContainerKind::Sidecar => format!("spec.initContainers{{{name}}}"),
         ContainerKind::Regular => format!("spec.containers{{{name}}}"),
+        ContainerKind::Ephemeral => format!("spec.ephemeralContainers{{{name}}}"),
     });
     ObjectReference { field_path, ..of_pod(pod) }
 }
@@ -122,6 +127,7 @@ mod tests {
             "spec": {
                 "initContainers": [{ "name": "first" }, { "name": "side", "restartPolicy": "Always" }],
                 "containers": [{ "name": "main" }],
+                "ephemeralContainers": [{ "name": "debug" }],
             },
         }))
         .unwrap();
@@ -129,6 +135,7 @@ mod tests {
         assert_eq!(path("main").as_deref(), Some("spec.containers{main}"));
         assert_eq!(path("first").as_deref(), Some("spec.initContainers{first}"));
         assert_eq!(path("side").as_deref(), Some("spec.initContainers{side}"));
+        assert_eq!(path("debug").as_deref(), Some("spec.ephemeralContainers{debug}"));
         assert_eq!(path("other"), None);
         assert_eq!(
             serde_json::to_value(of_pod(&pod)).unwrap(),

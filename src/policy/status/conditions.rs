@@ -11,7 +11,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
 };
 
-use super::{Context, PodPhase, condition, containers::since, find, may_restart_all};
+use super::{Context, PREEMPTING, PodPhase, condition, containers::since, find, may_restart_all};
 use crate::api::{ContainerKind, PodExt, SandboxState, pod::init_kind};
 
 pub(super) const ALL_CONTAINERS_RESTARTING: &str = "AllContainersRestarting";
@@ -28,6 +28,14 @@ pub(super) const OURS: [&str; 8] = [
 ];
 /// Why the pod is being ended from outside; set once, at that event, and kept.
 const DISRUPTION_TARGET: &str = "DisruptionTarget";
+
+/// The reason of one that the node ends.
+const BY_NODE: &str = "TerminationByKubelet";
+
+/// Whether the condition says that the node ends the pod: one that others write too, with other reasons.
+pub(super) fn ends_here(condition: &PodCondition) -> bool {
+    condition.type_ == DISRUPTION_TARGET && condition.reason.as_deref() == Some(BY_NODE)
+}
 
 /// What is to be said of one condition.
 struct Verdict {
@@ -63,6 +71,14 @@ pub(super) fn all(cx: &Context<'_>, status: &PodStatus, phase: PodPhase) -> Vec<
         all.retain(|c| c.type_ != DISRUPTION_TARGET);
         all.push(target.clone());
     }
+    let preempted = cx.input.terminal.is_some_and(|why| why.reason == PREEMPTING);
+    if preempted && !all.iter().any(ends_here) {
+        all.retain(|c| c.type_ != DISRUPTION_TARGET);
+        let message = "Pod was preempted by Kubelet to accommodate a critical pod.";
+        let verdict = Verdict { message: Some(message.to_owned()), ..Verdict::yes(None) };
+        let verdict = Verdict { reason: Some(BY_NODE), ..verdict };
+        all.push(settle(cx, DISRUPTION_TARGET, verdict));
+    }
     let containers_ready = containers_ready(cx, status, phase);
     let ready = ready(cx, &containers_ready, &all);
     let ours = [
@@ -73,6 +89,26 @@ pub(super) fn all(cx: &Context<'_>, status: &PodStatus, phase: PodPhase) -> Vec<
         ("PodScheduled", Verdict::yes(Some(cx.start_time))),
     ];
     all.extend(ours.into_iter().map(|(type_, verdict)| settle(cx, type_, verdict)));
+    let resize = cx.input.resize;
+    if let Some((pending, generation)) = &resize.pending {
+        let verdict = Verdict {
+            reason: Some(pending.reason()),
+            message: Some(pending.message.clone()),
+            ..Verdict::yes(None)
+        };
+        all.push(PodCondition {
+            observed_generation: *generation,
+            ..settle(cx, "PodResizePending", verdict)
+        });
+    }
+    if let Some((generation, error)) = &resize.in_progress {
+        let reason = error.is_some().then_some("Error");
+        let verdict = Verdict { reason, message: error.clone(), ..Verdict::yes(None) };
+        all.push(PodCondition {
+            observed_generation: *generation,
+            ..settle(cx, "PodResizeInProgress", verdict)
+        });
+    }
     if may_restart_all(pod.spec()) {
         all.push(settle(cx, ALL_CONTAINERS_RESTARTING, restarting_all(cx, phase)));
     }
@@ -133,7 +169,7 @@ fn initialized(cx: &Context<'_>, status: &PodStatus, phase: PodPhase) -> Verdict
         let Some(status) = find(status.init_container_statuses.as_deref(), &container.name) else { continue };
         let done = match init_kind(container) {
             ContainerKind::Sidecar => status.started == Some(true),
-            ContainerKind::Init | ContainerKind::Regular => status.ready,
+            ContainerKind::Init | ContainerKind::Regular | ContainerKind::Ephemeral => status.ready,
         };
         if done {
             last_done = last_done.zip(since(status, cx.start_time)).map(|(a, b)| a.max(b));
@@ -178,7 +214,7 @@ fn containers_ready(cx: &Context<'_>, status: &PodStatus, phase: PodPhase) -> Ve
     let mut last_start = Some(cx.start_time);
     for (kind, container) in cx.input.pod.all_containers() {
         let list = match kind {
-            ContainerKind::Init => continue,
+            ContainerKind::Init | ContainerKind::Ephemeral => continue,
             ContainerKind::Sidecar => status.init_container_statuses.as_deref(),
             ContainerKind::Regular => status.container_statuses.as_deref(),
         };

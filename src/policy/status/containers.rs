@@ -2,8 +2,8 @@
 //! status said of containers whose records are gone. Follows kubelet's `convertToAPIContainerStatuses`,
 //! its prober's `UpdatePodStatus` and its status manager's `TerminatePod`.
 //!
-//! Not reported, since the observation has no such fields: `user`, `stopSignal`, and resources as the
-//! runtime has applied them (the specification's stand there, which is the same unless a pod is resized).
+//! Not reported, since the observation has no such fields: `user`, and resources as the runtime has applied them.
+//! What it was last told with success stands there, which is what is allocated unless a resize is under way.
 
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -108,12 +108,14 @@ fn from_record(
 ) -> ContainerStatus {
     let id = id_text(cx, seen);
     let before = previous.and_then(|previous| end_before(previous, &id, seen));
+    let actual = cx.input.resize.actuated.get(entry.name).filter(|own| own.id == seen.id);
+    let actual = actual.map(|own| &own.resources);
     let mut status = ContainerStatus {
         name: entry.name.to_owned(),
         image: seen.image.clone(),
         image_id: seen.image_ref.clone(),
         restart_count: restart_count(seen, &id, previous, before.is_some()),
-        resources: Some(entry.resources.cloned().unwrap_or_default()),
+        resources: Some(actual.or(entry.resources).cloned().unwrap_or_default()),
         allocated_resources: entry.resources.and_then(|r| r.requests.clone()),
         last_state: last_end(cx, entry.name, &id, previous, before).map(terminated),
         state: Some(match seen.state {
@@ -184,6 +186,11 @@ fn without_record(
             } else {
                 return previous.clone();
             }
+        } else if state.running.is_some() && entry.container.is_none() {
+            // Nobody saw how it ended, and none follows.
+            status.container_id.clone_from(&previous.container_id);
+            status.state = Some(terminated(unseen(previous)));
+            return status;
         } else if state.running.is_some() {
             if cx.restarting {
                 restarting_all(&mut status);
@@ -471,7 +478,7 @@ fn set_readiness(cx: &Context<'_>, entry: &Entry<'_>, status: &mut ContainerStat
     let probe = cx.input.probes.get(entry.name).copied();
     let probe = probe.unwrap_or(ProbeState { started: true, ready: true });
     (status.started, status.ready) = match entry.kind() {
-        None => (None, false),
+        None | Some(ContainerKind::Ephemeral) => (None, false),
         Some(ContainerKind::Init) => {
             let done = state.and_then(|s| s.terminated.as_ref()).is_some_and(|end| end.exit_code == 0);
             (Some(running), done)

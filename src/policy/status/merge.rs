@@ -8,7 +8,11 @@
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition, PodStatus};
 use serde_json::{Map, Value, json};
 
-use super::{condition, conditions::OURS, find, is_terminal, phase_of};
+use super::{
+    condition,
+    conditions::{OURS, ends_here},
+    find, is_terminal, phase_of,
+};
 use crate::api::{PodExt as _, RestartPolicy};
 
 /// The fields of a pod's status that are the node's, by their JSON names. All others are somebody else's.
@@ -112,7 +116,9 @@ pub fn our_part(status: &PodStatus) -> Value {
     if let Some(fields) = part.as_object_mut() {
         fields.retain(|name, _| FIELDS.contains(&name.as_str()));
         if let Some(conditions) = fields.get_mut("conditions").and_then(Value::as_array_mut) {
-            conditions.retain(|c| c["type"].as_str().is_some_and(is_ours));
+            let of_ours = status.conditions.iter().flatten().filter(|c| is_ours(&c.type_) || ends_here(c));
+            let names: Vec<&str> = of_ours.map(|c| c.type_.as_str()).collect();
+            conditions.retain(|c| c["type"].as_str().is_some_and(|name| names.contains(&name)));
             conditions.sort_by(|a, b| a["type"].as_str().cmp(&b["type"].as_str()));
         }
     }

@@ -31,9 +31,15 @@ pub use phase::PodPhase;
 
 use super::{
     qos::qos_class,
+    resize::ResizeStatus,
     restart::{RestartDecision, may_restart_all, should_restart},
 };
 use crate::api::{ContainerState, PodExt, PodObservation, SandboxState};
+
+/// The reason of a pod that ends for a critical one, and of the event that tells it.
+pub const PREEMPTING: &str = "Preempting";
+/// What is said of it, in kubelet's words.
+pub const PREEMPTED: &str = "Preempted in order to admit critical pod";
 
 /// Why a container waits, in the executor's words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,6 +95,8 @@ pub struct StatusInput<'a> {
     pub started_at: Option<Timestamp>,
     /// The runtime's name as it reports it: the scheme of container ids.
     pub runtime_name: &'a str,
+    /// Where a change of its resources is.
+    pub resize: &'a ResizeStatus,
     /// Whether the pod's runtime handler can make mounts read-only recursively.
     pub recursive_read_only: bool,
     /// The present.

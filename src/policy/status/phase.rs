@@ -65,6 +65,7 @@ pub(super) fn compute(cx: &Context<'_>, status: &PodStatus) -> PodPhase {
         let list = match kind {
             ContainerKind::Regular => status.container_statuses.as_deref(),
             ContainerKind::Init | ContainerKind::Sidecar => status.init_container_statuses.as_deref(),
+            ContainerKind::Ephemeral => continue,
         };
         let Some(status) = find(list, &container.name) else { continue };
         let stays = |end: &ContainerStateTerminated| {
@@ -92,6 +93,7 @@ pub(super) fn compute(cx: &Context<'_>, status: &PodStatus) -> PodPhase {
                 let ended = status.state.as_ref().is_some_and(|s| s.terminated.is_some());
                 succeeded += i32::from(ended && end.exit_code == 0);
             }
+            (ContainerKind::Ephemeral, _) => {}
             (ContainerKind::Regular, None) if is_running(status) => running += 1,
             (ContainerKind::Regular, None) => waiting += 1,
         }

@@ -7,8 +7,9 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition, PodStatus};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::api::{
-    ContainerId, ObservedContainer, ObservedSandbox, PodExt, PodObservation, SandboxId, SandboxState,
+use crate::{
+    api::{ContainerId, ObservedContainer, ObservedSandbox, PodExt, PodObservation, SandboxId, SandboxState},
+    policy::resize::{Actuated, Pending},
 };
 
 /// Seconds on the tests' clock.
@@ -105,6 +106,7 @@ pub(super) struct World {
     pub(super) terminal: Option<PodFailure>,
     pub(super) probes: BTreeMap<String, ProbeState>,
     pub(super) done: bool,
+    pub(super) resize: ResizeStatus,
     pub(super) hosts: Vec<IpAddr>,
     pub(super) started_at: Option<Timestamp>,
     pub(super) now: i64,
@@ -124,6 +126,7 @@ impl World {
             terminal: None,
             probes: BTreeMap::new(),
             done: false,
+            resize: ResizeStatus::default(),
             hosts: vec!["192.0.2.1".parse().unwrap()],
             started_at: Some(at(0)),
             now: 100,
@@ -153,6 +156,7 @@ impl World {
             host_ips: &self.hosts,
             started_at: self.started_at,
             runtime_name: "containerd",
+            resize: &self.resize,
             recursive_read_only: true,
             now: at(now),
         })
@@ -661,9 +665,71 @@ fn container_details() {
 #[test]
 fn ephemeral_containers() {
     let spec = json!({"containers": [{"name": "a"}], "ephemeralContainers": [{"name": "d", "image": "i"}]});
-    let world = World::new(pod(spec), vec![runs("a", 0, 10), exited("d", 0, 20, 1)]);
+    let world = World::new(pod(spec.clone()), vec![runs("a", 0, 10), exited("d", 0, 20, 1)]);
     let status = world.waits("d", "CrashLoopBackOff").status();
     let d = &status.ephemeral_container_statuses.as_ref().unwrap()[0];
     assert_eq!((shown(d).as_str(), d.ready, d.started), ("ended 1 Error", false, None));
     assert!(all_ready(&status));
+    // None follows one whose record is gone: how it ended stays, as far as it was seen.
+    for (seen, told) in
+        [(exited("d", 0, 20, 1), "ended 1 Error"), (runs("d", 0, 20), "ended 137 ContainerStatusUnknown")]
+    {
+        let before = World::new(pod(spec.clone()), vec![runs("a", 0, 10), seen]).status();
+        let after = World::new(pod(spec.clone()), vec![runs("a", 0, 10)]).after(&before, 120).status();
+        let d = &after.ephemeral_container_statuses.as_ref().unwrap()[0];
+        assert_eq!((shown(d).as_str(), d.restart_count), (told, 0));
+        assert!(d.container_id.is_some() && all_ready(&after));
+    }
+}
+
+#[test]
+fn where_a_resize_is() {
+    let asks = |cpu: &str| json!({"name": "a", "resources": {"requests": {"cpu": cpu}}});
+    let mut world = World::new(pod(json!({"containers": [asks("2")]})), vec![runs("a", 0, 10)]);
+    let plain = world.status();
+    assert!(
+        condition(&plain, "PodResizePending").is_none() && condition(&plain, "PodResizeInProgress").is_none()
+    );
+    let pending = Pending { deferred: true, message: "no room".to_owned() };
+    let had = serde_json::from_value(json!({"requests": {"cpu": "1"}})).unwrap();
+    let own = Actuated { id: world.seen.latest("a").unwrap().id.clone(), resources: had };
+    world.resize = ResizeStatus {
+        pending: Some((pending, Some(7))),
+        in_progress: Some((Some(6), Some("busy".to_owned()))),
+        actuated: [("a".to_owned(), own)].into(),
+    };
+    let status = world.after(&plain, 120).status();
+    let told = |type_: &str| {
+        let c = cond(&status, type_);
+        (
+            c.status.clone(),
+            c.reason.clone().unwrap(),
+            c.message.clone().unwrap(),
+            c.observed_generation.unwrap(),
+        )
+    };
+    assert_eq!(told("PodResizePending"), ("True".into(), "Deferred".into(), "no room".into(), 7));
+    assert_eq!(told("PodResizeInProgress"), ("True".into(), "Error".into(), "busy".into(), 6));
+    let a = named(&status, "a");
+    assert_eq!(a.allocated_resources.as_ref().unwrap()["cpu"].0, "2");
+    assert_eq!(a.resources.as_ref().unwrap().requests.as_ref().unwrap()["cpu"].0, "1");
+    assert!(all_ready(&status));
+}
+
+#[test]
+fn a_pod_that_made_room_says_so() {
+    let mut world = World::new(pod(json!({"containers": [{"name": "a"}]})), vec![runs("a", 0, 10)]);
+    world.terminal = Some(PodFailure { reason: PREEMPTING.to_owned(), message: PREEMPTED.to_owned() });
+    let status = world.status();
+    assert_eq!((status.phase.as_deref(), status.reason.as_deref()), (Some("Failed"), Some("Preempting")));
+    let target = cond(&status, "DisruptionTarget");
+    assert_eq!((target.status.as_str(), target.reason.as_deref()), ("True", Some("TerminationByKubelet")));
+    // It is written, and one of somebody else's is not.
+    let ours = |status: &PodStatus| {
+        our_part(status)["conditions"].as_array().unwrap().iter().any(|c| c["type"] == "DisruptionTarget")
+    };
+    assert!(ours(&status));
+    let mut theirs = status.clone();
+    theirs.conditions.iter_mut().flatten().for_each(|c| c.reason = Some("EvictionByEvictionAPI".to_owned()));
+    assert!(!ours(&theirs));
 }
