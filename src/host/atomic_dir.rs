@@ -251,6 +251,10 @@ fn link(folder: &Path, wanted: &BTreeSet<&OsStr>) -> Result<(), AtomicDirError> 
             Ok(there) if there == target => continue,
             Ok(_) => fs::remove_file(&path).map_err(at(&path))?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // No link: a `subPath` of this name was mounted before there was such a file. Who has it keeps it.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                fs::remove_dir(&path).map_err(at(&path))?;
+            }
             Err(error) => return Err(at(&path)(error)),
         }
         symlink(&target, &path).map_err(at(&path))?;

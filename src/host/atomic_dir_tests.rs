@@ -56,6 +56,21 @@ fn the_layout_is_kubelets() {
 }
 
 #[test]
+fn a_file_takes_the_place_of_an_empty_folder_and_of_no_other() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path();
+    put(folder, &[("a", "1", 0o644)]);
+    // As a mount of a part that is not there leaves it.
+    fs::create_dir(folder.join("b")).unwrap();
+    put(folder, &[("a", "2", 0o644), ("b", "3", 0o644)]);
+    assert_eq!([read(folder, "a"), read(folder, "b")], ["2", "3"]);
+    fs::create_dir_all(folder.join("c/d")).unwrap();
+    let error = write(folder, &files(&[("c", "4", 0o644)]), |_| Ok(())).unwrap_err();
+    assert!(error.to_string().contains("/c: "), "{error}");
+    assert_eq!(read(folder, "a"), "2");
+}
+
+#[test]
 fn only_a_change_is_written() {
     let root = tempfile::tempdir().unwrap();
     let folder = root.path();

@@ -26,6 +26,7 @@ use tokio::{sync::watch, time::Instant};
 use tower::BoxError;
 
 use super::{
+    bounds::{Bounded, WatchPace, is_watch},
     kubeconfig::{Kubeconfig, KubeconfigError, Token, read_bounded},
     tls,
     watches::WatchPool,
@@ -101,7 +102,8 @@ pub(super) fn connect_within(kubeconfig: &Kubeconfig, bucket: Bucket) -> Result<
         .http2_initial_stream_window_size(STREAM_WINDOW)
         .http2_initial_connection_window_size(CONNECTION_WINDOW)
         .build(builder.enable_all_versions().wrap_connector(connector));
-    let sender = Arc::new(Sender { http, base, token: kubeconfig.credentials.token.clone(), bucket });
+    let token = kubeconfig.credentials.token.clone();
+    let sender = Arc::new(Sender { http, base, token, bucket, pace: WatchPace::default() });
     let service = tower::service_fn(move |request| {
         let sender = Arc::clone(&sender);
         async move { sender.send(request).await }
@@ -114,10 +116,16 @@ struct Sender {
     base: Uri,
     token: Option<Token>,
     bucket: Bucket,
+    pace: WatchPace,
 }
 
 impl Sender {
-    async fn send(&self, mut request: Request<Body>) -> Result<Response<Incoming>, BoxError> {
+    async fn send(&self, mut request: Request<Body>) -> Result<Response<Bounded<Incoming>>, BoxError> {
+        let is_watch = is_watch(request.uri());
+        let pause = self.pace.take(request.uri(), Instant::now());
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
         let wait = self
             .bucket
             .as_ref()
@@ -131,7 +139,7 @@ impl Sender {
             request.headers_mut().insert(AUTHORIZATION, authorization(token).await?);
         }
         match tokio::time::timeout(ANSWER, self.http.request(request)).await {
-            Ok(answer) => Ok(answer?),
+            Ok(answer) => Ok(answer?.map(|body| Bounded::new(body, is_watch))),
             Err(_elapsed) => Err(format!("no answer within {} s", ANSWER.as_secs()).into()),
         }
     }
@@ -256,6 +264,8 @@ pub fn told(error: &::kube::Error) -> String {
                 if status.reason.is_empty() { String::new() } else { format!("{}, ", status.reason) };
             format!("the API server refuses: {} ({reason}{})", status.message, status.code)
         }
+        // What is in it says all; the word for it is kube-rs' own.
+        ::kube::Error::Service(error) => crate::error::chain(error.as_ref()),
         other => crate::error::chain(other),
     }
 }

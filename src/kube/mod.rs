@@ -4,6 +4,7 @@
 //! whoever calls it decides what to do about a failure, for which [`KubeError`] says whether another try may
 //! help. It asks no proxy, and runs no credential plugin: a node's own kubeconfig has neither.
 
+mod bounds;
 mod client;
 mod connect;
 pub mod csr;

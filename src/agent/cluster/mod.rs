@@ -9,6 +9,7 @@ pub mod offline;
 pub(crate) mod retry;
 pub mod status;
 pub mod supplies;
+pub(crate) mod watching;
 
 use std::sync::Arc;
 

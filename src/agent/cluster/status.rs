@@ -45,6 +45,9 @@ const AT_ONCE: usize = 8;
 /// Between tries for one pod. Tried for as long as the pod is there.
 const RETRY: RetryBackoff = RetryBackoff::new(Duration::from_millis(500), Duration::from_secs(30));
 
+/// How long a pod that the server says it has not may still be in what its watch has told.
+const WATCH_LAG: Duration = Duration::from_secs(30);
+
 /// The task. See the module.
 pub struct StatusWriter {
     api: ApiServer,
@@ -70,13 +73,21 @@ struct Entry {
     busy: bool,
     /// The answer to the last write.
     answer: Option<Arc<Pod>>,
-    /// What the server has no more, though its watch may not have told so yet.
-    gone: Option<PodUid>,
+    /// What the server has no more, though its watch may not have told so yet, and when it said so.
+    gone: Option<(PodUid, Instant)>,
     /// Our part as it was sent last, and as the server had it after that.
     sent: Option<(Value, Value)>,
     backoff: Option<RetryBackoff>,
     /// As last told, so that it is told once.
     problem: Option<String>,
+}
+
+impl Entry {
+    /// Whether the server has said that it has this pod no more. If its watch still has it long after, it was not so:
+    /// what stands before a server that starts answers so as well.
+    fn is_gone(&self, uid: &PodUid) -> bool {
+        self.gone.as_ref().is_some_and(|(gone, at)| gone == uid && at.elapsed() < WATCH_LAG)
+    }
 }
 
 /// A request.
@@ -272,7 +283,7 @@ impl StatusWriter {
             return self.decide_static(&server, &view);
         }
         if let Some(mirror) = server.mirrors.values().find(|mirror| mirror.uid() == *uid) {
-            let is_gone = self.pods.get(uid).and_then(|entry| entry.gone.as_ref()).is_some();
+            let is_gone = self.pods.get(uid).is_some_and(|entry| entry.is_gone(uid));
             let orphan = !self.names.contains_key(&mirror.full_name());
             return match (orphan && !is_gone, (self.static_pods_known)()) {
                 (true, true) => Ok(Some(Write::Delete(target(mirror)))),
@@ -312,8 +323,7 @@ impl StatusWriter {
         let version = |pod: &Pod| pod.metadata.resource_version.as_ref().and_then(|v| v.parse::<u64>().ok());
         let entry = self.pods.get(uid);
         let answer = entry.and_then(|entry| entry.answer.as_ref());
-        let is_gone =
-            |pod: &Pod| entry.and_then(|entry| entry.gone.as_ref()).is_some_and(|gone| *gone == pod.uid());
+        let is_gone = |pod: &Pod| entry.is_some_and(|entry| entry.is_gone(&pod.uid()));
         match (there.filter(|there| !is_gone(there)), answer) {
             (Some(there), Some(answer)) if version(answer) > version(there) => Some(Arc::clone(answer)),
             (Some(there), _) => Some(Arc::clone(there)),
@@ -371,7 +381,9 @@ impl StatusWriter {
             Done::Gone(gone) => {
                 entry.answer = None;
                 entry.sent = None;
-                entry.gone = Some(gone);
+                let now = Instant::now();
+                entry.gone = Some((gone, now));
+                self.due.insert((now + WATCH_LAG, uid.clone()));
                 self.well(uid);
             }
             Done::Failed(problem) => self.retry(uid, &problem),
@@ -458,5 +470,20 @@ fn is_another(error: &kube::Error) -> bool {
             status.code == 404 || (status.code == 409 && status.message.contains("Precondition failed"))
         }
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pod_that_the_server_goes_on_telling_of_is_not_gone() {
+        let uid = PodUid::from("1");
+        let entry = Entry { gone: Some((uid.clone(), Instant::now())), ..Entry::default() };
+        assert!(entry.is_gone(&uid));
+        assert!(!entry.is_gone(&"2".into()));
+        tokio::time::advance(WATCH_LAG).await;
+        assert!(!entry.is_gone(&uid));
     }
 }

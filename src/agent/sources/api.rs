@@ -10,16 +10,16 @@
 use std::{
     collections::{BTreeMap, HashMap},
     future::Future,
-    pin::{Pin, pin},
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
 
-use futures_util::{FutureExt as _, Stream, StreamExt as _};
+use futures_util::FutureExt as _;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::{
     Api,
-    runtime::watcher::{self, Event, watcher},
+    runtime::watcher::{self, Event},
 };
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -28,7 +28,8 @@ use super::{Clock, PodSource, SourceProblem, SourceSnapshot};
 use crate::{
     agent::cluster::{
         offline::{Offline, SERVER_WAIT},
-        retry::{RETRY, jitter, words},
+        retry::{RETRY, words},
+        watching::{Watching, is_heard},
     },
     api::{PodExt as _, PodFullName, PodUid, labels},
     kube::{ApiServer, Clients},
@@ -120,8 +121,7 @@ impl ApiSource {
             };
             replaced.mark_unchanged();
             let mut events = self.watch(&clients);
-            let mut backoff = RETRY;
-            'events: loop {
+            loop {
                 let event = tokio::select! {
                     event = events.next() => event,
                     Ok(()) = replaced.changed() => break,
@@ -141,56 +141,36 @@ impl ApiSource {
                     }
                     () = stop.cancelled() => return,
                 };
-                let mut next = event;
-                let mut error = None;
+                let mut next = Some(event);
                 // What has come together is told together.
                 while let Some(event) = next {
-                    match event {
-                        Ok(event) => seen.take(event),
-                        Err(watch_error) => error = Some(watch_error),
-                    }
-                    next = if error.is_some() { None } else { events.next().now_or_never().flatten() };
+                    next = match event {
+                        Ok(event) => {
+                            if is_heard(&event) {
+                                self.problem = None;
+                            }
+                            seen.take(event);
+                            events.next().now_or_never()
+                        }
+                        Err(error) => {
+                            self.problem = Some(words(&error));
+                            None
+                        }
+                    };
                 }
                 if waiting && patience.is_none() && seen.lists > 0 {
                     patience = Some(Instant::now() + PATIENCE);
                 }
-                match error {
-                    None => {
-                        backoff = RETRY;
-                        self.problem = None;
-                    }
-                    // The watch was too long ago: it is begun anew with a list, at once.
-                    Some(error) if is_gone(&error) => {
-                        tracing::debug!("listing the pods again: {error}");
-                        events = self.watch(&clients);
-                    }
-                    Some(error) => {
-                        self.problem = Some(words(&error));
-                        if !waiting || (self.offline && seen.lists == 0) {
-                            self.publish(&seen);
-                        }
-                        let mut wait = pin!(tokio::time::sleep(jitter(backoff.fail())));
-                        loop {
-                            tokio::select! {
-                                () = &mut wait => continue 'events,
-                                Ok(()) = replaced.changed() => break 'events,
-                                () = &mut alone => self.begin_offline(&seen),
-                                () = stop.cancelled() => return,
-                            }
-                        }
-                    }
-                }
-                if !waiting {
+                if !waiting || (self.offline && seen.lists == 0) {
                     self.publish(&seen);
                 }
             }
         }
     }
 
-    fn watch(&self, clients: &Clients) -> Pin<Box<dyn Stream<Item = watcher::Result<Event<Pod>>> + Send>> {
-        let pods: Api<Pod> = Api::all(clients.objects.clone());
+    fn watch(&self, clients: &Clients) -> Watching<Pod> {
         let config = watcher::Config::default().fields(&format!("spec.nodeName={}", self.node_name));
-        Box::pin(watcher(pods, config))
+        Watching::new(Api::all(clients.objects.clone()), config, RETRY)
     }
 
     /// The server was not heard: tells what was last known.
@@ -359,14 +339,6 @@ fn of_others(status: Option<&PodStatus>) -> OfOthers<'_> {
     let conditions = status.into_iter().flat_map(|status| status.conditions.iter().flatten());
     let conditions = conditions.filter(|c| !is_ours(&c.type_)).map(|c| (c.type_.as_str(), c.status.as_str()));
     (status.is_some_and(is_terminal), conditions.collect())
-}
-
-fn is_gone(error: &watcher::Error) -> bool {
-    match error {
-        watcher::Error::WatchError(status) => status.code == 410,
-        watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status.code == 410,
-        _ => false,
-    }
 }
 
 #[cfg(test)]

@@ -1,16 +1,21 @@
 //! Follows the Node by a watch of its name: what others write to it is known at once, and so is its end.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use futures_util::StreamExt as _;
 use k8s_openapi::api::core::v1::Node;
 use kube::{
     Api,
-    runtime::watcher::{self, Event, watcher},
+    runtime::watcher::{self, Event},
 };
 
 use super::{Shared, cell::is_registered, contact::Matter};
-use crate::{error::chain, policy::backoff::RetryBackoff};
+use crate::{
+    agent::cluster::{
+        retry::words,
+        watching::{Watching, is_heard},
+    },
+    policy::backoff::RetryBackoff,
+};
 
 /// Between tries to watch again.
 const RETRY: RetryBackoff = RetryBackoff::new(Duration::from_millis(100), Duration::from_secs(7));
@@ -24,8 +29,7 @@ pub(super) async fn follow(shared: Arc<Shared>) {
         let mut replaced = shared.api.replaced();
         replaced.mark_unchanged();
         let api = Api::<Node>::all(shared.client().await);
-        let mut events = pin!(watcher(api, watcher::Config::default().fields(&selector)));
-        let mut backoff = RETRY;
+        let mut events = Watching::new(api, watcher::Config::default().fields(&selector), RETRY);
         // Whether the list that is being told of had the Node.
         let mut listed = false;
         loop {
@@ -35,9 +39,10 @@ pub(super) async fn follow(shared: Arc<Shared>) {
                 _ = replaced.changed() => break,
             };
             match event {
-                Some(Ok(event)) => {
-                    backoff.reset();
-                    shared.contact.done(Matter::Watch);
+                Ok(event) => {
+                    if is_heard(&event) {
+                        shared.contact.done(Matter::Watch);
+                    }
                     match event {
                         Event::Init => listed = false,
                         Event::InitApply(node) => {
@@ -50,14 +55,10 @@ pub(super) async fn follow(shared: Arc<Shared>) {
                         Event::Delete(node) => shared.node.gone(node.metadata.uid.as_deref()),
                     }
                 }
-                Some(Err(error)) => {
-                    shared.contact.failed(
-                        Matter::Watch,
-                        format!("cannot follow the node's changes: {}", chain(&error)),
-                    );
-                    tokio::time::sleep(backoff.fail()).await;
+                Err(error) => {
+                    let why = format!("cannot follow the node's changes: {}", words(&error));
+                    shared.contact.failed(Matter::Watch, why);
                 }
-                None => break,
             }
         }
     }

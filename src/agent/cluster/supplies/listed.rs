@@ -6,16 +6,18 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use futures_util::StreamExt as _;
 use kube::{
     Api, Resource, ResourceExt as _,
-    runtime::watcher::{self, Event, watcher},
+    runtime::watcher::{self, Event},
 };
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use crate::{
-    agent::cluster::retry::{RETRY, jitter, words},
+    agent::cluster::{
+        retry::{RETRY, words},
+        watching::Watching,
+    },
     kube::ApiServer,
 };
 
@@ -73,12 +75,11 @@ impl<V: Clone + PartialEq + Send + 'static> Listed<V> {
         K::DynamicType: Default,
     {
         let mut replaced = api.replaced();
-        let mut backoff = RETRY;
         loop {
             let clients = api.clients().await;
             replaced.mark_unchanged();
             let objects: Api<K> = Api::all(clients.objects.clone());
-            let mut events = Box::pin(watcher(objects, watcher::Config::default()));
+            let mut events = Watching::new(objects, watcher::Config::default(), RETRY);
             let mut listing = BTreeMap::new();
             loop {
                 let event = tokio::select! {
@@ -86,17 +87,12 @@ impl<V: Clone + PartialEq + Send + 'static> Listed<V> {
                     Ok(()) = replaced.changed() => break,
                 };
                 match event {
-                    Some(Ok(event)) => {
-                        backoff = RETRY;
-                        self.take(event, &mut listing, facts, &told);
-                    }
-                    Some(Err(error)) => {
+                    Ok(event) => self.take(event, &mut listing, facts, &told),
+                    Err(error) => {
                         let why = words(&error);
                         tracing::debug!(kind = %K::kind(&K::DynamicType::default()), "cannot be watched: {why}");
                         self.state().problem = Some(why);
-                        tokio::time::sleep(jitter(backoff.fail())).await;
                     }
-                    None => break,
                 }
             }
         }

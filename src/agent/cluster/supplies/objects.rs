@@ -10,12 +10,12 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use futures_util::{FutureExt as _, StreamExt as _};
+use futures_util::FutureExt as _;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use kube::{
     Api, Resource,
     core::NamespaceResourceScope,
-    runtime::watcher::{self, Event, watcher},
+    runtime::watcher::{self, Event},
 };
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
@@ -26,6 +26,7 @@ use crate::{
         cluster::{
             offline::Offline,
             retry::{RETRY, jitter, words},
+            watching::Watching,
         },
         pods::mailbox::Mailbox,
     },
@@ -201,7 +202,7 @@ impl Follower {
             };
             let objects: Api<K> = Api::namespaced(client.client(), &self.key.namespace);
             let config = watcher::Config::default().fields(&format!("metadata.name={}", self.key.name));
-            let mut events = Box::pin(watcher(objects, config));
+            let mut events = Watching::new(objects, config, RETRY);
             let mut listed = Lookup::Missing;
             loop {
                 let event = tokio::select! {
@@ -210,25 +211,22 @@ impl Follower {
                 };
                 let found = |object: K| Lookup::Found(Arc::new(object.into()));
                 let word = match event {
-                    Some(Ok(Event::Init)) => {
+                    Ok(Event::Init) => {
                         listed = Lookup::Missing;
                         continue;
                     }
-                    Some(Ok(Event::InitApply(object))) => {
+                    Ok(Event::InitApply(object)) => {
                         listed = found(object);
                         continue;
                     }
-                    Some(Ok(Event::InitDone)) => std::mem::replace(&mut listed, Lookup::Missing),
-                    Some(Ok(Event::Apply(object))) => found(object),
-                    Some(Ok(Event::Delete(_))) => Lookup::Missing,
-                    Some(Err(error)) => {
+                    Ok(Event::InitDone) => std::mem::replace(&mut listed, Lookup::Missing),
+                    Ok(Event::Apply(object)) => found(object),
+                    Ok(Event::Delete(_)) => Lookup::Missing,
+                    Err(error) => {
                         self.failed(&in_words(&error));
-                        tokio::time::sleep(jitter(backoff.fail())).await;
                         continue;
                     }
-                    None => break,
                 };
-                backoff = RETRY;
                 let for_good = matches!(&word, Lookup::Found(data) if data.immutable);
                 self.tell(word);
                 if for_good {
