@@ -32,6 +32,7 @@ const RULE: &[(&str, &[&str])] = &[
             "crictl",
             "switch",
             "doctor",
+            "logs",
             "policy",
             "cri",
             "host",
@@ -62,7 +63,9 @@ const RULE: &[(&str, &[&str])] = &[
             "files",
         ],
     ),
-    ("server", &["policy", "cri", "host", "kube", "store", "config", "api", "error"]),
+    ("server", &["logs", "policy", "cri", "host", "kube", "store", "config", "api", "error", "telemetry"]),
+    // Reading containers' logs, for the inspector and for the node's API.
+    ("logs", &["policy", "cri", "host", "api", "error"]),
     ("crictl", &["policy", "cri", "host", "kube", "store", "config", "api", "error"]),
     ("switch", &["policy", "cri", "host", "kube", "store", "config", "api", "error"]),
     ("doctor", &["policy", "cri", "host", "kube", "store", "config", "api", "error"]),
