@@ -9,7 +9,7 @@ use super::line::{Piece, Record, Stream, fixed};
 use crate::error::{CommandError, printable};
 
 /// Bytes that are gathered before they are written.
-const BUFFER: usize = 64 << 10;
+const BUFFER: usize = 32 << 10;
 
 /// A byte of a log: of which of its files, the oldest being 0, and where in that.
 pub(super) type Position = (usize, u64);
@@ -194,8 +194,8 @@ fn written(result: io::Result<()>) -> Result<(), Stop> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::logs::line::Parser;
     use crate::cli::fixtures::Fails;
+    use crate::logs::line::Parser;
 
     fn printed(choice: Choice, start: [Position; 2], files: &[&str]) -> (String, String, bool) {
         let (mut out, mut err) = (Vec::new(), Vec::new());

@@ -106,8 +106,7 @@ pub(super) async fn run(
     let target = target(args, container, &all, session).await?;
     let tail = u64::try_from(args.tail).ok();
     let notes = if args.follow {
-        let state =
-            || session.try_ask("ContainerStatus", session.cri.container_status(&target.id, false));
+        let state = || session.try_ask("ContainerStatus", session.cri.container_status(&target.id, false));
         print_and_follow(&target, choice, tail, (out, err), state, reader_gone()).await?
     } else {
         print_all(&target, choice, tail, (out, err))?
@@ -168,4 +167,3 @@ fn attempt_before<'a>(container: &Container, all: &'a Inventory) -> Option<&'a C
     let attempt = |other: &&Container| other.metadata.as_ref().map_or(0, |metadata| metadata.attempt);
     all.containers.iter().filter(same).max_by_key(attempt)
 }
-
