@@ -5,6 +5,8 @@
 #
 #   hack/control-plane.sh start DIR          starts it, prints what it is as KEY=VALUE lines (also in DIR/env)
 #   hack/control-plane.sh node DIR NAME      makes a kubeconfig with a node's certificate, prints its path
+#   hack/control-plane.sh signed DIR NAME SUBJECT USAGE [NAMES]
+#                                            makes PKI/NAME.crt and .key, signed by the cluster (NAMES as IP:1.2.3.4)
 #   hack/control-plane.sh kill DIR PROGRAM   ends etcd, kube-apiserver or kube-controller-manager at once
 #   hack/control-plane.sh resume DIR         starts again what of the three does not run, on the same state
 #   hack/control-plane.sh stop DIR           ends it and removes the folder
@@ -252,6 +254,12 @@ node() {
     printf '%s\n' "$dir/node-$name.conf"
 }
 
+signed() {
+    case $1 in "" | *[!a-z0-9.-]*) die "'$1' is no name of a file" ;; esac
+    [ $# -ge 3 ] || usage
+    certificate "$@"
+}
+
 end() { # end PROGRAM [SIGNAL]
     local pid tries
     running "$1" || return 0
@@ -277,6 +285,7 @@ stop() {
 case ${1:-} in
 start) names "${2:-}" && start ;;
 node) names "${2:-}" && load && node "${3:-}" ;;
+signed) names "${2:-}" && load && signed "${@:3}" ;;
 kill) names "${2:-}" && load && end "${3:?usage: hack/control-plane.sh kill DIR PROGRAM}" KILL ;;
 resume) names "${2:-}" && load && launch ;;
 stop) names "${2:-}" && stop ;;

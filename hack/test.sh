@@ -25,6 +25,7 @@ export NODECTL_CONTAINERD2
 hack/containerd14.sh >/dev/null
 hack/docker.sh >/dev/null
 hack/kubernetes120.sh >/dev/null
+hack/promtool.sh >/dev/null
 hack/ansible.sh >/dev/null
 # What an earlier run that was killed has left.
 hack/containerd.sh gc

@@ -104,6 +104,12 @@ pub fn chain(error: &(dyn Error + 'static)) -> String {
     text
 }
 
+/// Text without control characters: what a container wrote as its last words goes to root's terminal, and
+/// an escape sequence there can retitle, erase or worse.
+pub fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,6 +14,7 @@ pub mod error;
 mod files;
 pub mod host;
 pub mod kube;
+pub mod logs;
 pub mod policy;
 mod rate;
 pub mod server;

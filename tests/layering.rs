@@ -32,6 +32,7 @@ const RULE: &[(&str, &[&str])] = &[
             "crictl",
             "switch",
             "doctor",
+            "logs",
             "policy",
             "cri",
             "host",
@@ -62,12 +63,18 @@ const RULE: &[(&str, &[&str])] = &[
             "files",
         ],
     ),
-    ("server", &["policy", "cri", "host", "kube", "store", "config", "api", "error"]),
+    (
+        "server",
+        &["logs", "policy", "cri", "host", "kube", "store", "config", "api", "error", "telemetry", "files"],
+    ),
+    // Reading containers' logs, for the inspector and for the node's API.
+    ("logs", &["policy", "cri", "host", "api", "error"]),
     ("crictl", &["policy", "cri", "host", "kube", "store", "config", "api", "error"]),
     ("switch", &["policy", "cri", "host", "kube", "store", "config", "api", "error"]),
     ("doctor", &["policy", "cri", "host", "kube", "store", "config", "api", "error"]),
     ("policy", &["config", "api"]),
-    ("cri", &["config", "api", "error", "tls"]),
+    // Its calls are counted.
+    ("cri", &["config", "api", "error", "tls", "telemetry"]),
     ("host", &["config", "api", "error"]),
     ("kube", &["config", "api", "error", "tls", "rate", "files"]),
     ("store", &["config", "api", "error", "files"]),

@@ -13,6 +13,7 @@ pub mod housekeeping;
 pub mod images;
 pub mod log_rotation;
 pub mod logs;
+mod node_api;
 pub mod pleg;
 pub mod pods;
 pub mod probes;
@@ -84,8 +85,10 @@ use crate::{
         oom::set_oom_score_adj,
         sd::Notifier,
     },
+    kube::{ApiServer, Rates},
     policy::backoff::RestartBackoff,
     server::{healthz, local::OperatorSocket},
+    telemetry,
 };
 
 /// How long the start waits for the runtime to tell its cgroup driver. A runtime that is down then is
@@ -115,16 +118,20 @@ pub async fn run(mut config: AgentConfig, stop: CancellationToken) -> Result<(),
         *folder = std::path::absolute(&*folder).map_err(CommandError::failed)?;
     }
     set_oom_score_adj(config.oom_score_adj);
-    let healthz = config.healthz.map(|addr| bind(proc_root, addr)).transpose()?;
+    telemetry::metrics::init().map_err(CommandError::failed)?;
+    let healthz = config.healthz.map(|addr| bind(proc_root, "healthz", addr)).transpose()?;
+    let node_api = node_api::Listeners::bind(&config, |addr| bind(proc_root, "the node's API", addr))?;
     let socket = OperatorSocket::bind(&config.operator_socket)?;
 
     let cluster = Cluster::of(&config, cluster::offline::open(&config)?);
     let identity = cluster.as_ref().zip(Places::of(&config));
     let mut identity = identity.map(|(cluster, places)| Identity::new(cluster.api.clone(), places));
     identity.as_mut().map_or(Ok(()), Identity::begin)?;
-    let serving_identity = cluster.as_ref().map(|cluster| {
+    let api =
+        cluster.as_ref().map_or_else(|| ApiServer::new(Rates::default()), |cluster| cluster.api.clone());
+    let serving_identity = (cluster.is_some() || node_api.is_some()).then(|| {
         let addresses = config.node_ips.clone();
-        Serving::new(&config, cluster.api.clone(), Box::new(move || host_ips(&addresses)))
+        Serving::new(&config, api.clone(), Box::new(move || host_ips(&addresses)))
     });
     let pods = cluster.as_ref().map(|cluster| cluster.pods(Arc::new(jiff::Timestamp::now)));
     let cluster = cluster.zip(pods);
@@ -144,6 +151,9 @@ pub async fn run(mut config: AgentConfig, stop: CancellationToken) -> Result<(),
     if let Some(listener) = healthz {
         let listener = tokio::net::TcpListener::from_std(listener).map_err(CommandError::failed)?;
         tokio::spawn(healthz::serve(listener, Arc::clone(&view), aside.clone()));
+    }
+    if let (Some(listeners), Some(serving)) = (node_api, &serving_identity) {
+        listeners.serve(&config, api, serving.certificate(), (&view, &parts.sync_loop.env), &aside)?;
     }
     let serving = tokio::spawn(socket.serve(Arc::clone(&view), aside.clone()));
     tokio::spawn(Arc::clone(&parts.sync_loop.health).run(aside.clone()));
@@ -395,13 +405,13 @@ fn sources(config: &AgentConfig, cluster: Option<&ClusterPods>) -> Result<Source
     Ok((made, receivers, kinds))
 }
 
-fn bind(proc_root: &Path, addr: SocketAddr) -> Result<TcpListener, CommandError> {
+fn bind(proc_root: &Path, what: &str, addr: SocketAddr) -> Result<TcpListener, CommandError> {
     let listener = TcpListener::bind(addr).map_err(|error| {
         if error.kind() == std::io::ErrorKind::AddrInUse {
             let owner = port_owner(proc_root, addr);
-            CommandError::from(InstanceError::PortInUse { what: "healthz".to_owned(), addr, owner })
+            CommandError::from(InstanceError::PortInUse { what: what.to_owned(), addr, owner })
         } else {
-            CommandError::failed(format!("cannot listen on {addr} for healthz: {error}"))
+            CommandError::failed(format!("cannot listen on {addr} for {what}: {error}"))
         }
     })?;
     listener.set_nonblocking(true).map_err(CommandError::failed)?;

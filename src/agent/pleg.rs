@@ -28,6 +28,7 @@ use crate::{
         labels,
     },
     cri::{Cri, CriError, EventKind, RuntimeEvent, observe},
+    telemetry::metrics::relisted,
 };
 
 /// After an event said that a container ended, its status is asked for until it shows that: containerd 1.6
@@ -131,6 +132,7 @@ impl Pleg {
         for observation in pods.values_mut() {
             self.complete(observation).await?;
         }
+        let before = self.relisted();
         let changed = {
             let mut state = self.state();
             let gone: Vec<PodUid> = state
@@ -150,6 +152,7 @@ impl Pleg {
             changed
         };
         self.primed.send_replace(true);
+        relisted(asked.elapsed(), before.map(|before| asked.saturating_duration_since(before)));
         changed.into_iter().for_each(|uid| self.tell(uid));
         Ok(())
     }

@@ -80,6 +80,10 @@ impl AgentView for View {
         checks
     }
 
+    fn lease_age(&self) -> Option<std::time::Duration> {
+        self.contact.as_ref()?.lease_age()
+    }
+
     fn input_problems(&self) -> Vec<(String, String)> {
         let desired = self.sync_loop.desired();
         desired

@@ -154,4 +154,8 @@ pub trait AgentView: Send + Sync {
     fn health(&self) -> Vec<HealthCheck>;
     /// Manifests and other inputs that could not be used: origin (path or URL) and reason.
     fn input_problems(&self) -> Vec<(String, String)>;
+    /// Time since the node's lease was renewed; `None` before, and without a cluster.
+    fn lease_age(&self) -> Option<std::time::Duration> {
+        None
+    }
 }

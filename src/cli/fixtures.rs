@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// An output to which nothing can be written.
-pub(in crate::cli) struct Fails(pub(in crate::cli) io::ErrorKind);
+pub(crate) struct Fails(pub(crate) io::ErrorKind);
 
 impl Write for Fails {
     fn write(&mut self, _: &[u8]) -> io::Result<usize> {

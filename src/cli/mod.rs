@@ -8,7 +8,7 @@ pub mod cri;
 pub mod explain;
 mod explain_text;
 #[cfg(test)]
-mod fixtures;
+pub(crate) mod fixtures;
 pub mod kubelet_flags;
 pub mod output;
 pub mod pod_summary;

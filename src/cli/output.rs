@@ -1,6 +1,7 @@
 //! How results are printed: tables, durations as kubectl writes them, JSON and YAML, and text from pods
 //! made safe for a terminal.
 
+pub use crate::error::printable;
 use std::io::{self, Write};
 
 use clap::ValueEnum;
@@ -53,12 +54,6 @@ impl Table {
         };
         self.rows.iter().map(line).collect()
     }
-}
-
-/// Text without control characters: what a container wrote as its last words goes to root's terminal, and
-/// an escape sequence there can retitle, erase or worse.
-pub fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// Seconds as kubectl prints an age: two units where the first is small, else one (`45s`, `3m20s`, `5h7m`,

@@ -114,6 +114,50 @@ pub struct ClusterNode {
     pub pod_cidr: Option<String>,
 }
 
+/// Who may use the node's API (`authorization.mode`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Authorization {
+    /// Whoever is authenticated.
+    AlwaysAllow,
+    /// Whom the API server allows to (SubjectAccessReview).
+    Webhook {
+        /// How long a yes is believed (`cacheAuthorizedTTL`).
+        allowed: Duration,
+        /// How long a no is believed (`cacheUnauthorizedTTL`).
+        denied: Duration,
+    },
+}
+
+/// The node's API (`enableServer`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeApiConfig {
+    /// Where it is served over HTTPS (`address`, `port`).
+    pub address: SocketAddr,
+    /// Where a part of it is served to everybody over HTTP (`readOnlyPort`); `None` is nowhere.
+    pub read_only: Option<SocketAddr>,
+    /// Authorities of client certificates (`authentication.x509.clientCAFile`).
+    pub client_ca: Option<PathBuf>,
+    /// Whether bearer tokens are shown to the API server, and how long its answer is believed
+    /// (`authentication.webhook`).
+    pub token_review: Option<Duration>,
+    /// Whether who shows nothing is `system:anonymous` (`authentication.anonymous.enabled`).
+    pub anonymous: bool,
+    /// Who may do what.
+    pub authorization: Authorization,
+    /// Whether rights may be given for single paths (feature gate `KubeletFineGrainedAuthz`).
+    pub fine_grained: bool,
+    /// Whether there is more than health, pods and figures (`enableDebuggingHandlers`).
+    pub debugging: bool,
+    /// Whether containers may be checkpointed (feature gate `ContainerCheckpoint`).
+    pub checkpoint: bool,
+    /// TLS 1.2 cipher suites by Go's names (`tlsCipherSuites`); empty is all that are safe.
+    pub cipher_suites: Vec<String>,
+    /// Whether TLS 1.2 is refused (`tlsMinVersion`).
+    pub tls13_only: bool,
+    /// How long a stream may be silent (`streamingConnectionIdleTimeout`); `None` is for ever.
+    pub stream_idle: Option<Duration>,
+}
+
 /// The configuration of a running agent.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AgentConfig {
@@ -140,6 +184,8 @@ pub struct AgentConfig {
     pub node_labels: BTreeMap<String, String>,
     /// How the agent is a node of a cluster.
     pub node: ClusterNode,
+    /// The node's API; `None` where it is off.
+    pub node_api: Option<NodeApiConfig>,
     /// Folder or file of static pod manifests; `None` is no such source.
     pub static_pod_path: Option<PathBuf>,
     /// URL of static pod manifests; `None` is no such source. Printed without credentials.

@@ -23,10 +23,12 @@ pub enum GateState {
 
 /// Gates whose change nodectl acts on.
 const ACTED_ON: &[&str] = &[
+    "ContainerCheckpoint",
     "CustomCPUCFSQuotaPeriod",
     "EnvFiles",
     "HostnameOverride",
     "KubeletCrashLoopBackOffMax",
+    "KubeletFineGrainedAuthz",
     "UserNamespacesSupport",
 ];
 

@@ -32,8 +32,8 @@ mod validate_maps;
 mod tests;
 
 pub use agent::{
-    AgentConfig, CgroupDriver, ClusterNode, ContainerGcSettings, ImagePulls, LogFormat, OfflinePods,
-    ReservedCgroup,
+    AgentConfig, Authorization, CgroupDriver, ClusterNode, ContainerGcSettings, ImagePulls, LogFormat,
+    NodeApiConfig, OfflinePods, ReservedCgroup,
 };
 pub use credential_providers::CredentialProvider;
 pub use defaults::{API_VERSION, KIND, apply as apply_defaults, defaulted};

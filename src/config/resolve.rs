@@ -13,8 +13,8 @@ use crate::api::quantity::Quantity;
 use crate::api::validation::names::dns1123_subdomain;
 
 use super::agent::{
-    AgentConfig, CgroupDriver, ClusterNode, ContainerGcSettings, ImagePulls, LogFormat, OfflinePods,
-    ReservedCgroup,
+    AgentConfig, Authorization, CgroupDriver, ClusterNode, ContainerGcSettings, ImagePulls, LogFormat,
+    NodeApiConfig, OfflinePods, ReservedCgroup,
 };
 use super::credential_providers;
 use super::duration::GoDuration;
@@ -61,6 +61,7 @@ pub(super) fn resolve(
             .unwrap_or_default(),
         node_labels: labels(flags)?,
         node: cluster_node(config, flags)?,
+        node_api: node_api(config, &feature_gates)?,
         offline_pods: offline_pods(flags)?,
         static_pod_path: config.static_pod_path.clone().filter(|path| !path.is_empty()).map(PathBuf::from),
         manifest_url: config.static_pod_url.clone().filter(|url| !url.is_empty()),
@@ -268,6 +269,46 @@ fn cluster_node(config: &KubeletConfiguration, flags: &Flags) -> Result<ClusterN
         pressure_transition: duration(config.eviction_pressure_transition_period),
         pod_cidr: given(&config.pod_cidr),
     })
+}
+
+/// The node's API. What is not said counts as denied.
+fn node_api(
+    config: &KubeletConfiguration,
+    gates: &FeatureGates,
+) -> Result<Option<NodeApiConfig>, ConfigError> {
+    if config.enable_server == Some(false) {
+        return Ok(None);
+    }
+    let text = config.address.as_deref().filter(|text| !text.is_empty()).unwrap_or("0.0.0.0");
+    let address: IpAddr =
+        text.parse().map_err(|_not_an_address| wrong("address", format!("{text:?} is not an IP address")))?;
+    let port = |port: Option<i32>| port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0);
+    let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    let authentication = &config.authentication;
+    let webhook = &authentication.webhook;
+    let authorization = match config.authorization.mode.as_deref() {
+        Some("AlwaysAllow") => Authorization::AlwaysAllow,
+        _ => Authorization::Webhook {
+            allowed: duration(config.authorization.webhook.cache_authorized_ttl),
+            denied: duration(config.authorization.webhook.cache_unauthorized_ttl),
+        },
+    };
+    let idle = duration(config.streaming_connection_idle_timeout);
+    let cipher_suites = config.tls_cipher_suites.clone().unwrap_or_default();
+    Ok(port(config.port).map(|secure| NodeApiConfig {
+        address: SocketAddr::new(address, secure),
+        read_only: port(config.read_only_port).map(|port| SocketAddr::new(address, port)),
+        client_ca: given(&authentication.x509.client_ca_file).map(PathBuf::from),
+        token_review: webhook.enabled.unwrap_or(false).then(|| duration(webhook.cache_ttl)),
+        anonymous: authentication.anonymous.enabled.unwrap_or(false),
+        authorization,
+        fine_grained: gates.enabled("KubeletFineGrainedAuthz"),
+        debugging: config.enable_debugging_handlers.unwrap_or(true),
+        checkpoint: gates.enabled("ContainerCheckpoint"),
+        cipher_suites,
+        tls13_only: config.tls_min_version.as_deref() == Some("VersionTLS13"),
+        stream_idle: (!idle.is_zero()).then_some(idle),
+    }))
 }
 
 fn healthz(config: &KubeletConfiguration) -> Result<Option<SocketAddr>, ConfigError> {

@@ -4,7 +4,11 @@
 //! peer that hangs is the business of each call's deadline, and servers in Go cut a client off that
 //! pings more often than every five minutes, which would end long pulls.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
@@ -16,6 +20,7 @@ use super::{
     exec_output::Shortening,
     proto::v1::{image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient},
 };
+use crate::telemetry::metrics::runtime_operation;
 
 /// The largest answer that is taken, as in kubelet.
 pub(super) const MAX_MESSAGE: usize = 16 << 20;
@@ -60,12 +65,17 @@ pub(super) async fn within<T>(
     limit: Option<Duration>,
     call: impl Future<Output = Result<Response<T>, Status>>,
 ) -> Result<T> {
+    let begun = Instant::now();
     let answer = match limit {
         None => call.await,
         Some(limit) => match tokio::time::timeout(limit, call).await {
             Ok(answer) => answer,
-            Err(_elapsed) => return Err(CriError::deadline(rpc, endpoint, limit)),
+            Err(_elapsed) => {
+                runtime_operation(rpc, begun.elapsed(), false);
+                return Err(CriError::deadline(rpc, endpoint, limit));
+            }
         },
     };
+    runtime_operation(rpc, begun.elapsed(), answer.is_ok());
     answer.map(Response::into_inner).map_err(|status| CriError::from_status(rpc, endpoint, &status))
 }

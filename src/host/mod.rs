@@ -17,6 +17,7 @@ pub mod mounts;
 pub mod oom;
 pub mod ownership;
 mod port_owner;
+pub mod process;
 pub mod read;
 pub mod regular;
 pub mod remove;

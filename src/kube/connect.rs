@@ -45,7 +45,7 @@ const CONNECTION_WINDOW: u32 = 8 << 20;
 const AGENT: &str = concat!("nodectl/", env!("CARGO_PKG_VERSION"));
 
 /// How often a server may be asked; kubelet's `kubeAPIQPS` and `kubeAPIBurst`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Rate {
     /// Requests a second; 0 is no bound.
     pub per_second: u32,
@@ -187,7 +187,7 @@ pub struct Clients {
 }
 
 /// The rates of [`Clients`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Rates {
     /// `kubeAPIQPS` and `kubeAPIBurst`.
     pub objects: Rate,

@@ -182,7 +182,8 @@ async fn answer(state: &Mutex<State>, request: Request<Incoming>, certified: boo
     }
     let missing = json!({ "kind": "Status", "message": format!("{path} not found"), "reason": "NotFound", "code": 404 });
     if head.method == Method::POST {
-        return told(201, &asked.body);
+        // What is made is as it was sent, unless an answer was put there.
+        return told(201, objects.get(&format!("POST {path}")).unwrap_or(&asked.body));
     }
     let Some(object) = objects.get_mut(&path) else { return told(404, &missing) };
     if head.method == Method::PATCH {

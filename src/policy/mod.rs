@@ -25,6 +25,7 @@ pub mod lifecycle;
 pub mod log_rotation;
 pub mod node;
 pub mod node_affinity;
+pub mod node_api;
 pub mod node_status;
 pub mod offline;
 pub mod pod_actions;

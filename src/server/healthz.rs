@@ -30,7 +30,7 @@ pub async fn serve(listener: TcpListener, view: Arc<dyn AgentView>, stop: Cancel
 }
 
 /// `/healthz` for all checks, `/healthz/NAME` for one.
-fn respond(path: &str, query: Option<&str>, checks: &[HealthCheck]) -> Answer {
+pub(super) fn respond(path: &str, query: Option<&str>, checks: &[HealthCheck]) -> Answer {
     match path.trim_end_matches('/').split_once("/healthz") {
         Some(("", "")) => all(checks, query.unwrap_or_default()),
         Some(("", rest)) if rest.starts_with('/') => one(checks, &rest[1..]),

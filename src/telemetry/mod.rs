@@ -3,6 +3,8 @@
 //! Lines go through a bounded queue to a thread of its own, so that a reader that stops reading (a full
 //! pipe) holds nobody up; lines that find the queue full are dropped.
 
+pub mod metrics;
+
 use std::{
     io::{self, IsTerminal as _, Write},
     sync::Mutex,

@@ -97,6 +97,14 @@ impl ControlPlane {
         succeed(&["node", self.dir.to_str().unwrap(), node], &[]).trim().into()
     }
 
+    /// Makes a certificate of the cluster's with its key; the paths of both.
+    #[track_caller]
+    pub(crate) fn signed(&self, name: &str, subject: &str, usage: &str, names: &str) -> (PathBuf, PathBuf) {
+        succeed(&["signed", self.dir.to_str().unwrap(), name, subject, usage, names], &[]);
+        let file = |end: &str| Path::new(self.fact("PKI")).join(format!("{name}.{end}"));
+        (file("crt"), file("key"))
+    }
+
     /// Ends a program at once: `etcd`, `kube-apiserver` or `kube-controller-manager`.
     #[track_caller]
     pub(crate) fn kill(&self, program: &str) {

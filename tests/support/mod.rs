@@ -190,6 +190,7 @@ impl NodeBuilder {
         }
         let node = Node {
             healthz_port: free_port(),
+            api_port: free_port(),
             name: self.name,
             containerd,
             dir,
@@ -217,6 +218,7 @@ pub(crate) struct Node {
     dir: PathBuf,
     agent: Option<Child>,
     healthz_port: u16,
+    api_port: u16,
     cgroup_driver: &'static str,
     extra_config: String,
     arguments: Vec<String>,
@@ -311,7 +313,7 @@ impl Node {
             cgroup = if self.cgroup_driver == "systemd" { "/" } else { self.containerd.cgroup_root() },
             driver = self.cgroup_driver,
             healthz = self.healthz_port,
-            port = free_port(),
+            port = self.api_port,
             extra = self.extra_config,
         )
     }
@@ -476,6 +478,11 @@ impl Node {
     #[track_caller]
     pub(crate) fn wait_no_pods(&self) {
         wait_until(SOON, "no pod listed", || self.pods_json()["items"].as_array().is_none_or(Vec::is_empty));
+    }
+
+    /// The port of the node's API.
+    pub(crate) fn api_port(&self) -> u16 {
+        self.api_port
     }
 
     /// Status code and body of a path on the healthz port.

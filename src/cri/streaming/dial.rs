@@ -99,8 +99,24 @@ impl Dialer {
         Ok((upgraded(answer).await?, chosen))
     }
 
-    /// Sends the request; answers the server's agreement.
-    async fn upgrade(
+    /// Sends somebody's request for an upgrade, whatever that is to, and gives the server's answer as it is.
+    ///
+    /// # Errors
+    /// [`StreamError`] if nobody answers.
+    pub async fn forward(
+        &self,
+        url: &str,
+        method: Method,
+        headers: HeaderMap,
+    ) -> Result<Response<Incoming>, StreamError> {
+        let asked = self.ask(url, Transport::Spdy, method, headers);
+        match tokio::time::timeout(self.limit, asked).await {
+            Ok(answer) => answer,
+            Err(_elapsed) => Err(self.too_slow(address(url))),
+        }
+    }
+
+    async fn ask(
         &self,
         url: &str,
         transport: Transport,
@@ -126,8 +142,18 @@ impl Dialer {
             send(stream, request).await
         };
         // A server that does not understand may just hang up.
-        let answer =
-            sent.map_err(|error| StreamError::Refused { transport, problem: crate::error::chain(&error) })?;
+        sent.map_err(|error| StreamError::Refused { transport, problem: crate::error::chain(&error) })
+    }
+
+    /// Sends the request; answers the server's agreement.
+    async fn upgrade(
+        &self,
+        url: &str,
+        transport: Transport,
+        method: Method,
+        headers: HeaderMap,
+    ) -> Result<Response<Incoming>, StreamError> {
+        let answer = self.ask(url, transport, method, headers).await?;
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(answer);
         }

@@ -17,8 +17,10 @@ static TIMES: DateTimeParser = DateTimeParser::new();
 
 /// Where a container said something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stream {
+pub enum Stream {
+    /// Its standard output.
     Stdout,
+    /// Its standard error.
     Stderr,
 }
 

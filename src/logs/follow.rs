@@ -1,4 +1,4 @@
-//! `nodectl cri logs --follow`: goes on until the container has ended and its last line is printed.
+//! Following a log: goes on until the container has ended and its last line is printed.
 //!
 //! inotify tells of what is written, and of new files. When the log is rotated, the runtime writes to the
 //! renamed file until it has been told to open a new one, and a little longer: the new file is begun once the
@@ -8,7 +8,7 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
-    io::{self, Write},
+    io,
     os::fd::AsRawFd as _,
     pin::Pin,
     time::Duration,
@@ -20,14 +20,13 @@ use tokio::time::{Instant, sleep_until};
 use tokio_stream::StreamExt as _;
 
 use super::{
-    Choice, Printer, Stop, Target, begin, ended,
+    Choice, Log, Outputs, Printer, Stop, begin, ended,
     files::{All, Opened, Place, Reading, TRIES, unreadable},
     left_out_note, missing,
 };
 use crate::{
     api::cri::{ContainerState, ContainerStatusResponse},
-    cli::cri::{hangup::reader_gone, session::Session},
-    cri::{Cri as _, CriError},
+    cri::CriError,
     error::CommandError,
 };
 
@@ -71,18 +70,25 @@ struct Follower<'a> {
     chunk: Vec<u8>,
 }
 
-/// Prints what there is and what comes; what is to be said of it.
-pub(super) async fn run(
-    target: &Target,
+/// Prints what there is and what comes, until the container has ended or nobody reads any more (`left`); what is to be
+/// said of it. `status` asks the runtime for the container. Blocks while the outputs do.
+///
+/// # Errors
+/// As [`super::print_all`].
+pub async fn print_and_follow<F>(
+    target: &Log,
     choice: Choice,
     tail: Option<u64>,
-    session: &Session,
-    out: &mut dyn Write,
-    err: &mut dyn Write,
-) -> Result<Vec<String>, CommandError> {
+    outputs: Outputs<'_>,
+    status: impl Fn() -> F,
+    left: impl Future<Output = ()>,
+) -> Result<Vec<String>, CommandError>
+where
+    F: Future<Output = Result<ContainerStatusResponse, CriError>>,
+{
     let until = choice.until;
-    let mut follower = Follower::open(target, choice, tail, out, err)?;
-    ended(follower.run(target, until, session).await)?;
+    let mut follower = Follower::open(target, choice, tail, outputs)?;
+    ended(follower.run(target, until, status, left).await)?;
     ended(follower.printer.flush())?;
     let name = |file: usize| follower.names.get(file).cloned().unwrap_or_default();
     Ok(follower.printer.damage(name)?.into_iter().collect())
@@ -90,11 +96,10 @@ pub(super) async fn run(
 
 impl<'a> Follower<'a> {
     fn open(
-        target: &Target,
+        target: &Log,
         choice: Choice,
         tail: Option<u64>,
-        out: &'a mut dyn Write,
-        err: &'a mut dyn Write,
+        (out, err): Outputs<'a>,
     ) -> Result<Self, CommandError> {
         let place = Place::find(&target.path)?;
         // Before the files are opened: what happens from here on is told.
@@ -140,17 +145,21 @@ impl<'a> Follower<'a> {
         self.files.push_back(Followed { reading, watch, closed });
     }
 
-    async fn run(
+    async fn run<F>(
         &mut self,
-        target: &Target,
+        target: &Log,
         until: Option<Timestamp>,
-        session: &Session,
-    ) -> Result<(), Stop> {
+        status: impl Fn() -> F,
+        left: impl Future<Output = ()>,
+    ) -> Result<(), Stop>
+    where
+        F: Future<Output = Result<ContainerStatusResponse, CriError>>,
+    {
         let until = until.map(|until| {
             let left = until.duration_since(Timestamp::now());
             Instant::now() + Duration::try_from(left).unwrap_or_default()
         });
-        let mut left = std::pin::pin!(reader_gone());
+        let mut left = std::pin::pin!(left);
         let mut check: Option<Check<'_>> = None;
         let (mut ask_at, mut pause) = (Instant::now(), ASK_FIRST);
         let mut away = false;
@@ -216,11 +225,8 @@ impl<'a> Follower<'a> {
                 () = &mut left => return Ok(()),
             }
             if check.is_none() && ended_at.is_none() && ask_at <= Instant::now() {
-                let call = session.cri.container_status(&target.id, false);
-                check =
-                    Some(Box::pin(
-                        async move { session.try_ask("ContainerStatus", call).await.map(Box::new) },
-                    ));
+                let call = status();
+                check = Some(Box::pin(async move { call.await.map(Box::new) }));
             }
         }
     }

@@ -3,12 +3,13 @@
 use std::{fs, io::Write as _, path::Path};
 
 use flate2::{Compression, write::GzEncoder};
+use jiff::Timestamp;
 use proptest::prelude::*;
 
 use super::*;
 
-fn target(folder: &Path) -> Target {
-    Target {
+fn target(folder: &Path) -> Log {
+    Log {
         id: String::new(),
         path: folder.join("0.log"),
         state: ContainerState::ContainerExited,
@@ -20,7 +21,7 @@ fn target(folder: &Path) -> Target {
 /// What is printed of the log in a folder, and what is said of it.
 fn read(folder: &Path, choice: Choice, tail: Option<u64>) -> (String, String, Vec<String>) {
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let notes = once(&target(folder), choice, tail, &mut out, &mut err).unwrap();
+    let notes = print_all(&target(folder), choice, tail, (&mut out, &mut err)).unwrap();
     (String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap(), notes)
 }
 
@@ -144,9 +145,9 @@ fn dockers_files_are_read_over_its_link() {
 #[test]
 fn what_is_no_log_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let fails = |target: &Target| {
+    let fails = |target: &Log| {
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        once(target, Choice::default(), None, &mut out, &mut err).err().unwrap().to_string()
+        print_all(target, Choice::default(), None, (&mut out, &mut err)).err().unwrap().to_string()
     };
     let mut it = target(folder.path());
     assert!(fails(&it).starts_with("the log of container x is not there: "), "{}", fails(&it));

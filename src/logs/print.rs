@@ -6,24 +6,29 @@ use std::io::{self, BufWriter, Write};
 use jiff::Timestamp;
 
 use super::line::{Piece, Record, Stream, fixed};
-use crate::{cli::output::printable, error::CommandError};
+use crate::error::{CommandError, printable};
 
 /// Bytes that are gathered before they are written.
-const BUFFER: usize = 64 << 10;
+const BUFFER: usize = 32 << 10;
 
 /// A byte of a log: of which of its files, the oldest being 0, and where in that.
 pub(super) type Position = (usize, u64);
 
 /// Which lines are wanted, and how they are shown.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Choice {
-    pub(super) since: Option<Timestamp>,
-    pub(super) until: Option<Timestamp>,
+pub struct Choice {
+    /// Only what was said then or later.
+    pub since: Option<Timestamp>,
+    /// Only what was said then or before.
+    pub until: Option<Timestamp>,
     /// Only this stream.
-    pub(super) stream: Option<Stream>,
-    pub(super) timestamps: bool,
+    pub stream: Option<Stream>,
+    /// Before each line, when it was said.
+    pub timestamps: bool,
     /// At most so many bytes of output.
-    pub(super) limit: Option<u64>,
+    pub limit: Option<u64>,
+    /// Nothing is written that the container did not say.
+    pub quiet: bool,
 }
 
 impl Choice {
@@ -138,6 +143,9 @@ impl<'a> Printer<'a> {
 
     /// Says something on standard error that the container did not say.
     pub(super) fn note(&mut self, text: &str) -> Result<(), Stop> {
+        if self.choice.quiet {
+            return Ok(());
+        }
         self.flush()?;
         // There is nobody to tell that telling failed.
         writeln!(self.outputs[Stream::Stderr as usize], "warning: {}", printable(text)).ok();
@@ -186,8 +194,8 @@ fn written(result: io::Result<()>) -> Result<(), Stop> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::cri::logs::line::Parser;
     use crate::cli::fixtures::Fails;
+    use crate::logs::line::Parser;
 
     fn printed(choice: Choice, start: [Position; 2], files: &[&str]) -> (String, String, bool) {
         let (mut out, mut err) = (Vec::new(), Vec::new());

@@ -1,0 +1,120 @@
+//! `/metrics`: the agent's figures, those that are noted as they come and those that a scrape finds.
+
+use std::sync::Arc;
+
+use hyper::{StatusCode, header::HeaderValue};
+use prometheus::{Gauge, GaugeVec, IntGaugeVec, Opts, Registry};
+
+use super::{NodeApi, Refusal, of_type, serve::Reply};
+use crate::{
+    api::{ContainerState, PodObservation, SandboxState, view::PodView},
+    host::process::ProcessUse,
+    telemetry::metrics,
+};
+
+/// Prometheus' text format.
+const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+/// What the configuration's source is called on a pod (`kubernetes.io/config.source`) that the API server has.
+const SOURCE: &str = "kubernetes.io/config.source";
+
+impl NodeApi {
+    /// `/metrics`.
+    pub(super) async fn figures(&self) -> Result<Reply, Refusal> {
+        let (view, observed) = (Arc::clone(&self.view), Arc::clone(&self.observed));
+        let node = self.node.clone();
+        let made = tokio::task::spawn_blocking(move || {
+            let found = Registry::new();
+            add_pods(&found, &view.pods(), &observed.all())?;
+            add_node(&found, &node, view.lease_age().map(|age| age.as_secs_f64()))?;
+            add_process(&found, &ProcessUse::own())?;
+            metrics::text(&found)
+        });
+        let made = made.await.map_err(|error| Refusal::failed(error.to_string()))?;
+        let text = made.map_err(|error| Refusal::failed(error.to_string()))?;
+        let mut reply = of_type(StatusCode::OK, TEXT, text);
+        reply.headers_mut().insert(hyper::header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        Ok(reply)
+    }
+}
+
+fn is_static(view: &PodView) -> bool {
+    let annotations = view.pod.metadata.annotations.as_ref();
+    annotations.and_then(|all| all.get(SOURCE)).is_some_and(|source| source != "api")
+}
+
+fn add_pods(
+    to: &Registry,
+    views: &[PodView],
+    observed: &[Arc<PodObservation>],
+) -> Result<(), prometheus::Error> {
+    let running = Gauge::new("kubelet_running_pods", "Pods with a sandbox that runs.")?;
+    let runs = |pod: &&Arc<PodObservation>| pod.sandboxes.iter().any(|s| s.state == SandboxState::Ready);
+    running.set(count(observed.iter().filter(runs).count()));
+    let containers = IntGaugeVec::new(
+        Opts::new("kubelet_running_containers", "Containers in the runtime by state."),
+        &["container_state"],
+    )?;
+    for container in observed.iter().flat_map(|pod| &pod.containers) {
+        let state = match container.state {
+            ContainerState::Created => "created",
+            ContainerState::Running => "running",
+            ContainerState::Exited => "exited",
+            ContainerState::Unknown => "unknown",
+        };
+        containers.with_label_values(&[state]).inc();
+    }
+    let desired = IntGaugeVec::new(
+        Opts::new(
+            "kubelet_desired_pods",
+            "Pods that the node has to do with; static is whether they are not the API server's.",
+        ),
+        &["static"],
+    )?;
+    for value in ["true", "false"] {
+        desired.with_label_values(&[value]).set(0);
+    }
+    for view in views {
+        desired.with_label_values(&[if is_static(view) { "true" } else { "false" }]).inc();
+    }
+    to.register(Box::new(running))?;
+    to.register(Box::new(containers))?;
+    to.register(Box::new(desired))
+}
+
+fn add_node(to: &Registry, node: &str, lease_age: Option<f64>) -> Result<(), prometheus::Error> {
+    let name = GaugeVec::new(Opts::new("kubelet_node_name", "The node's name; always 1."), &["node"])?;
+    name.with_label_values(&[node]).set(1.0);
+    to.register(Box::new(name))?;
+    if let Some(age) = lease_age {
+        let lease =
+            Gauge::new("nodectl_node_lease_age_seconds", "Seconds since the node's lease was renewed.")?;
+        lease.set(age);
+        to.register(Box::new(lease))?;
+    }
+    Ok(())
+}
+
+fn add_process(to: &Registry, used: &ProcessUse) -> Result<(), prometheus::Error> {
+    // Prometheus' own client calls this one a counter, and so do we.
+    let cpu = prometheus::Counter::new("process_cpu_seconds_total", "CPU time of the agent, seconds.")?;
+    cpu.inc_by(used.cpu_seconds);
+    to.register(Box::new(cpu))?;
+    for (name, help, value) in [
+        ("process_resident_memory_bytes", "Resident memory of the agent, bytes.", used.resident_bytes),
+        ("process_virtual_memory_bytes", "Virtual memory of the agent, bytes.", used.virtual_bytes),
+        ("process_open_fds", "Open files of the agent.", used.open_files),
+        ("process_max_fds", "Files that the agent may open.", used.max_files),
+        ("process_start_time_seconds", "When the agent was started, in seconds since 1970.", used.started),
+    ] {
+        let gauge = Gauge::new(name, help)?;
+        gauge.set(value);
+        to.register(Box::new(gauge))?;
+    }
+    Ok(())
+}
+
+/// A number of pods is far from where doubles are not whole.
+#[allow(clippy::cast_precision_loss, reason = "see above")]
+fn count(number: usize) -> f64 {
+    number as f64
+}
