@@ -14,6 +14,7 @@
 #                                  hack/kubernetes120.sh), to try another release; else all are of that script
 #              NODECTL_OWNER       pid of the process that this is for; see gc
 #              NODECTL_SIGNING     how long certificates are good that it signs (default: 8760h)
+#              NODECTL_AUDIT       1: who asks for what is written to DIR/audit.log, a line of JSON each
 set -Eeuo pipefail
 export LC_ALL=C
 trap 'printf "control-plane.sh: line %s failed: %s\n" "$LINENO" "$BASH_COMMAND" >&2' ERR
@@ -102,6 +103,10 @@ files() {
     for name in admin controller-manager; do
         kubeconfig "$name" "$server" "$(credentials "$name")" >"$dir/$name.conf"
     done
+    if [ -n "${NODECTL_AUDIT:-}" ]; then
+        printf '%s\n' 'apiVersion: audit.k8s.io/v1' 'kind: Policy' 'omitStages: [RequestReceived]' \
+            'rules: [{level: Metadata}]' >"$dir/audit.yaml"
+    fi
     kubeconfig tls-bootstrap-token-user "$server" "token: abcdef.0123456789abcdef" >"$dir/bootstrap.conf"
     chmod 0600 "$dir"/*.conf
 }
@@ -129,6 +134,10 @@ launch() {
             --initial-cluster "test=http://$address:2380"
     fi
     if ! running kube-apiserver; then
+        local audit=()
+        if [ -e "$dir/audit.yaml" ]; then
+            audit=(--audit-policy-file="$dir/audit.yaml" --audit-log-path="$dir/audit.log")
+        fi
         # An address of the loopback network cannot be a service's endpoint.
         run kube-apiserver --bind-address="$address" --secure-port=6443 --allow-privileged=true \
             --endpoint-reconciler-type=none --etcd-servers="http://$address:2379" --authorization-mode=Node,RBAC \
@@ -138,7 +147,7 @@ launch() {
             --kubelet-certificate-authority="$pki/ca.crt" --kubelet-preferred-address-types=InternalIP \
             --service-account-issuer=https://kubernetes.default.svc.cluster.local \
             --service-account-key-file="$pki/sa.key" --service-account-signing-key-file="$pki/sa.key" \
-            --service-cluster-ip-range=10.96.0.0/12
+            --service-cluster-ip-range=10.96.0.0/12 "${audit[@]}"
     fi
     wait_for "$patience" answers || failed kube-apiserver
     if ! running kube-controller-manager; then

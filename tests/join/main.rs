@@ -19,3 +19,4 @@ mod objects;
 mod offline;
 mod pods;
 mod pull;
+mod rates;
