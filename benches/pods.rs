@@ -16,6 +16,7 @@
     reason = "a benchmark fails by panicking, and prints its result"
 )]
 
+mod raw;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
@@ -28,26 +29,12 @@ use std::{
 };
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Node as ApiNode;
-use kube::{Api, api::DeleteParams};
 use nodectl::{
-    api::cri::{
-        ContainerConfig, ContainerMetadata, ContainerState, ImageSpec, LinuxPodSandboxConfig,
-        LinuxSandboxSecurityContext, Mount, PodSandboxConfig, PodSandboxMetadata, SecurityProfile,
-    },
+    api::cri::ContainerState,
     cri::{Cri, CriClient, CriTimeouts},
 };
-use support::{ControlPlane, Node};
-
-const IMAGE: &str = "localhost/nodectl/busybox:1";
-/// Grace in seconds, the least that the agent gives; the containers do not react to SIGTERM, so each takes
-/// all of it.
-const GRACE: i64 = 2;
-const LONG: Duration = Duration::from_secs(300);
-
-fn number(name: &str, default: usize) -> usize {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-}
+use raw::{GRACE, IMAGE, LONG, cpu_time, median, memory_kib, number, quantile, raw_round};
+use support::Node;
 
 fn manifest(index: usize) -> String {
     format!(
@@ -57,113 +44,12 @@ fn manifest(index: usize) -> String {
     )
 }
 
-/// A file that every pod of an agent has mounted.
-fn file_mount(folder: &str, name: &str, container_path: &str) -> Mount {
-    let host_path = format!("{folder}/{name}");
-    fs::write(&host_path, "127.0.0.1 localhost\n").unwrap();
-    Mount { container_path: container_path.to_owned(), host_path, ..Mount::default() }
-}
-
-/// The same pod by raw calls: with its sandbox's seccomp profile, its hosts file and the file for its last words.
-/// Answers sandbox and container.
-async fn raw_up(cri: &dyn Cri, logs: &str, cgroup: &str, index: usize) -> (String, String) {
-    let config = PodSandboxConfig {
-        metadata: Some(PodSandboxMetadata {
-            name: format!("raw{index}"),
-            uid: format!("raw-{index}"),
-            namespace: "raw".to_owned(),
-            attempt: 0,
-        }),
-        hostname: format!("raw{index}"),
-        log_directory: format!("{logs}/raw_{index}"),
-        linux: Some(LinuxPodSandboxConfig {
-            cgroup_parent: format!("{cgroup}/raw{index}"),
-            security_context: Some(LinuxSandboxSecurityContext {
-                seccomp: Some(SecurityProfile::default()),
-                ..LinuxSandboxSecurityContext::default()
-            }),
-            ..LinuxPodSandboxConfig::default()
-        }),
-        ..PodSandboxConfig::default()
-    };
-    fs::create_dir_all(&config.log_directory).unwrap();
-    let sandbox = cri.run_pod_sandbox(config.clone(), "").await.unwrap();
-    let container = ContainerConfig {
-        metadata: Some(ContainerMetadata { name: "c".to_owned(), attempt: 0 }),
-        image: Some(ImageSpec { image: IMAGE.to_owned(), ..ImageSpec::default() }),
-        command: vec!["sleep".to_owned(), "1000000".to_owned()],
-        log_path: "c.log".to_owned(),
-        mounts: vec![
-            file_mount(&config.log_directory, "hosts", "/etc/hosts"),
-            file_mount(&config.log_directory, "last", "/dev/termination-log"),
-        ],
-        ..ContainerConfig::default()
-    };
-    let id = cri.create_container(&sandbox, container, config).await.unwrap();
-    cri.start_container(&id).await.unwrap();
-    (sandbox, id)
-}
-
-async fn raw_down(cri: &dyn Cri, sandbox: &str, container: &str) {
-    cri.stop_container(container, GRACE).await.unwrap();
-    cri.stop_pod_sandbox(sandbox).await.unwrap();
-    cri.remove_container(container).await.unwrap();
-    cri.remove_pod_sandbox(sandbox).await.unwrap();
-}
-
-/// Raw calls for all pods at once: time until all run, and until all are gone.
-async fn raw_round(cri: &Arc<dyn Cri>, node: &Node, pods: usize) -> (Duration, Duration) {
-    let logs = node.pod_logs().display().to_string();
-    let cgroup = node.containerd.cgroup_root().to_owned();
-    let begun = Instant::now();
-    let up: Vec<_> = (0..pods)
-        .map(|index| {
-            let (cri, logs, cgroup) = (Arc::clone(cri), logs.clone(), cgroup.clone());
-            tokio::spawn(async move { raw_up(&*cri, &logs, &cgroup, index).await })
-        })
-        .collect();
-    let mut made = Vec::new();
-    for task in up {
-        made.push(task.await.unwrap());
-    }
-    let up = begun.elapsed();
-    let begun = Instant::now();
-    let down: Vec<_> = made
-        .into_iter()
-        .map(|(sandbox, id)| {
-            let cri = Arc::clone(cri);
-            tokio::spawn(async move { raw_down(&*cri, &sandbox, &id).await })
-        })
-        .collect();
-    for task in down {
-        task.await.unwrap();
-    }
-    (up, begun.elapsed())
-}
-
 struct Round {
     up: Duration,
     down: Duration,
     /// Manifest written to process started, by the runtime's clock.
     latencies: Vec<Duration>,
     cpu: Duration,
-}
-
-/// CPU time that the agent has used.
-fn cpu_time(node: &Node) -> Duration {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", node.agent_pid())).unwrap();
-    let fields: Vec<u64> = stat[stat.rfind(')').unwrap() + 2..]
-        .split(' ')
-        .map(|field| field.trim().parse().unwrap_or(0))
-        .collect();
-    // utime and stime, in ticks of 10 ms as Linux has it on all common machines.
-    Duration::from_millis((fields[11] + fields[12]) * 10)
-}
-
-fn memory_kib(node: &Node, field: &str) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", node.agent_pid())).unwrap();
-    let line = status.lines().find(|line| line.starts_with(field)).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 async fn ready_pods(node: &Node) -> usize {
@@ -207,11 +93,6 @@ async fn agent_round(cri: &Arc<dyn Cri>, node: &Node, pods: usize) -> Round {
     let down = begun.elapsed();
     assert!(cri.list_pod_sandboxes(None).await.unwrap().is_empty(), "gone, and yet there");
     Round { up, down, latencies, cpu: cpu_time(node).saturating_sub(cpu) }
-}
-
-fn quantile(values: &mut [Duration], q: f64) -> Duration {
-    values.sort();
-    values[((values.len() - 1) as f64 * q).round() as usize]
 }
 
 /// From a container's death to the making of its successor.
@@ -273,37 +154,6 @@ fn start_time() -> Duration {
     quantile(&mut times, 0.5)
 }
 
-/// From the start of the process to a node that is Ready as the API server sees it, of a node that is new to it.
-fn join_time() -> Duration {
-    const NAME: &str = "bench-join";
-    let cluster = ControlPlane::start();
-    let node = Node::builder(NAME).joined(&cluster).prepare();
-    let nodes = Api::<ApiNode>::all(cluster.client());
-    let mut times: Vec<Duration> = (0..5)
-        .map(|_| {
-            let mut command = node.agent_command();
-            let begun = Instant::now();
-            let mut child = command.spawn().unwrap();
-            let ready = |node: &ApiNode| {
-                let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
-                conditions
-                    .into_iter()
-                    .any(|condition| condition.type_ == "Ready" && condition.status == "True")
-            };
-            while !cluster.node(NAME).is_some_and(|node| ready(&node)) {
-                assert!(begun.elapsed() < Duration::from_secs(30), "the node does not get ready");
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            let took = begun.elapsed();
-            child.kill().unwrap();
-            child.wait().unwrap();
-            cluster.block_on(nodes.delete(NAME, &DeleteParams::default())).unwrap();
-            took
-        })
-        .collect();
-    quantile(&mut times, 0.5)
-}
-
 fn main() {
     let (pods, rounds) = (number("BENCH_PODS", 50), number("BENCH_ROUNDS", 5));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -339,11 +189,6 @@ fn main() {
             cpus.push(agent.cpu);
         }
     }
-    let median = |values: &mut Vec<f64>| {
-        values.sort_by(f64::total_cmp);
-        values[values.len() / 2]
-    };
-
     for index in 0..pods {
         fs::write(node.manifests().join(format!("p{index}.yaml")), manifest(index)).unwrap();
     }
@@ -357,7 +202,6 @@ fn main() {
     let rest = (cpu_time(&node).saturating_sub(cpu)).as_secs_f64() / begun.elapsed().as_secs_f64() * 100.0;
     let mut reactions = runtime.block_on(reactions(&cri, &node, pods.min(20)));
     let start = start_time();
-    let join = join_time();
 
     println!("\n| what | measured | aim |\n|---|---|---|");
     println!("| all running, over the raw calls | {:.2} | 1.15 |", median(&mut up_ratios));
@@ -380,5 +224,4 @@ fn main() {
         quantile(&mut reactions, 0.99)
     );
     println!("| process start to ready | {start:.0?} | |");
-    println!("| process start to Ready at the API server | {join:.0?} | 300 ms |");
 }

@@ -17,6 +17,7 @@
 #              NODECTL_OWNER       pid of the process that this is for; see gc
 #              NODECTL_STORAGE     how objects are stored (default: application/vnd.kubernetes.protobuf)
 #              NODECTL_SIGNING     how long certificates are good that it signs (default: 8760h)
+#              NODECTL_AUDIT       1: who asks for what is written to DIR/audit.log, a line of JSON each
 set -Eeuo pipefail
 export LC_ALL=C
 trap 'printf "control-plane.sh: line %s failed: %s\n" "$LINENO" "$BASH_COMMAND" >&2' ERR
@@ -105,6 +106,10 @@ files() {
     for name in admin controller-manager; do
         kubeconfig "$name" "$server" "$(credentials "$name")" >"$dir/$name.conf"
     done
+    if [ -n "${NODECTL_AUDIT:-}" ]; then
+        printf '%s\n' 'apiVersion: audit.k8s.io/v1' 'kind: Policy' 'omitStages: [RequestReceived]' \
+            'rules: [{level: Metadata}]' >"$dir/audit.yaml"
+    fi
     kubeconfig tls-bootstrap-token-user "$server" "token: abcdef.0123456789abcdef" >"$dir/bootstrap.conf"
     chmod 0600 "$dir"/*.conf
 }
@@ -133,6 +138,9 @@ launch() {
     fi
     if ! running kube-apiserver; then
         server_flags
+        if [ -e "$dir/audit.yaml" ]; then
+            flags+=(--audit-policy-file="$dir/audit.yaml" --audit-log-path="$dir/audit.log")
+        fi
         # An address of the loopback network cannot be a service's endpoint.
         run kube-apiserver --bind-address="$address" --secure-port=6443 --allow-privileged=true \
             --endpoint-reconciler-type=none --etcd-servers="http://$address:2379" --authorization-mode=Node,RBAC \

@@ -186,6 +186,21 @@ pub struct Clients {
     pub server: Arc<str>,
 }
 
+impl Clients {
+    /// All of them over one client that is there already, without bounds: a simulation's.
+    #[must_use]
+    pub fn over(client: &Client, server: &str) -> Self {
+        let watches = client.clone();
+        Self {
+            heartbeat: client.clone(),
+            objects: client.clone(),
+            events: client.clone(),
+            watches: WatchPool::by(Box::new(move || Ok(watches.clone()))),
+            server: server.into(),
+        }
+    }
+}
+
 /// The rates of [`Clients`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Rates {
@@ -224,8 +239,13 @@ impl ApiServer {
             events: connect(kubeconfig, Some(self.rates.events))?,
             server: kubeconfig.server().into(),
         };
-        self.clients.send_replace(Some(clients));
+        self.use_clients(clients);
         Ok(())
+    }
+
+    /// The same with clients that were made otherwise.
+    pub fn use_clients(&self, clients: Clients) {
+        self.clients.send_replace(Some(clients));
     }
 
     /// The present clients; `None` before there are credentials.

@@ -13,6 +13,9 @@ use super::{
     kubeconfig::{Kubeconfig, KubeconfigError},
 };
 
+/// Makes another connection.
+type Connect = Box<dyn Fn() -> Result<Client, KubeconfigError> + Send + Sync>;
+
 /// Watches of one connection. Lists and other requests between them need some of the rest.
 const WATCHES: usize = 80;
 
@@ -21,8 +24,7 @@ const WATCHES: usize = 80;
 pub struct WatchPool(Arc<Pool>);
 
 struct Pool {
-    kubeconfig: Kubeconfig,
-    bucket: Bucket,
+    connect: Connect,
     connections: Mutex<Vec<Connection>>,
 }
 
@@ -46,8 +48,12 @@ pub struct WatchClient {
 
 impl WatchPool {
     pub(super) fn new(kubeconfig: &Kubeconfig, bucket: Bucket) -> Self {
-        let (kubeconfig, connections) = (kubeconfig.clone(), Mutex::default());
-        Self(Arc::new(Pool { kubeconfig, bucket, connections }))
+        let kubeconfig = kubeconfig.clone();
+        Self::by(Box::new(move || connect_within(&kubeconfig, bucket.clone())))
+    }
+
+    pub(super) fn by(connect: Connect) -> Self {
+        Self(Arc::new(Pool { connect, connections: Mutex::default() }))
     }
 
     /// A client with room for one more watch. Must be called on the async runtime.
@@ -60,7 +66,7 @@ impl WatchPool {
         let index = match free {
             Some(index) => index,
             None => {
-                let client = connect_within(&self.0.kubeconfig, self.0.bucket.clone())?;
+                let client = (self.0.connect)()?;
                 connections.push(Connection { client, watches: 0 });
                 connections.len() - 1
             }

@@ -281,7 +281,7 @@ mod tests {
         assert_eq!(victims(&of_api, &[&lower, &half]), Ok(0), "the static one holds enough by itself");
         assert_eq!(victims(&of_api, &[&static_one]), Err("UnexpectedAdmissionError".to_owned()));
         // Not for a pod that is refused for something else as well.
-        let mut elsewhere = of_api.clone();
+        let mut elsewhere = of_api;
         elsewhere.spec.as_mut().unwrap().node_selector = Some([("a".to_owned(), "b".to_owned())].into());
         assert_eq!(victims(&elsewhere, &[&other]), Err("NodeAffinity".to_owned()));
     }

@@ -2,7 +2,7 @@
 //! agent.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     fs,
     net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
@@ -16,6 +16,7 @@ use nodectl::{
         board::Board,
         cgroups::NodeCgroups,
         clock::Clock,
+        cluster::status::StatusWriter,
         credential_providers::CredentialProviders,
         events::EventRecorder,
         health::HealthMonitor,
@@ -31,13 +32,17 @@ use nodectl::{
         probes::Prober,
         resolver::HostNames,
         runtime_classes::RuntimeClasses,
-        sources::{PodSource, SourceSnapshot},
+        sources::{
+            PodSource, SourceSnapshot,
+            api::{ApiReceivers, ApiSource},
+        },
         sync_loop::{LoopState, SyncLoop},
     },
-    api::{PodUid, view::PodView},
+    api::{PodExt as _, PodUid, view::PodView},
     config::{CgroupDriver, ImagePulls},
     cri::Cri,
     host::cgroup::{CgroupMounts, Cgroups},
+    kube::{ApiServer, Rate, Rates},
     policy::{
         backoff::RestartBackoff, cgroup::CgroupLayout, node::NodeSettings, pod_cgroup::NodeCapacity,
         resources::ResourceSettings,
@@ -48,6 +53,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     fake::FakeRuntime,
+    server::Server,
     world::{Ms, World, time_of},
 };
 
@@ -56,6 +62,8 @@ pub(crate) struct Node {
     pub(crate) world: Arc<World>,
     folder: tempfile::TempDir,
     sources: Vec<PodSource>,
+    /// Where the pods come from, if it is the node of a cluster.
+    pub(crate) server: Option<Arc<Server>>,
 }
 
 /// One agent, from its start to its end.
@@ -63,6 +71,7 @@ pub(crate) struct Agent {
     pub(crate) world: Arc<World>,
     pub(crate) env: Arc<PodEnv>,
     pub(crate) state: Arc<LoopState>,
+    pub(crate) server: Option<Arc<Server>>,
     senders: Vec<(PodSource, watch::Sender<Arc<SourceSnapshot>>)>,
     stop: CancellationToken,
     looping: Option<JoinHandle<()>>,
@@ -80,7 +89,15 @@ impl Node {
         let folder = tempfile::Builder::new().prefix("nodectl-simulation-").tempdir_in(base).unwrap();
         fs::write(folder.path().join("mountinfo"), "").unwrap();
         fs::write(folder.path().join("hosts"), "127.0.0.1 localhost\n").unwrap();
-        Self { world: World::new(seed), folder, sources: sources.to_vec() }
+        Self { world: World::new(seed), folder, sources: sources.to_vec(), server: None }
+    }
+
+    /// A node whose pods come from an API server.
+    pub(crate) fn of_a_cluster(seed: u64) -> Self {
+        let node = Self::with_sources(seed, &[PodSource::Api]);
+        node.world.lock().of_a_cluster = true;
+        let server = Some(Server::new(&node.world, seed));
+        Self { server, ..node }
     }
 
     pub(crate) fn paths(&self) -> NodePaths {
@@ -192,7 +209,7 @@ impl Node {
             records: store,
         });
         let state = LoopState::new(self.sources.iter().copied());
-        let (senders, sources) = self
+        let (senders, sources): (_, Vec<_>) = self
             .sources
             .iter()
             .map(|kind| {
@@ -204,7 +221,10 @@ impl Node {
         let sync_loop = SyncLoop {
             env: Arc::clone(&env),
             health: Arc::clone(&health),
-            sources,
+            sources: match &self.server {
+                Some(server) => vec![joined(server, &env, &stop)],
+                None => sources,
+            },
             changed,
             events,
             records,
@@ -215,7 +235,55 @@ impl Node {
         tokio::spawn(Arc::clone(&env.probes).run(stop.clone()));
         let looping = Some(tokio::spawn(sync_loop.run(stop.clone())));
         tokio::spawn(watch_shown(Arc::clone(&self.world), Arc::clone(&env)));
-        Agent { world: Arc::clone(&self.world), env, state, senders, stop, looping }
+        let server = self.server.clone();
+        Agent { world: Arc::clone(&self.world), env, state, server, senders, stop, looping }
+    }
+}
+
+/// Has the agent hear of pods from the server, and tell it of them; what it hears.
+fn joined(
+    server: &Arc<Server>,
+    env: &Arc<PodEnv>,
+    stop: &CancellationToken,
+) -> watch::Receiver<Arc<SourceSnapshot>> {
+    let unbounded = Rate { per_second: 0, burst: 0 };
+    let api = ApiServer::new(Rates { objects: unbounded, events: unbounded });
+    api.use_clients(server.clients());
+    let clock = env.clock;
+    let name: Arc<str> = "node1".into();
+    let (source, ApiReceivers { snapshots, server: all }) =
+        ApiSource::new(api.clone(), Arc::clone(&name), Arc::new(move || clock.now()), None);
+    let writer = StatusWriter::new(api, Arc::clone(env), name, all, || true);
+    tokio::spawn(source.run(std::future::ready(()), stop.clone()));
+    tokio::spawn(writer.run(stop.clone()));
+    let (sender, receiver) = watch::channel(Arc::new(SourceSnapshot::unknown(PodSource::Api)));
+    tokio::spawn(overheard(Arc::clone(server), snapshots, sender));
+    receiver
+}
+
+/// Notes what the source tells the loop before the loop hears it, and that it takes no pod away which is there.
+async fn overheard(
+    server: Arc<Server>,
+    mut from: watch::Receiver<Arc<SourceSnapshot>>,
+    to: watch::Sender<Arc<SourceSnapshot>>,
+) {
+    let uids = |pods: &[Arc<Pod>]| pods.iter().map(|pod| pod.uid().to_string()).collect::<BTreeSet<_>>();
+    let mut before: BTreeSet<String> = server.wanted().into_iter().collect();
+    while from.changed().await.is_ok() {
+        let snapshot = Arc::clone(&from.borrow_and_update());
+        if snapshot.delivered {
+            let (there, told) = (server.wanted(), uids(&snapshot.pods));
+            server.world.with(|state| {
+                for uid in there.iter().filter(|uid| before.contains(*uid) && !told.contains(*uid)) {
+                    state.blame(format!("the agent is told that {uid} is gone, which it is not"));
+                }
+                state.note(format!("   the agent is told of {told:?}"));
+                let now = state.now();
+                state.oracle.told(now, &PodSource::Api.to_string(), &snapshot.pods);
+            });
+            before = told;
+        }
+        to.send_replace(snapshot);
     }
 }
 
@@ -245,7 +313,16 @@ impl Agent {
     }
 
     /// Of two sources the second has the pods with an odd number in their names.
+    ///
+    /// A server has them already, and where there are to be none it is told so: some are deleted, others forced out.
     pub(crate) async fn publish_split(&self, pods: &[Arc<Pod>], second_too: bool) {
+        if let Some(server) = &self.server {
+            for pod in server.pods().iter().filter(|_| pods.is_empty()) {
+                let name = pod.metadata.name.as_deref().unwrap();
+                if name.ends_with(['1', '3', '5']) { server.force(name) } else { server.delete(name, None) }
+            }
+            return;
+        }
         let odd =
             |pod: &Arc<Pod>| pod.metadata.name.as_deref().is_some_and(|name| name.ends_with(['1', '3', '5']));
         let (second, first): (Vec<_>, Vec<_>) =

@@ -57,6 +57,11 @@ fn versions(pod: &Pod) -> HashMap<String, String> {
     pod.all_containers().into_iter().map(|(_, c)| (c.name.clone(), version(c))).collect()
 }
 
+/// A server's pod that is to go, and is there until the node has seen to it.
+fn is_deleted(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_some()
+}
+
 impl Oracle {
     pub(crate) fn violation(&mut self, now: Ms, text: impl Into<String>) {
         self.violations.push(format!("at {now} ms: {}", text.into()));
@@ -73,9 +78,13 @@ impl Oracle {
         self.sources.insert(source.to_owned(), Some(pods.to_vec()));
         for pod in pods {
             let history = self.pods.entry(pod.uid().to_string()).or_default();
-            history.unwanted_since = None;
             let grace = u64::try_from(pod_grace(pod).as_millis()).unwrap();
             history.grace = Some(history.grace.map_or(grace, |old| old.min(grace)));
+            if is_deleted(pod) {
+                history.pod.get_or_insert_with(|| Arc::clone(pod));
+                continue;
+            }
+            history.unwanted_since = None;
             let versions = versions(pod);
             if history.versions.last().is_none_or(|(_, last)| *last != versions) {
                 history.versions.push((now, versions));
@@ -100,7 +109,7 @@ impl Oracle {
     /// What the present agent was told to run.
     pub(crate) fn wanted(&self) -> Vec<Arc<Pod>> {
         let mut seen = HashSet::new();
-        let all = self.sources.values().flatten().flatten();
+        let all = self.sources.values().flatten().flatten().filter(|pod| !is_deleted(pod));
         all.filter(|pod| seen.insert(pod.uid())).cloned().collect()
     }
 
@@ -245,7 +254,8 @@ impl State {
                 if other.uid == *uid && other.name == *name {
                     blames.push(format!("a second container {name} of {uid} starts"));
                 }
-                if other.pod == container.pod && other.uid != *uid {
+                // A server lets another pod have the name of one that it has forgotten, whatever a node has of it.
+                if other.pod == container.pod && other.uid != *uid && !self.of_a_cluster {
                     blames.push(format!("{uid} starts while {} of the same name runs", other.uid));
                 }
             }

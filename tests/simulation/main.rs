@@ -1,5 +1,7 @@
 //! The real sync loop and pod workers on a simulated runtime, under a clock that jumps: pods, faults,
-//! crashes and restarts drawn from a seed, and scripted cases, with invariants checked at every call.
+//! crashes and restarts drawn from a seed, and scripted cases, with invariants checked at every call. Pods
+//! come as from manifests, or from a simulated API server, by the real source and with the real writer of
+//! statuses.
 //!
 //! `NODECTL_SIM_SEED=n` replays one seed and prints its trace; `NODECTL_SIM_SECONDS=n` goes on for so
 //! long, where otherwise the same seeds are tried every time. A seed draws the same scenario every time; where tasks are ready at the same moment their
@@ -15,6 +17,7 @@
 )]
 
 mod agent;
+mod cluster;
 mod directed;
 mod fake;
 mod faults;
@@ -26,6 +29,9 @@ mod rest;
 mod runtime;
 mod scenario;
 mod script;
+mod server;
+#[path = "../support/strategic.rs"]
+mod strategic;
 mod world;
 
 use std::{
@@ -42,6 +48,8 @@ use scenario::Scenario;
 
 /// So many seeds are tried, however long they take.
 const SEEDS: u64 = 120;
+/// The same with an API server, whose requests and answers are as much again.
+const CLUSTER_SEEDS: u64 = 40;
 
 thread_local! {
     /// Panics on this thread: a worker that fails is put in its place again, and would not be noticed.
@@ -52,21 +60,30 @@ fn number(name: &str) -> Option<u64> {
     env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is not a number")))
 }
 
-fn play(seed: u64) -> Result<(), String> {
+fn play(seed: u64, of_a_cluster: bool) -> Result<(), String> {
     let before = PANICS.get();
-    Scenario::new(seed).play()?;
+    Scenario::new(seed, of_a_cluster).play()?;
     if PANICS.get() > before { Err("a task of the agent panicked".to_owned()) } else { Ok(()) }
 }
 
 #[test]
 fn seeds() {
+    try_seeds("seeds", SEEDS, false);
+}
+
+#[test]
+fn seeds_of_a_cluster() {
+    try_seeds("seeds_of_a_cluster", CLUSTER_SEEDS, true);
+}
+
+fn try_seeds(test: &str, seeds: u64, of_a_cluster: bool) {
     let default = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         PANICS.set(PANICS.get() + 1);
         default(info);
     }));
     if let Some(seed) = number("NODECTL_SIM_SEED") {
-        play(seed).unwrap_or_else(|wrong| panic!("seed {seed}:\n{wrong}"));
+        play(seed, of_a_cluster).unwrap_or_else(|wrong| panic!("seed {seed}:\n{wrong}"));
         return;
     }
     let time = Duration::from_secs(number("NODECTL_SIM_SECONDS").unwrap_or(0));
@@ -77,11 +94,11 @@ fn seeds() {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    let enough = seed >= first + SEEDS && begun.elapsed() > time;
+                    let enough = seed >= first + seeds && begun.elapsed() > time;
                     if enough || failed.lock().unwrap().len() >= 5 {
                         return;
                     }
-                    if let Err(wrong) = play(seed) {
+                    if let Err(wrong) = play(seed, of_a_cluster) {
                         failed.lock().unwrap().push((seed, wrong));
                     }
                 }
@@ -94,7 +111,7 @@ fn seeds() {
     for (seed, wrong) in &failed {
         let short = wrong.rsplit_once("WRONG:").map_or(wrong.as_str(), |(_, short)| short);
         eprintln!(
-            "seed {seed} fails; replay with NODECTL_SIM_SEED={seed} cargo test --test simulation seeds\n{short}"
+            "seed {seed} fails; replay with NODECTL_SIM_SEED={seed} cargo test --test simulation {test}\n{short}"
         );
     }
     assert!(failed.is_empty(), "{} seeds fail", failed.len());

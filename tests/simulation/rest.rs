@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs, path::Path, sync::Arc, time::Duration};
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use nodectl::{
     agent::pods::paths::NodePaths,
     api::{ContainerKind, PodExt as _, RestartPolicy, view::PodStep},
@@ -13,6 +13,7 @@ use tokio::time::sleep;
 use crate::{
     agent::{Agent, Node},
     faults::dice,
+    server::Server,
     world::{Command, Is, State},
 };
 
@@ -76,7 +77,33 @@ pub(crate) fn unsettled(agent: &Agent, wanted: &[Arc<Pod>]) -> Vec<String> {
         wrong.push(format!("shown are {shown:?}, wanted {uids:?}"));
     }
     wanted.iter().for_each(|pod| pod_unsettled(agent, &state, pod, &mut wrong));
+    drop(state);
+    if let Some(server) = &agent.server {
+        server_unsettled(agent, server, &uids, &mut wrong);
+    }
     wrong
+}
+
+/// The server has these pods and no others, and of each what the agent shows.
+fn server_unsettled(agent: &Agent, server: &Server, uids: &BTreeSet<String>, wrong: &mut Vec<String>) {
+    let pods = server.pods();
+    let there: BTreeSet<String> = pods.iter().map(|pod| pod.uid().to_string()).collect();
+    if there != *uids {
+        wrong.push(format!("the server has {there:?}, wanted {uids:?}"));
+    }
+    let ready = |status: &PodStatus| {
+        let mut conditions = status.conditions.iter().flatten();
+        conditions.find(|condition| condition.type_ == "Ready").map(|condition| condition.status.clone())
+    };
+    for pod in &pods {
+        let (Some(told), Some(view)) = (&pod.status, agent.view(&pod.uid().to_string())) else { continue };
+        if told.phase != view.status.phase || ready(told) != ready(&view.status) {
+            wrong.push(format!(
+                "{} is {:?} at the server and {:?} here",
+                view.uid, told.phase, view.status.phase
+            ));
+        }
+    }
 }
 
 fn pod_unsettled(agent: &Agent, state: &State, pod: &Pod, wrong: &mut Vec<String>) {
@@ -171,7 +198,10 @@ fn pod_unsettled(agent: &Agent, state: &State, pod: &Pod, wrong: &mut Vec<String
         if !told.is_some_and(|status| status.ready && status.started == Some(true)) {
             note(format!("container {} is not shown as ready", spec.name));
         }
-        if told.map(|status| status.restart_count) != Some(i32::try_from(newest.attempt).unwrap()) {
+        // A server remembers what was told of containers that somebody has taken away.
+        let shown = told.map(|status| status.restart_count);
+        let (right, counted_on) = (Some(i32::try_from(newest.attempt).unwrap()), agent.server.is_some());
+        if shown != right && !(counted_on && state.oracle.is_disturbed(&uid) && shown > right) {
             note(format!("restarts of {} are shown as {told:?}", spec.name));
         }
     }
@@ -270,10 +300,15 @@ async fn settles(agent: &Agent, wanted: &[Arc<Pod>], what: &str) -> Result<(), S
 
 /// Nothing is asked of the runtime that changes anything.
 async fn stays(agent: &Agent, time: Duration, what: &str) -> Result<(), String> {
-    let before = agent.world.lock().mutations;
+    let writes = || agent.server.as_ref().map_or(0, |server| server.writes());
+    let before = (agent.world.lock().mutations, writes());
     sleep(time).await;
-    let calls = agent.world.lock().mutations - before;
-    if calls > 0 { Err(format!("{calls} calls change something {what}")) } else { Ok(()) }
+    let calls = agent.world.lock().mutations - before.0;
+    if calls > 0 {
+        return Err(format!("{calls} calls change something {what}"));
+    }
+    let written = writes() - before.1;
+    if written > 0 { Err(format!("{written} requests change something {what}")) } else { Ok(()) }
 }
 
 fn still(agent: &Agent, wanted: &[Arc<Pod>]) -> Result<(), String> {

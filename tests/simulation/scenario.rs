@@ -13,6 +13,7 @@ use crate::{
     faults::Faults,
     rest,
     script::{Script, container, pod, set_version, sidecar, with},
+    server::Server,
     world::{Command, Is, Ms},
 };
 
@@ -28,6 +29,7 @@ struct Slot {
 pub(crate) struct Scenario {
     rng: StdRng,
     seed: u64,
+    of_a_cluster: bool,
     slots: Vec<Slot>,
     /// When the faults end.
     end: Ms,
@@ -48,22 +50,27 @@ fn millis(ms: u64) -> Duration {
 }
 
 impl Scenario {
-    pub(crate) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64, of_a_cluster: bool) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let slots = (0..rng.random_range(1..=6))
             .map(|n| Slot { name: format!("p{n}"), generation: 0, version: 0, pod: None, last: None })
             .collect();
-        Self { end: rng.random_range(30_000..400_000), new_commands: Vec::new(), rng, seed, slots }
+        let end = rng.random_range(30_000..400_000);
+        Self { end, new_commands: Vec::new(), rng, seed, of_a_cluster, slots }
     }
 
     /// Plays it; answers what was wrong, with the trace.
     pub(crate) fn play(mut self) -> Result<(), String> {
         let sources =
             if self.chance(30) { &[PodSource::File, PodSource::Http][..] } else { &[PodSource::File] };
-        let node = Node::with_sources(self.seed, sources);
+        let node = if self.of_a_cluster {
+            Node::of_a_cluster(self.seed)
+        } else {
+            Node::with_sources(self.seed, sources)
+        };
         self.set_up(&node);
         loop {
-            let ended = node.run(async |agent| self.live(agent).await);
+            let ended = node.run(async |agent| self.live(&node, agent).await);
             match ended {
                 Some(End::Over) => break,
                 Some(End::Killed | End::Stopped) | None => {}
@@ -73,7 +80,7 @@ impl Scenario {
                 node.without_agent(millis(away));
             }
             for _ in 0..self.rng.random_range(0..3_u32) {
-                self.change();
+                self.change(&node);
             }
         }
         node.world.with(|state| {
@@ -81,6 +88,9 @@ impl Scenario {
             state.event_loss = 0.0;
             state.commands.values_mut().for_each(|command| *command = Command::Exits(0));
         });
+        if let Some(server) = &node.server {
+            server.is_well();
+        }
         let wanted = self.wanted();
         let ended = rest::comes_to_rest(&node, &wanted);
         let state = node.world.lock();
@@ -114,6 +124,9 @@ impl Scenario {
         };
         let source = self.pick(&[EventSource::None, EventSource::Cri, EventSource::Containerd]);
         let loss = self.pick(&[0.0, 0.0, 0.3]);
+        if let Some(server) = &node.server {
+            server.set_faults(self.pick(&[0, 0, 50, 200]), self.pick(&[2, 20, 300]));
+        }
         node.world.with(|state| {
             state.note(format!("-- seed {}: {faults:?}, events {source:?} loss {loss}", state.seed));
             state.faults = faults;
@@ -125,7 +138,7 @@ impl Scenario {
     }
 
     /// One agent's time.
-    async fn live(&mut self, agent: &mut Agent) -> End {
+    async fn live(&mut self, node: &Node, agent: &mut Agent) -> End {
         if self.chance(50) {
             sleep(millis(self.rng.random_range(0..3000))).await;
         }
@@ -139,9 +152,15 @@ impl Scenario {
             if agent.now() >= self.end {
                 return End::Over;
             }
+            if let Some(server) = &node.server
+                && self.chance(25)
+            {
+                self.server_turns(server);
+                continue;
+            }
             match self.rng.random_range(0..100) {
                 0..50 => {
-                    self.change();
+                    self.change(node);
                     self.publish(agent, agent.now() >= second).await;
                 }
                 50..55 => return End::Killed,
@@ -288,8 +307,73 @@ impl Scenario {
         }
     }
 
-    /// The manifests change.
-    fn change(&mut self) {
+    /// Something happens to the server, or to what it has.
+    fn server_turns(&mut self, server: &Server) {
+        let place = self.rng.random_range(0..self.slots.len());
+        let name = self.slots[place].name.clone();
+        match self.rng.random_range(0..6) {
+            0 => {
+                let longest = self.pick(&[100, 3000, 150_000]);
+                server.go_away(self.rng.random_range(1..longest));
+            }
+            1 => server.cut(false),
+            2 => server.cut(true),
+            3 => server.meddle(&name, true),
+            4 => server.meddle(&name, false),
+            // Less time for one that is on its way out.
+            _ if self.slots[place].pod.is_none() => server.delete(&name, Some(self.rng.random_range(1..5))),
+            _ => {}
+        }
+    }
+
+    /// Somebody makes, changes or deletes a pod at the server.
+    fn change_at(&mut self, server: &Server) {
+        let place = self.rng.random_range(0..self.slots.len());
+        let throw = self.rng.random_range(0..10);
+        match (self.slots[place].pod.clone(), throw) {
+            (None, _) | (Some(_), 0..2) => {
+                // Another under the name, whatever the node has still of the one before.
+                let made = self.make(place);
+                let new = std::mem::take(&mut self.new_commands);
+                server.world.with(|state| state.commands.extend(new));
+                server.create(&made);
+                self.slots[place].pod = Some(made);
+            }
+            (Some(pod), 2..5) => {
+                let edited = self.edited(place, &pod);
+                server.update(&edited);
+                self.slots[place].pod = Some(edited);
+            }
+            (Some(_), 5..7) => {
+                server.force(&self.slots[place].name);
+                self.slots[place].pod = None;
+            }
+            (Some(_), _) => {
+                let grace = self.pick(&[None, None, Some(1), Some(60)]);
+                server.delete(&self.slots[place].name, grace);
+                self.slots[place].pod = None;
+            }
+        }
+    }
+
+    /// A pod with another version of one of its containers.
+    fn edited(&mut self, place: usize, pod: &Pod) -> Arc<Pod> {
+        let slot = &mut self.slots[place];
+        slot.version += 1;
+        let version = slot.version;
+        let mut edited = pod.clone();
+        let containers = &mut edited.spec.as_mut().unwrap().containers;
+        let which = self.rng.random_range(0..containers.len());
+        set_version(&mut containers[which], version);
+        Arc::new(edited)
+    }
+
+    /// The manifests change, or what the server has.
+    fn change(&mut self, node: &Node) {
+        if let Some(server) = &node.server {
+            self.change_at(server);
+            return;
+        }
         let place = self.rng.random_range(0..self.slots.len());
         let throw = self.rng.random_range(0..10);
         match (self.slots[place].pod.clone(), throw) {
@@ -305,14 +389,8 @@ impl Scenario {
             }
             (Some(pod), 3..6) => {
                 // Edited under its own UID.
-                let slot = &mut self.slots[place];
-                slot.version += 1;
-                let version = slot.version;
-                let mut edited = (*pod).clone();
-                let containers = &mut edited.spec.as_mut().unwrap().containers;
-                let which = self.rng.random_range(0..containers.len());
-                set_version(&mut containers[which], version);
-                self.slots[place].pod = Some(Arc::new(edited));
+                let edited = self.edited(place, &pod);
+                self.slots[place].pod = Some(edited);
             }
             (Some(pod), _) => {
                 self.slots[place].last = Some(pod);

@@ -164,6 +164,8 @@ pub(crate) struct State {
     pub(crate) oracle: Oracle,
     pub(crate) trace: Vec<String>,
     pub(crate) verbose: bool,
+    /// The node's pods are an API server's.
+    pub(crate) of_a_cluster: bool,
 }
 
 /// What a command in a container does.
@@ -208,6 +210,7 @@ impl World {
             oracle: Oracle::default(),
             trace: Vec::new(),
             verbose: std::env::var_os("NODECTL_SIM_TRACE").is_some(),
+            of_a_cluster: false,
         };
         Arc::new(Self { state: Mutex::new(state), wake: Notify::new(), crashed: Notify::new() })
     }

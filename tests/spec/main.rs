@@ -12,6 +12,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod a_machine;
 mod admission;
 mod cgroups;
 mod corpus;
@@ -21,6 +22,5 @@ mod network;
 mod probes;
 mod security;
 mod userns;
-mod vm;
 mod volumes;
 mod volumes_host;

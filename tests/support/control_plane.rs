@@ -42,6 +42,18 @@ pub(crate) struct ControlPlane {
     client: Client,
 }
 
+/// A request that the API server has heard, as its audit log tells it.
+#[derive(Debug, Clone)]
+pub(crate) struct Heard {
+    /// `get`, `list`, `watch`, `create`, `patch`, `update`, `delete`.
+    pub(crate) verb: String,
+    /// Plural, with the subresource: `pods/status`.
+    pub(crate) resource: String,
+    pub(crate) name: String,
+    /// When it came.
+    pub(crate) at: jiff::Timestamp,
+}
+
 impl ControlPlane {
     /// One that tests of this program share.
     #[track_caller]
@@ -78,6 +90,28 @@ impl ControlPlane {
             connect(&admin, None).unwrap()
         };
         Self { dir, facts, runtime, client }
+    }
+
+    /// What a node has asked for until now, in the order in which it came. Of a plane with `NODECTL_AUDIT` only.
+    pub(crate) fn heard(&self, node: &str) -> Vec<Heard> {
+        let user = format!("system:node:{node}");
+        let log = std::fs::read_to_string(self.dir.join("audit.log")).expect("started with NODECTL_AUDIT");
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let mut heard: Vec<Heard> = lines
+            .filter(|line| line["user"]["username"] == user)
+            // A watch is told of when it begins (old servers: when it first has something to say) and when it ends.
+            .filter(|line| (line["stage"] == "ResponseStarted") == (line["verb"] == "watch"))
+            .map(|line| {
+                let object = &line["objectRef"];
+                let (resource, part) = (text(&object["resource"]), text(&object["subresource"]));
+                let resource = if part.is_empty() { resource } else { format!("{resource}/{part}") };
+                let at = text(&line["requestReceivedTimestamp"]).parse().unwrap();
+                Heard { verb: text(&line["verb"]), resource, name: text(&object["name"]), at }
+            })
+            .collect();
+        heard.sort_by_key(|heard| heard.at);
+        heard
     }
 
     /// A value that `hack/control-plane.sh start` printed.

@@ -170,6 +170,10 @@ impl PodWorker {
         self.prepare(pod).await?;
         self.show(PodStep::CreatingSandbox, format!("make sandbox {}: {}", create.attempt, create.reason));
         let config = self.sandbox_config(pod, create.attempt, &hostname, Some(&dns));
+        // The runtime may have kept the pass waiting for long before it came here.
+        if self.interrupted() {
+            return Ok(Done::Wait(Next::Now));
+        }
         self.unseen = true;
         let made = self.env.cri.run_pod_sandbox(config, &handler).await;
         if let Err(error) = made {

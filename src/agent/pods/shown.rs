@@ -78,8 +78,12 @@ impl PodWorker {
         // succeeded would be told as failed, and a phase that is told as the last one stays.
         let asked = *self.env.pleg.primed().borrow();
         let refused = !self.admitted && self.lifecycle.is_stopping();
-        let status = match &terminal {
-            Some(why) if refused && observation.is_gone() => refused_status(&pod, why, self.start_time),
+        // What the server was told last holds until then: containers that it knows to run would be taken for lost, and
+        // a pod that is not restarted would have failed, for good.
+        let told = || self.status.as_deref().or(pod.status.as_ref()).filter(|_| !asked && !pod.is_static());
+        let status = match (&terminal, told()) {
+            (Some(why), _) if refused && observation.is_gone() => refused_status(&pod, why, self.start_time),
+            (_, Some(told)) => told.clone(),
             _ => pod_status(&StatusInput {
                 pod: &pod,
                 observation: &observation,

@@ -3,8 +3,12 @@
 use proptest::prelude::*;
 use serde_json::{Value, from_value, json};
 
+use self::strategic::apply;
 use super::*;
 use crate::policy::testing::pod;
+
+#[path = "../../../tests/support/strategic.rs"]
+mod strategic;
 
 fn status(value: Value) -> PodStatus {
     from_value(value).unwrap()
@@ -101,47 +105,6 @@ fn what_a_server_does_not_know_is_found_and_left_out() {
     let mut cut = sent;
     without(&mut cut, &fields);
     assert_eq!(cut, answer);
-}
-
-/// A server that merges a strategic patch as Kubernetes does, as far as these patches go.
-fn apply(there: &Value, patch: &Value) -> Value {
-    let mut result = there.as_object().cloned().unwrap_or_default();
-    for (name, change) in patch.as_object().unwrap() {
-        let key = match name.as_str() {
-            "conditions" => Some("type"),
-            "podIPs" | "hostIPs" => Some("ip"),
-            _ => None,
-        };
-        match (key.filter(|_| result.contains_key(name)), change) {
-            (_, Value::Null) => {
-                result.remove(name);
-            }
-            (None, change) => {
-                result.insert(name.clone(), change.clone());
-            }
-            (Some(key), change) => {
-                let changes = change.as_array().unwrap();
-                let replaces = changes.iter().any(|c| c["$patch"] == "replace");
-                let mut list = if replaces { vec![] } else { result[name].as_array().unwrap().clone() };
-                for change in changes.iter().filter(|c| c["$patch"] != "replace") {
-                    let place = list.iter().position(|old| old[key] == change[key]);
-                    match (place, change["$patch"] == "delete") {
-                        (Some(place), true) => {
-                            list.remove(place);
-                        }
-                        (Some(place), false) => {
-                            for (field, value) in change.as_object().unwrap() {
-                                list[place][field] = value.clone();
-                            }
-                        }
-                        (None, _) => list.push(change.clone()),
-                    }
-                }
-                result.insert(name.clone(), Value::Array(list));
-            }
-        }
-    }
-    Value::Object(result)
 }
 
 fn any_status() -> impl Strategy<Value = PodStatus> {

@@ -66,6 +66,9 @@ impl User {
 /// What a file of authorities is known by.
 type Stamp = Option<(u64, std::time::SystemTime)>;
 
+/// Authorities that were read anew, if they were.
+type Read = Option<(Stamp, Arc<dyn ClientCertVerifier>)>;
+
 /// Authorities as they were last read.
 #[derive(Default)]
 struct Authorities {
@@ -226,10 +229,7 @@ impl Authenticator {
 }
 
 /// Reads the authorities if the file is another one than known.
-fn read_authorities(
-    path: &std::path::Path,
-    known: Stamp,
-) -> Result<Option<(Stamp, Arc<dyn ClientCertVerifier>)>, String> {
+fn read_authorities(path: &std::path::Path, known: Stamp) -> Result<Read, String> {
     let io = |error: std::io::Error| format!("cannot be read: {error}");
     let metadata = std::fs::metadata(path).map_err(io)?;
     let stamp = metadata.modified().ok().map(|time| (metadata.len(), time));

@@ -189,7 +189,7 @@ async fn rights_are_asked_for_once_and_are_never_guessed() {
     let mode = Authorization::Webhook { allowed: Duration::from_secs(600), denied: Duration::from_secs(600) };
     let authorizer = Authorizer::new(mode, "node-a".to_owned(), asked(&server));
     let answer = |status: serde_json::Value| {
-        server.put(&format!("POST {ACCESS}"), json!({ "metadata": {}, "spec": {}, "status": status }))
+        server.put(&format!("POST {ACCESS}"), json!({ "metadata": {}, "spec": {}, "status": status }));
     };
     server.refuse("POST", ACCESS, 500, "etcd is away");
     assert!(authorizer.may(&reader(), "get", "metrics").await.is_err());

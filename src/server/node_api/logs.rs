@@ -52,7 +52,7 @@ impl Default for LogReaders {
 }
 
 /// What is asked for, as kubelet's `PodLogOptions`.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Wanted {
     follow: bool,
     previous: bool,
@@ -220,11 +220,14 @@ impl NodeApi {
     }
 }
 
+/// Tells that a log can be read, or why not.
+type Begun = oneshot::Sender<Result<(), String>>;
+
 /// What a reader of a log writes to, and how it tells that there is a log.
 #[derive(Clone)]
 struct Hand {
     pipe: Arc<UnixStream>,
-    begun: Arc<Mutex<Option<oneshot::Sender<Result<(), String>>>>>,
+    begun: Arc<Mutex<Option<Begun>>>,
 }
 
 impl Hand {

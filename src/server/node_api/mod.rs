@@ -237,7 +237,7 @@ impl NodeApi {
             Route::Health => {
                 let path = request.uri().path();
                 return healthz::respond(path, Some(&query), &self.view.health())
-                    .map(|body| body.boxed_unsync());
+                    .map(http_body_util::BodyExt::boxed_unsync);
             }
             Route::Pods => self.pods().await,
             Route::RunningPods => self.running_pods().await,

@@ -85,7 +85,7 @@ async fn there_are_so_many_known_and_one_that_leaves_makes_room() {
     while ask(&mut more, "/in").await != "in" {
         tries += 1;
         assert!(tries < 1000, "the place is not free again");
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        sleep(Duration::from_millis(20)).await;
     }
 }
 

@@ -231,11 +231,9 @@ async fn relay(
     idle: Option<Duration>,
     _place: OwnedSemaphorePermit,
 ) {
-    let (client, runtime) = match timeout(ANSWER, async { tokio::try_join!(client, runtime) }).await {
-        Ok(Ok(both)) => both,
-        // The client left before it was told.
-        _ => return,
-    };
+    let both = timeout(ANSWER, async { tokio::try_join!(client, runtime) }).await;
+    // Else the client left before it was told.
+    let Ok(Ok((client, runtime))) = both else { return };
     both_ways(TokioIo::new(client), TokioIo::new(runtime), idle).await;
 }
 

@@ -1,15 +1,5 @@
 //! The node's API: who is let in, and what kubectl does with it through a real API server.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stderr,
-    reason = "a test fails by panicking and says why"
-)]
-
-mod support;
-
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{IpAddr, TcpStream, UdpSocket},
@@ -21,7 +11,8 @@ use std::{
 use k8s_openapi::api::core::v1::{Node as NodeObject, ServiceAccount};
 use kube::{Api, api::PostParams};
 use serde_json::{Value, json};
-use support::{
+
+use crate::support::{
     ControlPlane, Node, NodeBuilder, ROOMY, SOON, STAY, free_port, pod, pod_with_policy, said::Said, script,
     wait_for, wait_until,
 };

@@ -1,23 +1,14 @@
 //! Pods of an API server that are changed while they run: ephemeral containers put into them, their resources
 //! changed in place, and pods that give way to a critical one.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stderr,
-    reason = "a test fails by panicking and says why"
-)]
-
-mod support;
-
 use std::fs;
 
 use hyper::Request;
 use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod};
 use kube::api::ListParams;
 use serde_json::{Value, json};
-use support::{
+
+use crate::support::{
     ControlPlane, Node, NodeBuilder, ROOMY, SOON, STAY, STUBBORN, condition, container, main_of, pod, pod_of,
     pod_with_policy, uid, wait_for, wait_until,
 };
@@ -165,7 +156,7 @@ fn an_ephemeral_container_waits_for_its_target_and_holds_up_nobodys_end() {
     assert!(!ephemeral_status(&cluster.pod("jc-late").unwrap(), "debug").is_some_and(|s| runs(&s)));
     cluster.patch_pod(
         "jc-late",
-        &json!({ "spec": { "containers": [{ "name": "late", "image": support::IMAGE }] } }),
+        &json!({ "spec": { "containers": [{ "name": "late", "image": crate::support::IMAGE }] } }),
     );
     wait_ephemeral(&cluster, "jc-late", "debug", "runs", runs);
     cluster.wait_ready("jc-late");
@@ -273,7 +264,7 @@ fn resize(cluster: &ControlPlane, name: &str, generation: u32, resources: &Value
 
 /// The microseconds of CPU time of each tenth of a second, and the bytes of memory, that a group may have: as v1 tells
 /// them, or v2 with the period behind the quota.
-fn limits(process: support::Process) -> [String; 2] {
+fn limits(process: crate::support::Process) -> [String; 2] {
     let quota = process.cgroup_value("cpu", "cpu.cfs_quota_us", "cpu.max");
     let quota = quota.split_whitespace().next().unwrap_or_default().to_owned();
     [quota, process.cgroup_value("memory", "memory.limit_in_bytes", "memory.max").trim().to_owned()]

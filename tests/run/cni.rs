@@ -1,20 +1,11 @@
 //! Missing or broken CNI configuration: named with folder, files and cause, and no obstacle for longer than
 //! it lasts.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stderr,
-    reason = "a test fails by panicking and says why"
-)]
-
-mod support;
-
 use std::fs;
 
 use serde_json::json;
-use support::{Node, NodeBuilder, SOON, STAY, pod, wait_for};
+
+use crate::support::{Node, NodeBuilder, SOON, STAY, pod, wait_for};
 
 /// Waits until healthz and explain say why there is no network, with all of these words.
 #[track_caller]

@@ -1,15 +1,6 @@
 //! The node's identity at a real API server: from a bootstrap token to a certificate, its renewal under a running
 //! agent, what becomes of it when the agent is killed or files are torn, and `nodectl certs`.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test's helpers fail by panicking and say why"
-)]
-
-mod support;
-
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -21,7 +12,8 @@ use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use nodectl::api::certificate::Certificate;
 use serde_json::{Value, json};
-use support::{ControlPlane, Node, ROOMY, SOON, STAY, pod, wait_for, wait_until};
+
+use crate::support::{ControlPlane, Node, ROOMY, SOON, STAY, pod, wait_for, wait_until};
 
 fn requests(cluster: &ControlPlane) -> Api<CertificateSigningRequest> {
     Api::all(cluster.client())

@@ -1,23 +1,14 @@
 //! What happens on a node, as a real API server is told of it in Events: kubelet's reasons and words, in their order,
 //! counted and not repeated, and never in the pods' way.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stderr,
-    reason = "a test fails by panicking and says why"
-)]
-
-mod support;
-
 use k8s_openapi::api::core::v1::{Event, Node as NodeObject};
 use kube::{
     Api,
     api::{ListParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
-use support::{
+
+use crate::support::{
     ControlPlane, IMAGE, Node, NodeBuilder, SOON, STAY, container, pod, pod_of, pod_with_policy, wait_for,
     wait_until,
 };
@@ -324,4 +315,51 @@ fn a_namespace_that_is_going_away_takes_no_events_and_that_is_no_news() {
     wait_event(&cluster, "je-after", "Started", "Container started");
     let log = node.agent_log();
     assert!(!log.contains("cannot write an event"), "{log}");
+}
+
+#[test]
+fn a_boot_a_lost_sandbox_and_a_missing_network_are_told() {
+    let cluster = ControlPlane::shared();
+    let mut node = joined(&cluster, "je-boot").start();
+    cluster.bind("je-boot", &pod("je-sandbox", STAY));
+    let made = cluster.wait_ready("je-sandbox");
+    let uid = made.metadata.uid.unwrap();
+    let sandbox = node.containerd.sandboxes_of(&uid)[0].id.clone();
+    node.containerd.process(&sandbox).unwrap().kill();
+    let told = wait_event(&cluster, "je-sandbox", "SandboxChanged", "");
+    assert_eq!(message(&told), "Pod sandbox changed, it will be killed and re-created.");
+    assert_eq!((told.type_.as_deref(), &told.involved_object.uid), (Some("Normal"), &Some(uid)));
+    wait_until(SOON, "another sandbox", || node.wait_ready("je-sandbox").restarts("main") == 1);
+
+    // The server remembers another boot than the one the machine is in.
+    node.kill9();
+    let nodes = Api::<NodeObject>::all(cluster.client());
+    let change: Value = json!({ "status": { "nodeInfo": { "bootID": "an-earlier-one" } } });
+    cluster
+        .block_on(nodes.patch_status("je-boot", &PatchParams::default(), &Patch::Strategic(&change)))
+        .unwrap();
+    let config = std::fs::read_dir(node.containerd.cni_conf_dir()).unwrap().next().unwrap().unwrap().path();
+    let network = std::fs::read_to_string(&config).unwrap();
+    std::fs::remove_file(&config).unwrap();
+    // It reads what is there when it starts.
+    node.containerd.kill9();
+    node.containerd.resume();
+    node.start_agent();
+    let told = wait_event(&cluster, "je-boot", "Rebooted", "Node je-boot has been rebooted, boot id: ");
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    assert!(message(&told).ends_with(boot.trim()), "{told:?}");
+    assert_eq!(told.type_.as_deref(), Some("Warning"));
+    let has = || cluster.node("je-boot").and_then(|node| Some(node.status?.node_info?.boot_id));
+    wait_until(SOON, "the server has the machine's boot id", || has().as_deref() == Some(boot.trim()));
+
+    cluster.bind("je-boot", &pod("je-offline", STAY));
+    let words = "network is not ready: container runtime network not ready: ";
+    let told = wait_event(&cluster, "je-offline", "NetworkNotReady", words);
+    assert_eq!(told.type_.as_deref(), Some("Warning"));
+    std::fs::write(&config, network).unwrap();
+    cluster.wait_ready("je-offline");
+    // Told once, however often it was looked at.
+    let told = events(&cluster, "je-offline");
+    assert_eq!(reasons(&told), ["NetworkNotReady", "Pulled", "Created", "Started"]);
+    assert!(told.iter().all(|event| event.count == Some(1)), "{told:?}");
 }

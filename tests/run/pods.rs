@@ -1,21 +1,13 @@
 //! What a pod gets: looked at inside its processes, in the runtime's own records and in the node's folders.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stderr,
-    reason = "a test fails by panicking and says why"
-)]
-
-mod support;
-
 use std::fs;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use support::{
-    Node, Release, SOON, STAY, container, free_port, get, pod, pod_of, wait_for, wait_lines, wait_until,
+
+use crate::support::{
+    IMAGE, Node, Release, SOON, STAY, View, container, free_port, get, pod, pod_of, wait_for, wait_lines,
+    wait_until,
 };
 
 fn node(name: &str, release: Release) -> Node {
@@ -125,7 +117,7 @@ fn a_whole_pod(name: &str, release: Release) {
     assert_eq!(fs::read_dir(node.container_logs()).unwrap().count(), 0, "links are left");
 }
 
-fn logs_are_where_kubelet_has_them(node: &Node, view: &support::View) {
+fn logs_are_where_kubelet_has_them(node: &Node, view: &View) {
     let name = node.static_name("rich");
     let folder = node.pod_logs().join(format!("default_{name}_{}", view.uid()));
     let lines = wait_lines(&folder.join("web/0.log"), 3);
@@ -140,7 +132,7 @@ fn logs_are_where_kubelet_has_them(node: &Node, view: &support::View) {
     }
 }
 
-fn records_are_kubelets(node: &Node, view: &support::View) {
+fn records_are_kubelets(node: &Node, view: &View) {
     let name = node.static_name("rich");
     let sandboxes = node.containerd.sandboxes_of(view.uid());
     let [sandbox] = &sandboxes[..] else { panic!("{sandboxes:?}") };
@@ -177,7 +169,7 @@ fn records_are_kubelets(node: &Node, view: &support::View) {
     assert_eq!(ports[0]["containerPort"], 8080);
 }
 
-fn status_says_what_is(view: &support::View, address: &str) {
+fn status_says_what_is(view: &View, address: &str) {
     let status = &view.0["status"];
     assert_eq!(status["qosClass"], "Burstable");
     assert_eq!(status["podIPs"], json!([{"ip": address}]));
@@ -193,7 +185,7 @@ fn status_says_what_is(view: &support::View, address: &str) {
         assert_eq!(container["ready"], true);
         assert_eq!(container["started"], true);
         assert_eq!(container["restartCount"], 0);
-        assert_eq!(container["image"], support::IMAGE);
+        assert_eq!(container["image"], IMAGE);
         assert!(container["imageID"].as_str().is_some_and(|id| id.contains("sha256:")), "{container}");
         // RFC 3339 times of the same form sort as text.
         let (started, ended) = (&container["state"]["running"]["startedAt"], &ended["finishedAt"]);

@@ -1,16 +1,6 @@
 //! The machine as a Node of a real cluster: what it says of itself, what it leaves to others, and what becomes of it
 //! when the runtime, the network, the Node or the server is away.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stderr,
-    reason = "a test fails by panicking and says why"
-)]
-
-mod support;
-
 use std::{
     collections::BTreeSet,
     fs,
@@ -31,7 +21,8 @@ use nix::{
     unistd::Pid,
 };
 use serde_json::{Value, json};
-use support::{
+
+use crate::support::{
     ControlPlane, IMAGE, Node, NodeBuilder, ROOMY, Release, SOON, STAY, pod, wait_for, wait_until,
 };
 
@@ -422,6 +413,16 @@ fn the_lease_is_renewed_in_the_nodes_name() {
         .block_on(leases(&cluster).patch("leased", &PatchParams::default(), &Patch::Merge(meddled)))
         .unwrap();
     wait_lease(&cluster, "leased", "ours again", |lease| owner(lease) == ours);
+    // Held by another it is taken back: the name is this node's alone.
+    let taken = json!({"spec": {"holderIdentity": "another", "leaseDurationSeconds": 3600}});
+    let taken = cluster
+        .block_on(leases(&cluster).patch("leased", &PatchParams::default(), &Patch::Merge(taken)))
+        .unwrap();
+    let back = wait_lease(&cluster, "leased", "held by the node again", |lease| {
+        let spec = lease.spec.as_ref().unwrap();
+        (spec.holder_identity.as_deref(), spec.lease_duration_seconds) == (Some("leased"), Some(8))
+    });
+    assert!(renewed(&back) > renewed(&taken) && back.metadata.uid == first.metadata.uid, "{back:?}");
     cluster.block_on(leases(&cluster).delete("leased", &DeleteParams::default())).unwrap();
     wait_lease(&cluster, "leased", "made anew", |lease| lease.metadata.uid != first.metadata.uid);
     node.wait_health("[+]lease ok");

@@ -2,16 +2,6 @@
 //! runtime classes. Against a real server with the Node authorizer and NodeRestriction on. And credentials that
 //! programs give, which a node that stands alone has too.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stderr,
-    reason = "a test fails by panicking and says why"
-)]
-
-mod support;
-
 use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf, process::Command};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -24,7 +14,8 @@ use kube::{
     api::{DeleteParams, ListParams, PostParams},
 };
 use serde_json::{Value, json};
-use support::{
+
+use crate::support::{
     ControlPlane, Node, Registry, SOON, STAY, container, copy_program, files_with, pod, pod_of, wait_for,
     wait_until,
 };

@@ -1,22 +1,13 @@
 //! What an operator and the service manager see of the running agent.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stderr,
-    reason = "a test fails by panicking and says why"
-)]
-
-mod support;
-
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use support::{Node, NodeBuilder, SOON, STAY, container, pod, pod_of, wait_for};
+
+use crate::support::{Node, NodeBuilder, SOON, STAY, container, pod, pod_of, wait_for};
 
 fn run(node: &Node, arguments: &[&str]) -> (Option<i32>, String, String) {
     let output = node.run_cli(arguments);

@@ -1,23 +1,14 @@
 //! Faults under the agent: a runtime that is absent, hangs or dies, a full disk, damaged files, containers
 //! that do not end. Errors are clear, nothing is lost, nothing doubled, nothing leaked.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stderr,
-    reason = "a test fails by panicking and says why"
-)]
-
-mod support;
-
 use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use support::{
-    Node, NodeBuilder, Release, SOON, STAY, STUBBORN, container, pod, pod_of, wait_for, wait_until,
+
+use crate::support::{
+    Node, NodeBuilder, Release, SOON, STAY, STUBBORN, container, pod, pod_of, processes, wait_for, wait_until,
 };
 
 fn builder(name: &str, release: Release) -> NodeBuilder {
@@ -119,7 +110,7 @@ fn a_runtime_that_dies_in_the_middle_of_creating(name: &str, release: Release) {
         }
         // When the first of them has a process it is in the midst of the others.
         let count = node.containerd.processes().len();
-        wait_until(SOON, "some sandboxes", || support::processes(node.dir()).len() > 1 + round);
+        wait_until(SOON, "some sandboxes", || processes(node.dir()).len() > 1 + round);
         assert!(count < 2 * PODS);
         node.containerd.kill9();
         std::thread::sleep(Duration::from_millis(300));

@@ -3,16 +3,6 @@
 //!
 //! A reboot is what it leaves: the agent killed, no sandbox and no container in the runtime, nothing mounted.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stderr,
-    reason = "a test fails by panicking and says why"
-)]
-
-mod support;
-
 use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf};
 
 use jiff::{SignedDuration, Timestamp};
@@ -23,7 +13,8 @@ use nodectl::{
     policy::offline::Moment,
 };
 use serde_json::{Value, json};
-use support::{
+
+use crate::support::{
     ControlPlane, Node, SOON, STAY, View, container, files_on_disk_with, pod, pod_of, wait_for, wait_until,
 };
 

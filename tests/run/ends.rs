@@ -1,19 +1,10 @@
 //! Containers that end, by themselves or by force: what is started again, when, and what the status says.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stderr,
-    reason = "a test fails by panicking and says why"
-)]
-
-mod support;
-
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use support::{
+
+use crate::support::{
     Node, NodeBuilder, Release, SOON, STAY, View, container, pod, pod_of, pod_with_policy, wait_for,
     wait_lines,
 };

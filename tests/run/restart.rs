@@ -1,15 +1,5 @@
 //! The agent's own end and start: killed, stopped, refused. Pods notice nothing of it.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stderr,
-    reason = "a test fails by panicking and says why"
-)]
-
-mod support;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpListener;
@@ -19,7 +9,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::json;
-use support::{
+
+use crate::support::{
     Node, NodeBuilder, Process, SOON, STAY, STUBBORN, View, container, copy_program, pod, pod_of, wait_for,
     wait_until,
 };

@@ -1,23 +1,14 @@
 //! What pods of an API server are given: ConfigMaps, Secrets and tokens, against a real server with the Node
 //! authorizer and NodeRestriction on.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stderr,
-    reason = "a test fails by panicking and says why"
-)]
-
-mod support;
-
 use std::{fs, os::unix::fs::MetadataExt as _, path::PathBuf};
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD as URL_SAFE_NO_PAD};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
-use support::{ControlPlane, Node, SOON, STAY, container, files_on_disk_with, pod_of, wait_until};
+
+use crate::support::{ControlPlane, Node, SOON, STAY, container, files_on_disk_with, pod_of, wait_until};
 
 /// What must not be found anywhere.
 const PASSWORD: &str = "correct-horse-battery-staple";

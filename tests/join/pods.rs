@@ -1,15 +1,7 @@
 //! Pods of an API server: run, told of, ended and forgotten, against a real server with the Node authorizer and
 //! NodeRestriction.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stderr,
-    reason = "a test fails by panicking and says why"
-)]
-
-mod support;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Node as NodeObject, Pod};
 use kube::{
@@ -17,7 +9,8 @@ use kube::{
     api::{Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
-use support::{
+
+use crate::support::{
     ControlPlane, Node, NodeBuilder, ROOMY, SOON, STAY, STUBBORN, condition, container, main_of, pod, pod_of,
     pod_with_policy, uid, wait_for, wait_until,
 };
@@ -395,32 +388,87 @@ fn static_pods_are_mirrored() {
 }
 
 #[test]
-fn a_server_that_is_away_changes_nothing_and_hears_of_all_that_happened_when_it_is_back() {
+fn a_server_that_is_away_for_a_minute_changes_nothing_and_hears_of_all_that_happened_when_it_is_back() {
     let cluster = ControlPlane::start();
     let mut node = joined(&cluster, "jp-away").start();
     cluster.bind("jp-away", &pod("stays", STAY));
+    cluster.bind("jp-away", &pod("again", STAY));
     cluster.bind(
         "jp-away",
         &pod_with_policy("ends", "Never", "while ! [ -e /tmp/end ]; do sleep 0.1; done; exit 4"),
     );
     let before = cluster.wait_ready("stays");
+    let again = cluster.wait_ready("again");
     cluster.wait_ready("ends");
     cluster.kill("kube-apiserver");
+    let away = Instant::now();
     let view = node.view("ends").unwrap();
     node.process(&view, "main").kill();
     node.wait_view("ends", "ended", |view| view.phase() == "Failed");
+    // One that ends is started again with nobody to be told.
+    let view = node.view("again").unwrap();
+    node.process(&view, "main").kill();
+    node.wait_view("again", "started again", |view| view.restarts("main") == 1 && view.runs("main"));
+    // The lease runs out, which is no fault of the agent's.
+    let line = node.wait_health("[!]lease failed: renewed ");
+    assert!(line.contains("it was good for 40 s"), "{line}");
+    assert_eq!(node.healthz("/healthz").unwrap().0, 200);
     // Static pods and what ran before do without, also under an agent that has never seen the server.
     node.put(&pod("fixed", STAY));
     node.wait_ready("fixed");
     node.restart();
     node.put(&pod("second", STAY));
     node.wait_ready("second");
-    assert_eq!(node.containerd.running_containers().len(), 3);
+    std::thread::sleep(Duration::from_secs(60).saturating_sub(away.elapsed()));
+    assert_eq!(node.containerd.running_containers().len(), 4);
     cluster.resume();
     let after = cluster.wait_phase("ends", "Failed");
     assert!(after.metadata.deletion_timestamp.is_none());
     cluster.wait_ready("second-jp-away");
     assert_eq!(main_of(&cluster.wait_ready("stays")), main_of(&before));
+    let (id, restarts) = wait_for(SOON, "the restart is told", || {
+        let pod = cluster.wait_ready("again");
+        (main_of(&pod).1 == 1).then(|| main_of(&pod))
+    });
+    assert!(restarts == 1 && id != main_of(&again).0);
+    wait_until(SOON, "the node is Ready for the cluster again", || {
+        let conditions = cluster.node("jp-away").and_then(|node| node.status?.conditions);
+        conditions.into_iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True")
+    });
+    node.wait_health("[+]lease ok");
     cluster.delete_pod("stays", None);
     cluster.wait_gone("stays");
+}
+
+#[test]
+fn a_pod_has_its_time_and_no_more() {
+    let cluster = ControlPlane::shared();
+    let node = joined(&cluster, "jp-late").start();
+    let mut timed = pod("jp-timed", STAY);
+    timed["spec"]["activeDeadlineSeconds"] = json!(3600);
+    cluster.bind("jp-late", &timed);
+    cluster.bind("jp-late", &pod("jp-endless", STAY));
+    let before = cluster.wait_ready("jp-timed");
+    let endless = cluster.wait_ready("jp-endless");
+    assert_eq!(before.spec.unwrap().active_deadline_seconds, Some(3600));
+    // The server lets it be made shorter, and given to a pod that had none.
+    cluster.patch_pod("jp-timed", &json!({ "spec": { "activeDeadlineSeconds": 1 } }));
+    let failed = cluster.wait_phase("jp-timed", "Failed");
+    let status = failed.status.as_ref().unwrap();
+    assert_eq!(status.reason.as_deref(), Some("DeadlineExceeded"));
+    assert_eq!(
+        status.message.as_deref(),
+        Some("Pod was active on the node longer than the specified deadline")
+    );
+    assert_eq!(condition(&failed, "Ready").unwrap().status, "False");
+    let running = node.containerd.running_containers();
+    let only = main_of(&endless).0.replace("containerd://", "");
+    assert_eq!(running.keys().collect::<Vec<_>>(), [&only]);
+    cluster.patch_pod("jp-endless", &json!({ "spec": { "activeDeadlineSeconds": 1 } }));
+    cluster.wait_phase("jp-endless", "Failed");
+    assert!(node.containerd.running_containers().is_empty());
+    for name in ["jp-timed", "jp-endless"] {
+        cluster.delete_pod(name, None);
+        cluster.wait_gone(name);
+    }
 }

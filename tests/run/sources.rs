@@ -1,15 +1,5 @@
 //! Where pods come from: manifests that are edited, removed, put back, broken, or cannot be reached.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stderr,
-    reason = "a test fails by panicking and says why"
-)]
-
-mod support;
-
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -17,7 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use support::{Node, SOON, STAY, STUBBORN, container, pod, pod_of, wait_for, wait_lines, wait_until};
+
+use crate::support::{Node, SOON, STAY, STUBBORN, container, pod, pod_of, wait_for, wait_lines, wait_until};
 
 #[test]
 fn an_edited_manifest_replaces_the_pod_when_the_old_one_is_gone() {
