@@ -425,7 +425,8 @@ fn a_server_that_is_away_for_a_minute_changes_nothing_and_hears_of_all_that_happ
     let after = cluster.wait_phase("ends", "Failed");
     assert!(after.metadata.deletion_timestamp.is_none());
     cluster.wait_ready("second-jp-away");
-    assert_eq!(main_of(&cluster.wait_ready("stays")), main_of(&before));
+    // The control plane may have told it unready meanwhile, and tries to reach one another are far apart by now.
+    assert_eq!(main_of(&cluster.wait_ready_within(SOON * 3, "stays")), main_of(&before));
     let (id, restarts) = wait_for(SOON, "the restart is told", || {
         let pod = cluster.wait_ready("again");
         (main_of(&pod).1 == 1).then(|| main_of(&pod))

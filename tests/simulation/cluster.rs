@@ -36,7 +36,7 @@ fn a_pod_that_ends_well_under_another_agent_has_not_failed() {
     let server = Arc::clone(node.server.as_ref().unwrap());
     server.create(&once("once-u1", &Script::exits(60_000, 0)));
     node.run(async |agent| {
-        agent.until("it runs", Duration::from_secs(10), |a| a.runs("once-u1", "main")).await
+        agent.until("it runs", Duration::from_secs(10), |a| a.runs("once-u1", "main")).await;
     });
     // The next agent hears of the pod before the runtime has told what it holds.
     node.world.with(State::go_down);
