@@ -158,7 +158,7 @@ mod tests {
         for word in ["--pod-manifest-path", "--operator-socket", "Static pods:", "nodectl's own:"] {
             assert!(help.contains(word), "{word} missing in\n{help}");
         }
-        for word in ["--network-plugin", "--docker", "--enable-debugging-handlers"] {
+        for word in ["--network-plugin", "--docker", "--kubelet-cgroups"] {
             assert!(!help.contains(word), "{word} shown");
         }
     }

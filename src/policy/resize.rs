@@ -8,6 +8,7 @@
 //! made, or is what the runtime was last told.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
@@ -221,15 +222,14 @@ fn has<'a>(
     container: &'a Container,
     seen: &ObservedContainer,
     actuated: &'a AllActuated,
-) -> Option<&'a ResourceRequirements> {
-    static NONE: std::sync::LazyLock<ResourceRequirements> = std::sync::LazyLock::new(Default::default);
+) -> Option<Cow<'a, ResourceRequirements>> {
     if let Some(own) = actuated.get(&container.name).filter(|own| own.id == seen.id) {
-        return Some(&own.resources);
+        return Some(Cow::Borrowed(&own.resources));
     }
     let theirs = seen.fingerprint.as_ref();
     let made_otherwise =
         theirs.is_some_and(|theirs| !resources_fingerprint(container).changed_fields(theirs).is_empty());
-    (!made_otherwise).then(|| container.resources.as_ref().unwrap_or(&NONE))
+    (!made_otherwise).then(|| container.resources.as_ref().map(Cow::Borrowed).unwrap_or_default())
 }
 
 fn running<'a>(
@@ -249,12 +249,12 @@ pub fn plan(pod: &Pod, seen: &PodObservation, actuated: &AllActuated) -> ResizeP
     for (container, latest) in running(pod, seen) {
         let wanted = container.resources.as_ref();
         let own = has(container, latest, actuated);
-        let changed = own.map_or_else(Vec::new, |own| changes(Some(own), wanted));
+        let changed = own.as_deref().map_or_else(Vec::new, |own| changes(Some(own), wanted));
         if changed.iter().any(|name| restarts(container, name)) {
             plan.restart.insert(latest.id.clone());
         } else if own.is_none() || !changed.is_empty() {
             let limit = |r| amount(&amounts(side(r, false)), "memory");
-            let grows = own.is_some_and(|own| limit(wanted) >= limit(Some(own)));
+            let grows = own.as_deref().is_some_and(|own| limit(wanted) >= limit(Some(own)));
             update.push((grows, (container.name.clone(), latest.id.clone())));
         }
     }
@@ -267,7 +267,7 @@ pub fn plan(pod: &Pod, seen: &PodObservation, actuated: &AllActuated) -> ResizeP
 pub fn actuated_now(pod: &Pod, seen: &PodObservation, actuated: &AllActuated) -> AllActuated {
     running(pod, seen)
         .filter_map(|(container, latest)| {
-            let resources = has(container, latest, actuated)?.clone();
+            let resources = has(container, latest, actuated)?.into_owned();
             Some((container.name.clone(), Actuated { id: latest.id.clone(), resources }))
         })
         .collect()
