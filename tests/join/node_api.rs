@@ -138,17 +138,18 @@ fn kubectl_looks_into_containers(name: &'static str, builder: fn(NodeBuilder) ->
     let said = said.as_str();
 
     // Logs.
-    wait_until(SOON, "all is in the log", || served.prints(&["logs", said]).ends_with("end\n"));
+    // What went to the two streams comes in any order.
+    wait_until(SOON, "all is in the log", || served.prints(&["logs", said]).lines().count() == 11);
     let all = served.prints(&["logs", said]);
-    assert_eq!(all.lines().count(), 11, "{all}");
+    assert!(all.contains("out 5\n") && all.contains("err 5\n") && all.contains("end\n"), "{all}");
     assert_eq!(served.prints(&["logs", said, "--tail=2"]).lines().count(), 2);
     assert_eq!(served.prints(&["logs", said, "--limit-bytes=5"]).len(), 5);
     assert_eq!(served.prints(&["logs", said, "--since=1h"]), all);
     let stamped = served.prints(&["logs", said, "--timestamps", "--tail=1"]);
     let (time, text) = stamped.split_once(' ').unwrap();
-    assert!(time.parse::<jiff::Timestamp>().is_ok() && text == "end\n", "{stamped}");
+    assert!(time.parse::<jiff::Timestamp>().is_ok() && all.ends_with(text), "{stamped}");
     // Whole seconds are sent.
-    assert!(served.prints(&["logs", said, &format!("--since-time={time}")]).ends_with("end\n"));
+    assert!(served.prints(&["logs", said, &format!("--since-time={time}")]).ends_with(text));
     assert_eq!(served.prints(&["logs", said, "--since-time=2099-01-01T00:00:00Z"]), "");
     served.kubectl(&["logs", said, "-c", "nobody"]).ended(1).told("container nobody is not valid for pod");
     served
@@ -161,7 +162,13 @@ fn kubectl_looks_into_containers(name: &'static str, builder: fn(NodeBuilder) ->
     assert_eq!(exec(&["echo", "a b", "$HOME"]).ended(0).out, "a b $HOME\n");
     let told = exec(&["sh", "-c", "echo out; echo err >&2; exit 7"]).ended(7);
     assert_eq!((told.out.as_str(), told.err.contains("err\n")), ("out\n", true), "{}", told.err);
-    exec(&["/no/such/program"]).ended(126);
+    // containerd 1.6 calls this 126, and 2 tells of it before anything begins.
+    let missing = exec(&["/no/such/program"]);
+    assert!(
+        missing.code.is_some_and(|code| code != 0) && missing.err.contains("/no/such/program"),
+        "{}",
+        missing.err
+    );
     let mut command = served.command(&["exec", "-i", said, "--", "wc", "-c"]);
     let mut child = Typed(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap());
     let mut stdin = child.0.stdin.take().unwrap();
@@ -435,7 +442,8 @@ fn nobody_is_let_in_who_may_not() {
     }
     // The API server's own view of rights is a moment old.
     wait_until(SOON, "the right counts", || {
-        let answer = served.kubectl(&["auth", "can-i", "get", "nodes/metrics", "--as=scraper"]);
+        let answer =
+            served.kubectl(&["auth", "can-i", "get", "nodes", "--subresource=metrics", "--as=scraper"]);
         answer.out.trim() == "yes"
     });
     assert_eq!(scraper("/healthz", &[]), (200, "ok".into()));
