@@ -210,8 +210,7 @@ where
             .max_concurrent_streams(MAX_STREAMS)
             .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
             .max_send_buf_size(SEND_BUFFER)
-            .keep_alive_interval(HEAD)
-            .keep_alive_timeout(HANDSHAKE)
+            // Whether the peer is there is TCP's to find out: one that reads slowly answers no ping in between.
             .serve_connection(TokioIo::new(stream), service);
         let mut serving = pin!(serving);
         tokio::select! {
