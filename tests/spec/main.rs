@@ -12,7 +12,6 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod a_machine;
 mod admission;
 mod cgroups;
 mod corpus;
@@ -22,5 +21,6 @@ mod network;
 mod probes;
 mod security;
 mod userns;
+mod vm;
 mod volumes;
 mod volumes_host;

@@ -80,7 +80,7 @@ pub(crate) fn copy_program(from: &Path, to: &Path) {
 
 /// Between two looks at what is waited for.
 pub(crate) fn look_again() -> Duration {
-    Duration::from_millis(20) * slow().min(6)
+    Duration::from_millis(20) * slow()
 }
 
 /// Tries `probe` every 20 ms until it answers `Some`; fails the test with `what` after `within`.

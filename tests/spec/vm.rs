@@ -1,9 +1,6 @@
 //! What needs another machine: cgroup v2, huge pages, every capability, systemd. `hack/vm.sh` boots one whose
 //! files are this machine's, and this very program runs chosen tests in it.
 //!
-//! The two that start a machine take longer than any other test, most of the time on an emulated processor. Tests are
-//! begun by their names, so this file's comes first: they run beside the others, and not alone after them.
-//!
 //! Tests that only such a machine can run are ignored elsewhere; each is named by one of the two that start a
 //! machine, which count that all that they name has run.
 
@@ -19,11 +16,10 @@ use serde_json::json;
 use super::cgroups::{is_v2, share};
 use crate::support::{Node, SOON, STAY, container, pod, pod_of, script, wait_until};
 
-/// An emulated processor is about ten times slower than the machine, which other tests use beside it, and whoever else
-/// is busy there.
-const SLOW: (&str, &str) = ("NODECTL_TEST_SLOW", "20");
+/// An emulated processor is about ten times slower than the machine, which other tests use beside it.
+const SLOW: (&str, &str) = ("NODECTL_TEST_SLOW", "6");
 /// Seconds after which a machine is given up.
-const TIMEOUT: &str = "2400";
+const TIMEOUT: &str = "1200";
 
 /// Runs tests of this program in a machine of their own.
 #[track_caller]
@@ -68,8 +64,8 @@ fn on_cgroup_v2() {
             "cgroups::what_the_limits_do_on_containerd_1",
             "cgroups::what_the_limits_do_on_containerd_2",
             "cgroups::what_is_left_of_pods_that_are_gone_is_reaped",
-            "a_machine::huge_pages_and_oom_scores_on_containerd_1",
-            "a_machine::huge_pages_and_oom_scores_on_containerd_2",
+            "vm::huge_pages_and_oom_scores_on_containerd_1",
+            "vm::huge_pages_and_oom_scores_on_containerd_2",
         ],
     );
 }
@@ -80,7 +76,7 @@ fn on_systemd() {
     run(
         &["--systemd"],
         "1",
-        &["a_machine::slices_of_systemd_on_containerd_1", "a_machine::slices_of_systemd_on_containerd_2"],
+        &["vm::slices_of_systemd_on_containerd_1", "vm::slices_of_systemd_on_containerd_2"],
     );
 }
 
@@ -152,13 +148,13 @@ fn huge_pages_and_oom_scores(start: impl FnOnce() -> Node) {
 }
 
 #[test]
-#[ignore = "run in the virtual machine by a_machine::on_cgroup_v2"]
+#[ignore = "run in the virtual machine by vm::on_cgroup_v2"]
 fn huge_pages_and_oom_scores_on_containerd_1() {
     huge_pages_and_oom_scores(|| Node::start("vm-huge"));
 }
 
 #[test]
-#[ignore = "run in the virtual machine by a_machine::on_cgroup_v2"]
+#[ignore = "run in the virtual machine by vm::on_cgroup_v2"]
 fn huge_pages_and_oom_scores_on_containerd_2() {
     huge_pages_and_oom_scores(|| Node::with_containerd2("vm-huge2"));
 }
@@ -238,13 +234,13 @@ fn slices_of_systemd(name: &str, builder: impl Fn(&str) -> Node) {
 }
 
 #[test]
-#[ignore = "run in the virtual machine by a_machine::on_systemd"]
+#[ignore = "run in the virtual machine by vm::on_systemd"]
 fn slices_of_systemd_on_containerd_1() {
     slices_of_systemd("vm-sd1", |name| Node::builder(name).systemd().config("podPidsLimit: 64\n").start());
 }
 
 #[test]
-#[ignore = "run in the virtual machine by a_machine::on_systemd"]
+#[ignore = "run in the virtual machine by vm::on_systemd"]
 fn slices_of_systemd_on_containerd_2() {
     slices_of_systemd("vm-sd2", |name| {
         Node::builder(name).systemd().containerd2().config("podPidsLimit: 64\n").start()
