@@ -65,7 +65,20 @@ const RULE: &[(&str, &[&str])] = &[
     ),
     (
         "server",
-        &["logs", "policy", "cri", "host", "kube", "store", "config", "api", "error", "telemetry", "files"],
+        &[
+            "logs",
+            "policy",
+            "cri",
+            "host",
+            "kube",
+            "store",
+            "config",
+            "api",
+            "error",
+            "telemetry",
+            "files",
+            "tls",
+        ],
     ),
     // Reading containers' logs, for the inspector and for the node's API.
     ("logs", &["policy", "cri", "host", "api", "error"]),

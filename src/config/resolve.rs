@@ -247,7 +247,6 @@ fn cluster_node(config: &KubeletConfiguration, flags: &Flags) -> Result<ClusterN
         "external" => true,
         other => return Err(wrong(CLOUD, format!("{other:?} is not known (want external or nothing)"))),
     };
-    let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     let taints = config.register_with_taints.iter().flatten().map(|taint| Taint {
         key: taint.key.clone().unwrap_or_default(),
         value: given(&taint.value),
@@ -271,6 +270,11 @@ fn cluster_node(config: &KubeletConfiguration, flags: &Flags) -> Result<ClusterN
     })
 }
 
+/// A text that says something.
+fn given(text: &Option<String>) -> Option<String> {
+    text.clone().filter(|text| !text.is_empty())
+}
+
 /// The node's API. What is not said counts as denied.
 fn node_api(
     config: &KubeletConfiguration,
@@ -283,7 +287,6 @@ fn node_api(
     let address: IpAddr =
         text.parse().map_err(|_not_an_address| wrong("address", format!("{text:?} is not an IP address")))?;
     let port = |port: Option<i32>| port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0);
-    let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     let authentication = &config.authentication;
     let webhook = &authentication.webhook;
     let authorization = match config.authorization.mode.as_deref() {

@@ -9,6 +9,8 @@ mod tail;
 
 use std::{io::Write, path::PathBuf};
 
+use jiff::{SignedDuration, Timestamp};
+
 use self::{
     files::{All, Opened, Place, Reading, unreadable},
     print::{Position, Printer, Stop},
@@ -34,6 +36,19 @@ pub struct Log {
     pub ended_lately: bool,
     /// For messages.
     pub name: String,
+}
+
+/// How long after its end a container's last lines may still be on their way.
+const LATELY: SignedDuration = SignedDuration::from_secs(5);
+
+impl Log {
+    /// That of a container, as the runtime tells of it; `None` of one that was made without.
+    pub fn of(id: String, status: &ContainerStatus, name: String, now: Timestamp) -> Option<Self> {
+        let path = Some(PathBuf::from(&status.log_path)).filter(|path| !path.as_os_str().is_empty())?;
+        let ended = Timestamp::from_nanosecond(status.finished_at.into()).unwrap_or(Timestamp::MIN);
+        let ended_lately = now.duration_since(ended) < LATELY;
+        Some(Self { id, path, state: status.state(), ended_lately, name })
+    }
 }
 
 /// Where the container's standard output and its standard error go.

@@ -82,7 +82,9 @@ impl Shortage {
     }
 }
 
-fn shortages(input: &AdmissionInput<'_>, others: &[Amounts]) -> Vec<Shortage> {
+fn shortages(input: &AdmissionInput<'_>) -> Vec<Shortage> {
+    let others: Vec<Amounts> =
+        input.others.iter().map(|pod| pod_requests_with_overhead(pod.spec())).collect();
     let room = &input.node.room;
     let mut found = Vec::new();
     let mut look = |resource: &str, requested: i64, used: i64, capacity: i64| {
@@ -113,18 +115,14 @@ pub(super) fn beyond_capacity(pod: &Pod, node: &NodeSettings) -> Option<(&'stati
 
 /// What is short when a pod is beside these others, in kubelet's words.
 pub(super) fn shortage(pod: &Pod, others: &[Arc<Pod>], node: &NodeSettings) -> Option<String> {
-    let requests: Vec<Amounts> = others.iter().map(|pod| pod_requests_with_overhead(pod.spec())).collect();
-    let found = shortages(&AdmissionInput { pod, others, node, server_node: None }, &requests);
+    let found = shortages(&AdmissionInput { pod, others, node, server_node: None });
     found.first().map(Shortage::message)
 }
 
 /// Refuses a pod that requests more than there is left, unless it is a critical one and pods that count less may end
 /// for it. Answers which.
 pub(super) fn check(input: &AdmissionInput<'_>) -> Result<Vec<Arc<Pod>>, PodFailure> {
-    let requests = |pods: &[Arc<Pod>]| -> Vec<Amounts> {
-        pods.iter().map(|pod| pod_requests_with_overhead(pod.spec())).collect()
-    };
-    let found = shortages(input, &requests(input.others));
+    let found = shortages(input);
     let Some(first) = found.first() else { return Ok(Vec::new()) };
     if !is_critical(input.pod) {
         return Err(PodFailure { reason: format!("OutOf{}", first.resource), message: first.message() });

@@ -159,8 +159,7 @@ pub fn route(path: &str) -> Route {
         ["run", rest @ ..] => container(rest, Route::Run),
         ["checkpoint", rest @ ..] if rest.len() == 3 => container(rest, Route::Checkpoint),
         ["portForward", namespace, pod, rest @ ..]
-            if rest.len() <= 1
-                && ![namespace, pod].iter().chain(&rest.iter().collect::<Vec<_>>()).any(|p| p.is_empty()) =>
+            if rest.len() <= 1 && parts.iter().all(|part| !part.is_empty()) =>
         {
             Route::PortForward(Target {
                 namespace: (*namespace).to_owned(),

@@ -124,16 +124,16 @@ impl PodActions {
 
     /// Whether there is nothing to do but to start ephemeral containers, which nothing of the pod waits for.
     pub fn is_ephemeral(&self) -> bool {
-        let of_others = |start: &StartContainer| start.kind != ContainerKind::Ephemeral;
-        Self { start: Vec::new(), ..self.clone() }.is_empty() && !self.start.iter().any(of_others)
+        self.only_starts() && self.start.iter().all(|start| start.kind == ContainerKind::Ephemeral)
     }
 
     /// Whether there is nothing to do now.
     pub fn is_empty(&self) -> bool {
-        self.stop.is_empty()
-            && self.stop_sandboxes.is_empty()
-            && self.create_sandbox.is_none()
-            && self.start.is_empty()
+        self.only_starts() && self.start.is_empty()
+    }
+
+    fn only_starts(&self) -> bool {
+        self.stop.is_empty() && self.stop_sandboxes.is_empty() && self.create_sandbox.is_none()
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
 
 /// Between tries of what failed for another reason than an image: kubelet waits 10 s a pod
 /// (`backOffPeriod`); a fault that passes by itself should not cost that much.
-const RETRY: RetryBackoff = RetryBackoff::new(Duration::from_millis(500), Duration::from_secs(10));
+pub(super) const RETRY: RetryBackoff = RetryBackoff::new(Duration::from_millis(500), Duration::from_secs(10));
 
 /// One thing that failed.
 #[derive(Debug, Clone)]

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
-use super::worker::PodWorker;
+use super::{failures::RETRY, worker::PodWorker};
 use crate::{
     api::{PodExt as _, PodObservation},
     error::chain,
@@ -24,10 +24,6 @@ use crate::{
         resources::linux_resources,
     },
 };
-
-/// Between tries of what the runtime or the kernel did not do.
-const RETRY: RetryBackoff =
-    RetryBackoff::new(std::time::Duration::from_millis(500), std::time::Duration::from_secs(10));
 
 /// Where a pod's resize is.
 #[derive(Debug, Default)]

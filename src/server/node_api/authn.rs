@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use ::kube::{Api, api::PostParams};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use hyper::{
     HeaderMap,
@@ -19,31 +18,24 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use rustls::{
-    RootCertStore,
     pki_types::{CertificateDer, UnixTime},
     server::{WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 use sha2::{Digest as _, Sha256};
-use tokio::{
-    sync::Semaphore,
-    time::{Instant, timeout},
-};
+use tokio::time::Instant;
 
-use super::cache::Cache;
+use super::{cache::Cache, review::Reviews};
 use crate::{
     api::certificate::{Certificate, certificates},
     files,
-    kube::{ApiServer, told},
+    kube::ApiServer,
+    tls,
 };
 
 /// How often the file of authorities is looked at, at most.
 const LOOK: Duration = Duration::from_secs(10);
 /// The longest token; those of service accounts have about 1 KiB.
 const MAX_TOKEN: usize = 32 << 10;
-/// How long the API server may take.
-pub(super) const ANSWER: Duration = Duration::from_secs(10);
-/// How many questions there are at the API server at once: who has no right to ask is not to use it up.
-const AT_ONCE: usize = 16;
 /// The protocol that carries a token where no header can be set.
 const TOKEN_PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
 
@@ -83,10 +75,9 @@ pub(super) struct Authenticator {
     /// How long the API server's answer is believed; `None` is that it is not asked.
     pub(super) token_review: Option<Duration>,
     pub(super) anonymous: bool,
-    pub(super) api: ApiServer,
+    reviews: Reviews,
     authorities: Mutex<Authorities>,
     tokens: Cache<[u8; 32], Option<User>>,
-    asking: Semaphore,
 }
 
 impl Authenticator {
@@ -100,10 +91,9 @@ impl Authenticator {
             client_ca,
             token_review,
             anonymous,
-            api,
+            reviews: Reviews::new(api),
             authorities: Mutex::default(),
             tokens: Cache::default(),
-            asking: Semaphore::new(AT_ONCE),
         }
     }
 
@@ -197,24 +187,14 @@ impl Authenticator {
         if let Some(known) = self.tokens.get(&key) {
             return Ok(known);
         }
-        let Some(clients) = self.api.current() else {
-            return Err("there is no API server to ask for a token".to_owned());
-        };
         let review = TokenReview {
             metadata: ObjectMeta::default(),
             spec: TokenReviewSpec { token: token.to_owned(), audiences: None },
             status: None,
         };
-        let asked = async {
-            // It is closed never.
-            let _one = self.asking.acquire().await.ok();
-            Api::<TokenReview>::all(clients.heartbeat).create(&PostParams::default(), &review).await
-        };
-        let answer = match timeout(ANSWER, asked).await {
-            Ok(Ok(answer)) => answer.status.unwrap_or_default(),
-            Ok(Err(error)) => return Err(format!("cannot ask for a token: {}", told(&error))),
-            Err(_) => return Err("the API server does not answer for a token".to_owned()),
-        };
+        let answer =
+            self.reviews.ask(&review).await.map_err(|why| format!("cannot ask for a token: {why}"))?;
+        let answer = answer.status.unwrap_or_default();
         let user = answer.authenticated.unwrap_or(false).then(|| answer.user.unwrap_or_default());
         let user = user.map(|user| User {
             name: user.username.unwrap_or_default(),
@@ -237,10 +217,9 @@ fn read_authorities(path: &std::path::Path, known: Stamp) -> Result<Read, String
         return Ok(None);
     }
     let pem = files::read(path).map_err(io)?;
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(&pem).map_err(|error| error.to_string())? {
-        roots.add(certificate).map_err(|error| format!("holds an authority that cannot be used: {error}"))?;
-    }
+    let authorities = certificates(&pem).map_err(|error| error.to_string())?;
+    let roots = tls::roots(Some(authorities))
+        .map_err(|error| format!("holds an authority that cannot be used: {error}"))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
         .build()

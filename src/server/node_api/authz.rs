@@ -1,39 +1,28 @@
 //! Who may do what: the API server says so (SubjectAccessReview), for the Node and the subresource that a path is
 //! ([`crate::policy::node_api`]). Without its answer nobody may do anything.
 
-use ::kube::{Api, api::PostParams};
 use k8s_openapi::{
     api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use tokio::{sync::Semaphore, time::timeout};
 
-use super::{
-    authn::{ANSWER, User},
-    cache::Cache,
-};
-use crate::{
-    config::Authorization,
-    kube::{ApiServer, told},
-};
+use super::{authn::User, cache::Cache, review::Reviews};
+use crate::{config::Authorization, kube::ApiServer};
 
 /// The most bytes of a question whose answer is kept, as with kubelet.
 const MAX_KEPT: usize = 10_000;
-/// As in [`super::authn`].
-const AT_ONCE: usize = 16;
 
 /// Asks for rights.
 pub(super) struct Authorizer {
     mode: Authorization,
     node: String,
-    api: ApiServer,
+    reviews: Reviews,
     answers: Cache<String, bool>,
-    asking: Semaphore,
 }
 
 impl Authorizer {
     pub(super) fn new(mode: Authorization, node: String, api: ApiServer) -> Self {
-        Self { mode, node, api, answers: Cache::default(), asking: Semaphore::new(AT_ONCE) }
+        Self { mode, node, reviews: Reviews::new(api), answers: Cache::default() }
     }
 
     /// Whether the right to the Node's subresource is there.
@@ -62,17 +51,8 @@ impl Authorizer {
         if let Some(known) = self.answers.get(&key) {
             return Ok(known);
         }
-        let clients = self.api.current().ok_or("there is no API server to ask")?;
         let review = SubjectAccessReview { metadata: ObjectMeta::default(), spec, status: None };
-        let asked = async {
-            let _one = self.asking.acquire().await.ok();
-            Api::<SubjectAccessReview>::all(clients.heartbeat).create(&PostParams::default(), &review).await
-        };
-        let answer = match timeout(ANSWER, asked).await {
-            Ok(Ok(answer)) => answer.status.unwrap_or_default(),
-            Ok(Err(error)) => return Err(told(&error)),
-            Err(_) => return Err("the API server does not answer".to_owned()),
-        };
+        let answer = self.reviews.ask(&review).await?.status.unwrap_or_default();
         let may = answer.allowed && !answer.denied.unwrap_or(false);
         if key.len() <= MAX_KEPT {
             self.answers.put(key, may, if may { allowed } else { denied });

@@ -7,15 +7,13 @@ use prometheus::{Gauge, GaugeVec, IntGaugeVec, Opts, Registry};
 
 use super::{NodeApi, Refusal, of_type, serve::Reply};
 use crate::{
-    api::{ContainerState, PodObservation, SandboxState, view::PodView},
+    api::{ContainerState, PodExt as _, PodObservation, SandboxState, view::PodView},
     host::process::ProcessUse,
     telemetry::metrics,
 };
 
 /// Prometheus' text format.
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
-/// What the configuration's source is called on a pod (`kubernetes.io/config.source`) that the API server has.
-const SOURCE: &str = "kubernetes.io/config.source";
 
 impl NodeApi {
     /// `/metrics`.
@@ -35,11 +33,6 @@ impl NodeApi {
         reply.headers_mut().insert(hyper::header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         Ok(reply)
     }
-}
-
-fn is_static(view: &PodView) -> bool {
-    let annotations = view.pod.metadata.annotations.as_ref();
-    annotations.and_then(|all| all.get(SOURCE)).is_some_and(|source| source != "api")
 }
 
 fn add_pods(
@@ -74,7 +67,7 @@ fn add_pods(
         desired.with_label_values(&[value]).set(0);
     }
     for view in views {
-        desired.with_label_values(&[if is_static(view) { "true" } else { "false" }]).inc();
+        desired.with_label_values(&[if view.pod.is_static() { "true" } else { "false" }]).inc();
     }
     to.register(Box::new(running))?;
     to.register(Box::new(containers))?;

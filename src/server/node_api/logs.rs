@@ -6,7 +6,6 @@
 use std::{
     io::{self, Write},
     os::unix::net::UnixStream,
-    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -39,8 +38,6 @@ const READERS: usize = 256;
 const STACK: usize = 512 << 10;
 /// Bytes that are handed on at a time.
 const BLOCK: usize = 16 << 10;
-/// How long after its end a container's last lines may still be on their way.
-const LATELY: SignedDuration = SignedDuration::from_secs(5);
 
 /// The readers' bound.
 pub(super) struct LogReaders(Arc<Semaphore>);
@@ -187,17 +184,10 @@ impl NodeApi {
             Refusal::failed(error.to_string())
         })?;
         let status = answer.status.unwrap_or_default();
-        if status.log_path.is_empty() {
-            return Err(Refusal::bad(format!("the runtime keeps no log file of container {:?}", name.1)));
-        }
-        let ended = Timestamp::from_nanosecond(status.finished_at.into()).unwrap_or(Timestamp::MIN);
-        let log = Log {
-            id,
-            path: PathBuf::from(&status.log_path),
-            state: status.state(),
-            ended_lately: now.duration_since(ended) < LATELY,
-            name: format!("container {:?} in pod {:?}", name.1, name.0),
-        };
+        let log = Log::of(id, &status, format!("container {:?} in pod {:?}", name.1, name.0), now);
+        let log = log.ok_or_else(|| {
+            Refusal::bad(format!("the runtime keeps no log file of container {:?}", name.1))
+        })?;
         let permit = Arc::clone(&self.logs.0).try_acquire_owned();
         let permit = permit.map_err(|_none| {
             let words = format!("{READERS} logs are being read; try again later\n");

@@ -10,6 +10,7 @@ mod cache;
 mod figures;
 mod listing;
 mod logs;
+mod review;
 mod serve;
 mod streams;
 mod tls;
@@ -266,20 +267,27 @@ impl NodeApi {
         of_uid.max_by_key(|view| view.pod.metadata.creation_timestamp.as_ref().map(|time| time.0))
     }
 
-    /// The id of a container that runs, or has run, in the runtime.
-    fn container(&self, target: &Target) -> Result<(PodView, String), Refusal> {
-        let pod = self.pod(target).ok_or_else(|| Refusal::not_found("pod does not exist"))?;
+    /// The pod of a name, which is to be there.
+    fn known_pod(&self, target: &Target) -> Result<PodView, Refusal> {
+        self.pod(target).ok_or_else(|| Refusal::not_found("pod does not exist"))
+    }
+
+    /// The id of a pod's container that runs, or has run, in the runtime.
+    fn container_in(&self, pod: &PodView, name: &str) -> Result<String, Refusal> {
         let observed = self.observed.get(&pod.uid);
-        let found = observed.as_ref().and_then(|pod| pod.latest(&target.container));
-        match found {
-            Some(container) => Ok((pod, container.id.as_str().to_owned())),
-            None => Err(Refusal::failed(format!("container not found ({:?})", target.container))),
-        }
+        let found = observed.as_ref().and_then(|pod| pod.latest(name));
+        let id = found.map(|container| container.id.as_str().to_owned());
+        id.ok_or_else(|| Refusal::failed(format!("container not found ({name:?})")))
+    }
+
+    /// The same of the pod and container that are asked for.
+    fn container(&self, target: &Target) -> Result<String, Refusal> {
+        self.container_in(&self.known_pod(target)?, &target.container)
     }
 
     /// `/run`: the output of a command, both streams of it.
     async fn run(&self, target: &Target, query: &str) -> Result<Reply, Refusal> {
-        let (_, container) = self.container(target)?;
+        let container = self.container(target)?;
         // Parts of it are separated by single spaces, as ever.
         let command = parameters(query, "cmd").next().unwrap_or_default();
         let command: Vec<String> = command.split(' ').map(str::to_owned).collect();
@@ -310,11 +318,11 @@ impl NodeApi {
                 u64::try_from(seconds).ok().filter(|seconds| *seconds > 0).map(std::time::Duration::from_secs)
             }
         };
-        let pod = self.pod(target).ok_or_else(|| Refusal::not_found("pod does not exist"))?;
+        let pod = self.known_pod(target)?;
         if !has_container(&pod, &target.container) {
             return Err(Refusal::not_found(format!("container {} does not exist", target.container)));
         }
-        let (_, container) = self.container(target)?;
+        let container = self.container_in(&pod, &target.container)?;
         let name = format!(
             "checkpoint-{}_{}-{}-{}.tar",
             target.pod,

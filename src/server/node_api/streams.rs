@@ -149,7 +149,7 @@ impl NodeApi {
         request: &mut Request<Incoming>,
     ) -> Result<Reply, Refusal> {
         let Wanted { stdin, stdout, stderr, tty } = wanted(query)?;
-        let (_, container_id) = self.container(target)?;
+        let container_id = self.container(target)?;
         let cmd = parameters(query, "command").collect();
         let asked = ExecRequest { container_id, cmd, stdin, stdout, stderr, tty, ..ExecRequest::default() };
         let url = self.cri.exec(asked).await.map_err(|error| failed(&error))?;
@@ -164,7 +164,7 @@ impl NodeApi {
         request: &mut Request<Incoming>,
     ) -> Result<Reply, Refusal> {
         let Wanted { stdin, stdout, stderr, tty } = wanted(query)?;
-        let (_, container_id) = self.container(target)?;
+        let container_id = self.container(target)?;
         let asked = AttachRequest { container_id, stdin, stdout, stderr, tty, ..AttachRequest::default() };
         let url = self.cri.attach(asked).await.map_err(|error| failed(&error))?;
         self.join(&url, request).await
@@ -179,7 +179,7 @@ impl NodeApi {
     ) -> Result<Reply, Refusal> {
         let upgrade = upgrade_of(request.headers()).unwrap_or_default();
         let ports = ports(query, upgrade == "websocket")?;
-        let pod = self.pod(target).ok_or_else(|| Refusal::not_found("pod does not exist"))?;
+        let pod = self.known_pod(target)?;
         let observed = self.observed.get(&pod.uid);
         let sandbox = observed.as_ref().and_then(|pod| pod.newest_sandbox());
         let sandbox = sandbox.filter(|sandbox| sandbox.state == SandboxState::Ready);
@@ -203,9 +203,11 @@ impl NodeApi {
         let mut headers = HeaderMap::new();
         for name in PASSED {
             for value in request.headers().get_all(name) {
-                let value =
+                let kept =
                     if name == SEC_WEBSOCKET_PROTOCOL { without_token(value) } else { Some(value.clone()) };
-                value.and_then(|value| headers.append(HeaderName::from_static(name), value).then_some(()));
+                if let Some(kept) = kept {
+                    headers.append(HeaderName::from_static(name), kept);
+                }
             }
         }
         let answer = self.dialer.forward(url, request.method().clone(), headers).await;

@@ -2,10 +2,10 @@
 
 mod when;
 
-use std::{io::Write, path::PathBuf};
+use std::io::Write;
 
 use clap::{Args, ValueEnum};
-use jiff::{SignedDuration, Timestamp, tz::TimeZone};
+use jiff::{Timestamp, tz::TimeZone};
 
 use super::{
     hangup::reader_gone,
@@ -21,9 +21,6 @@ use crate::{
     error::CommandError,
     logs::{Choice, Log, Stream, path_before, print_all, print_and_follow},
 };
-
-/// How long after its end a container's last lines may still be on their way.
-const LATELY: SignedDuration = SignedDuration::from_secs(5);
 
 /// Arguments of `nodectl cri logs`.
 #[derive(Debug, Clone, Args)]
@@ -130,11 +127,10 @@ async fn target(
     let answer = session.ask("ContainerStatus", session.cri.container_status(id, false)).await?;
     let status = answer.status.unwrap_or_default();
     let name = describe(container, all);
-    if status.log_path.is_empty() {
+    let log = Log::of(id.clone(), &status, name.clone(), Timestamp::now()).ok_or_else(|| {
         let text = format!("the runtime keeps no log file of {name}: it was made without one");
-        return Err(CommandError::failed(printable(&text)));
-    }
-    let path = PathBuf::from(&status.log_path);
+        CommandError::failed(printable(&text))
+    })?;
     if args.previous && before.is_none() {
         let path = path_before(&status).ok_or_else(|| {
             CommandError::failed(printable(&format!("there is no attempt of {name} before this one")))
@@ -142,9 +138,7 @@ async fn target(
         let (state, name) = (ContainerState::ContainerExited, format!("the attempt before {name}"));
         return Ok(Log { id: String::new(), path, state, ended_lately: false, name });
     }
-    let ended = Timestamp::from_nanosecond(status.finished_at.into()).unwrap_or(Timestamp::MIN);
-    let ended_lately = Timestamp::now().duration_since(ended) < LATELY;
-    Ok(Log { id: id.clone(), path, state: status.state(), ended_lately, name })
+    Ok(log)
 }
 
 fn describe(container: &Container, all: &Inventory) -> String {
