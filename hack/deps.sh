@@ -28,6 +28,12 @@ links_statically() {
     return $result
 }
 
+# Would apt install it and remove nothing for it? A package that it does not know counts: its lists may be old.
+installable() {
+    ! apt-cache show "$1" >/dev/null 2>&1 ||
+        apt-get install -s -q --no-remove --no-install-recommends "$1" >/dev/null 2>&1
+}
+
 static_busybox() {
     local busybox
     busybox=$(find_tool busybox) || return 1
@@ -79,8 +85,9 @@ look() {
         need jq jq
         # A database of RPM packages is made with it, and read.
         need rpmbuild rpm
-        # For hack/vm.sh.
-        need qemu-system-x86_64 qemu-system-x86
+        # For hack/vm.sh; what keeps it from being installed does not keep hack/qemu.sh from unpacking it.
+        find_tool qemu-system-x86_64 >/dev/null || [ -x "$(cache_dir)/qemu/qemu-system-x86_64" ] ||
+            ! installable qemu-system-x86 || missing+=(qemu-system-x86)
         need cpio cpio
         need depmod kmod
         need dbus-daemon dbus
@@ -114,6 +121,7 @@ install_all() {
 if ! install_all; then
     # The usual reason is package lists that are missing or old.
     as_root apt-get -q -o DPkg::Lock::Timeout=300 update >>"$log" 2>&1 || true
+    look
     if ! install_all; then
         tail -n 15 "$log" >&2
         die "these packages could not be installed: ${missing[*]} (is the network there? would apt have to remove another package for them?)"

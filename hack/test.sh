@@ -26,6 +26,7 @@ hack/containerd14.sh >/dev/null
 hack/docker.sh >/dev/null
 hack/kubernetes120.sh >/dev/null
 hack/promtool.sh >/dev/null
+hack/qemu.sh >/dev/null
 hack/ansible.sh >/dev/null
 # What an earlier run that was killed has left.
 hack/containerd.sh gc

@@ -28,9 +28,10 @@ while [ $# -gt 0 ]; do
 done
 [ $# -gt 0 ] || die "usage: hack/vm.sh [--systemd] [--memory MIB] [--timeout SECONDS] COMMAND [ARGUMENT...]"
 [ "$(id -u)" -eq 0 ] || die "the virtual machine shows this machine's files as root sees them: run this as root"
-for tool in qemu-system-x86_64 cpio depmod busybox; do
+for tool in cpio depmod busybox; do
     find_tool "$tool" >/dev/null || die "$tool is missing; run hack/deps.sh test"
 done
+qemu=$("$here/qemu.sh")
 # The kernel: unpacked, never installed.
 cache=$(cache_dir)/vm
 if [ ! -e "$cache/done" ]; then
@@ -76,7 +77,7 @@ printf '%s' "$cache/lib/modules" >"$work/initrd/module-folder"
 (cd "$work/initrd" && find . -print0 | cpio --quiet -0 -o -H newc) >"$work/initrd.img"
 
 result=0
-timeout --foreground "$timeout" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m "$memory" \
+timeout --foreground "$timeout" "$qemu" -accel tcg,thread=multi -cpu max -smp 2 -m "$memory" \
     -nodefaults -no-user-config -no-reboot -display none \
     -kernel "$cache/boot/vmlinuz-$version" -initrd "$work/initrd.img" \
     -append "console=ttyS0 quiet loglevel=3 panic=-1 hugepages=64 systemd.unified_cgroup_hierarchy=1 systemd.show_status=true systemd.mask=systemd-tmpfiles-setup.service systemd.mask=systemd-tmpfiles-clean.timer systemd.mask=systemd-udevd.service systemd.mask=systemd-udev-trigger.service systemd.mask=systemd-journal-flush.service" \
