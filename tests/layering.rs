@@ -86,10 +86,10 @@ const RULE: &[(&str, &[&str])] = &[
     ("switch", &["policy", "cri", "host", "kube", "store", "config", "api", "error"]),
     ("doctor", &["policy", "cri", "host", "kube", "store", "config", "api", "error"]),
     ("policy", &["config", "api"]),
-    // Its calls are counted.
+    // What these three do is counted.
     ("cri", &["config", "api", "error", "tls", "telemetry"]),
-    ("host", &["config", "api", "error"]),
-    ("kube", &["config", "api", "error", "tls", "rate", "files"]),
+    ("host", &["config", "api", "error", "telemetry"]),
+    ("kube", &["config", "api", "error", "tls", "rate", "files", "telemetry"]),
     ("store", &["config", "api", "error", "files"]),
     ("config", &["api"]),
     ("api", &[]),

@@ -31,7 +31,7 @@ use super::{
     tls,
     watches::WatchPool,
 };
-use crate::rate::TokenBucket;
+use crate::{rate::TokenBucket, telemetry::metrics};
 
 /// For a connection alone: an address that swallows packets must not cost the time of the request.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -111,6 +111,28 @@ pub(super) fn connect_within(kubeconfig: &Kubeconfig, bucket: Bucket) -> Result<
     Ok(Client::new(service, "default"))
 }
 
+/// A request for the figures of requests.
+struct Counted {
+    host: String,
+    method: &'static str,
+    verb: &'static str,
+    since: Instant,
+}
+
+impl Counted {
+    fn of(request: &Request<Body>, is_watch: bool) -> Self {
+        const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
+        let method = METHODS.into_iter().find(|own| *own == request.method().as_str()).unwrap_or("other");
+        let host = request.uri().authority().map(ToString::to_string).unwrap_or_default();
+        let verb = if is_watch { "WATCH" } else { method };
+        Self { host, method, verb, since: Instant::now() }
+    }
+
+    fn done(self, code: Option<u16>) {
+        metrics::server_asked(&self.host, self.method, self.verb, code, self.since.elapsed());
+    }
+}
+
 struct Sender {
     http: HttpClient<HttpsConnector<HttpConnector>, Body>,
     base: Uri,
@@ -138,7 +160,11 @@ impl Sender {
         if let Some(token) = &self.token {
             request.headers_mut().insert(AUTHORIZATION, authorization(token).await?);
         }
-        match tokio::time::timeout(ANSWER, self.http.request(request)).await {
+        let counted = Counted::of(&request, is_watch);
+        let answered = tokio::time::timeout(ANSWER, self.http.request(request)).await;
+        let code = answered.as_ref().ok().and_then(|answer| answer.as_ref().ok());
+        counted.done(code.map(|answer| answer.status().as_u16()));
+        match answered {
             Ok(answer) => Ok(answer?.map(|body| Bounded::new(body, is_watch))),
             Err(_elapsed) => Err(format!("no answer within {} s", ANSWER.as_secs()).into()),
         }

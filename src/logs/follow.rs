@@ -33,8 +33,8 @@ use crate::{
 /// How long the runtime has to close a log that was rotated before the new one is begun, or one whose
 /// container has ended before that is believed to be all.
 const CLOSING: Duration = Duration::from_secs(1);
-/// The same for the log of a container that was seen to run: the runtime closes it when all is written, which takes
-/// its time on a busy node. Only processes that outlive the container keep it open for good.
+/// The same for the log of a container that was seen to run or has ended lately: the runtime closes it when all is
+/// written, which takes its time on a busy node. Only processes that outlive the container keep it open for good.
 const CLOSING_SEEN: Duration = Duration::from_secs(5);
 /// How soon, and how often at most, it is asked whether the container runs.
 const ASK_FIRST: Duration = Duration::from_millis(20);
@@ -169,7 +169,8 @@ impl<'a> Follower<'a> {
             _ if target.ended_lately => Some(Instant::now()),
             _ => Some(Instant::now() - CLOSING),
         };
-        let closing = if ended_at.is_none() { CLOSING_SEEN } else { CLOSING };
+        let seen = ended_at.is_none() || target.ended_lately;
+        let closing = if seen { CLOSING_SEEN } else { CLOSING };
         let mut is_first = true;
         loop {
             let some = self.read()?;

@@ -30,6 +30,7 @@ pub mod node_status;
 pub mod offline;
 pub mod pod_actions;
 pub mod pod_cgroup;
+pub mod pod_start;
 pub mod preemption;
 pub mod pressure;
 pub mod probe;

@@ -28,6 +28,8 @@ pub enum Route {
     Configuration,
     /// `/metrics`.
     Metrics,
+    /// `/metrics/probes`.
+    ProbeMetrics,
     /// Nothing that is there.
     Unknown,
 }
@@ -49,7 +51,7 @@ impl Route {
     /// Whether it is there without authentication on the read-only port.
     #[must_use]
     pub fn is_public(&self) -> bool {
-        matches!(self, Self::Health | Self::Pods | Self::Metrics)
+        matches!(self, Self::Health | Self::Pods | Self::Metrics | Self::ProbeMetrics)
     }
 
     /// Whether `enableDebuggingHandlers` turns it off.
@@ -73,6 +75,7 @@ impl Route {
             Self::Checkpoint(_) => "checkpoint",
             Self::Configuration => "configz",
             Self::Metrics => "metrics",
+            Self::ProbeMetrics => "metrics/probes",
             Self::Unknown => "other",
         }
     }
@@ -153,6 +156,7 @@ pub fn route(path: &str) -> Route {
         ["runningpods"] | ["runningpods", ""] => Route::RunningPods,
         ["configz"] | ["configz", ""] => Route::Configuration,
         ["metrics"] | ["metrics", ""] => Route::Metrics,
+        ["metrics", "probes"] => Route::ProbeMetrics,
         ["containerLogs", rest @ ..] if rest.len() == 3 => container(rest, Route::Logs),
         ["exec", rest @ ..] => container(rest, Route::Exec),
         ["attach", rest @ ..] => container(rest, Route::Attach),

@@ -38,6 +38,7 @@ use crate::{
         backoff::RetryBackoff,
         status::{dropped, merge_status, our_part, status_patch, without},
     },
+    telemetry::metrics,
 };
 
 /// Requests at once.
@@ -78,6 +79,8 @@ struct Entry {
     /// Our part as it was sent last, and as the server had it after that.
     sent: Option<(Value, Value)>,
     backoff: Option<RetryBackoff>,
+    /// Since when it differs from what the server has.
+    changed: Option<Instant>,
     /// As last told, so that it is told once.
     problem: Option<String>,
 }
@@ -260,6 +263,7 @@ impl StatusWriter {
             match write {
                 Ok(Some(write)) => {
                     entry.busy = true;
+                    entry.changed.get_or_insert(now);
                     let clients = clients.clone();
                     self.busy.spawn(async move { (uid, send(&clients, write).await) });
                 }
@@ -361,7 +365,11 @@ impl StatusWriter {
         match done {
             Done::Written { wanted, mut answer } => {
                 answer.metadata.managed_fields = None;
-                let mut part = our_part(answer.status.as_ref().unwrap_or(&PodStatus::default()));
+                entry.changed.take().into_iter().for_each(|at| metrics::status_written(at.elapsed()));
+                let nothing = PodStatus::default();
+                let status = answer.status.as_ref().unwrap_or(&nothing);
+                self.env.starts.written(uid, status, self.env.clock.now());
+                let mut part = our_part(status);
                 for field in dropped(&wanted, &part) {
                     tracing::debug!(field, "the API server does not know a field of a pod's status");
                     self.dropped.insert(field);

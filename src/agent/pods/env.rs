@@ -10,7 +10,9 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::{admission::Admitted, host_work::HostWork, paths::NodePaths, userns::UserNamespaces};
+use super::{
+    admission::Admitted, host_work::HostWork, paths::NodePaths, starts::Starts, userns::UserNamespaces,
+};
 use crate::{
     agent::{
         board::Board,
@@ -137,6 +139,8 @@ pub struct PodEnv {
     pub offline: Option<Arc<Offline>>,
     /// The host's files that pods' name resolution starts from.
     pub host_names: HostNames,
+    /// How long pods take to start.
+    pub starts: Starts,
     /// Runtime classes.
     pub runtime_classes: RuntimeClasses,
     /// The pods that the node has taken.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use super::{
     failures::StepError,
@@ -14,7 +14,8 @@ use super::{
 use crate::{
     agent::{logs, termination},
     api::{
-        ContainerState, ObservedContainer, PodExt as _, PodObservation, cri::PodSandboxConfig, view::PodStep,
+        ContainerKind, ContainerState, ObservedContainer, PodExt as _, PodObservation, cri::PodSandboxConfig,
+        view::PodStep,
     },
     cri::CriError,
     error::chain,
@@ -26,6 +27,7 @@ use crate::{
         pod_actions::{CreateSandbox, PodActions},
         runtime,
     },
+    telemetry::metrics,
 };
 
 /// How long an old container that may be alive has to end before it is removed: as long as kubelet gives at
@@ -175,7 +177,9 @@ impl PodWorker {
             return Ok(Done::Wait(Next::Now));
         }
         self.unseen = true;
+        let began = Instant::now();
         let made = self.env.cri.run_pod_sandbox(config, &handler).await;
+        metrics::sandbox_made(&handler, began.elapsed(), made.is_ok());
         if let Err(error) = made {
             // It may be there all the same: after a time-out, or made by a call before this one.
             self.inspect().await?;
@@ -222,6 +226,7 @@ impl PodWorker {
                 Some(at) => Some(at),
                 None => match self.start_container(pod, &sandbox, start).await {
                     Ok(hook) => {
+                        metrics::container_started(kind(start.kind), None);
                         self.failures.container_ok(&start.name);
                         if hook {
                             break;
@@ -232,7 +237,10 @@ impl PodWorker {
                         tracing::debug!(pod = %self.full_name, "given up for news: {}", error.message);
                         return Some(Next::Now);
                     }
-                    Err(error) => Some(self.container_failed(&start.name, error)),
+                    Err(error) => {
+                        metrics::container_started(kind(start.kind), Some(error.reason));
+                        Some(self.container_failed(&start.name, error))
+                    }
                 },
             };
             due = [due, failed_until].into_iter().flatten().min();
@@ -296,5 +304,14 @@ impl PodWorker {
         });
         removed.await.unwrap_or_else(|error| Err(error.to_string()))?;
         self.env.cri.remove_container(container.id.as_str()).await.map_err(told)
+    }
+}
+
+/// What a kind of container is counted as.
+fn kind(kind: ContainerKind) -> &'static str {
+    match kind {
+        ContainerKind::Regular => "container",
+        ContainerKind::Init | ContainerKind::Sidecar => "init_container",
+        ContainerKind::Ephemeral => "ephemeral_container",
     }
 }

@@ -17,6 +17,7 @@ mod prepare;
 mod resize;
 mod shown;
 mod start;
+pub mod starts;
 mod stop;
 mod terminator;
 mod told;

@@ -101,6 +101,7 @@ impl PodWorker {
             }),
         };
         if self.status.as_deref() != Some(&status) {
+            self.env.starts.shown(&self.uid, &status);
             self.status = Some(Arc::new(status));
         }
         let failed = self.failures.shown().map(|failed| failed.error.clone());

@@ -27,6 +27,7 @@ use crate::{
         keyring::{PullAccess, pull_access},
         pod_actions::StartContainer,
     },
+    telemetry::metrics,
 };
 
 impl PodWorker {
@@ -242,6 +243,7 @@ impl PodWorker {
             }
         };
         let pull = env.images.ensure(image, policy, sandbox, access, || {
+            self.env.starts.pulling(&self.uid, self.now());
             self.show(PodStep::PullingImage, format!("pull image {image:?}"));
             self.tell_of(container, Pull::Begins.words(image));
         });
@@ -250,6 +252,8 @@ impl PodWorker {
         match ensured {
             Ok(ready) => {
                 let pull = ready.pulled.map_or(Pull::Present, |took| {
+                    self.env.starts.pulled(&self.uid, self.now());
+                    metrics::image_pulled(ready.bytes, took);
                     let waited = asked.elapsed().max(took);
                     Pull::Done { took, waited, bytes: ready.bytes }
                 });

@@ -44,6 +44,7 @@ use crate::{
         status::{PREEMPTED, PREEMPTING, PodFailure, WaitingReason, is_terminal},
         userns::PodIds,
     },
+    telemetry::metrics::{self, PodSync},
 };
 
 /// A pass that finds more to do after so many rounds ends and is begun anew, so that no pod can spin.
@@ -115,6 +116,8 @@ pub struct PodWorker {
     pub(super) told: Told,
     pub(super) status: Option<Arc<PodStatus>>,
     pub(super) progress: PodProgress,
+    /// What the next pass is for.
+    pass: PodSync,
     saving: Option<tokio::task::JoinHandle<bool>>,
 }
 
@@ -133,6 +136,7 @@ impl PodWorker {
     pub fn new(env: Arc<PodEnv>, mailbox: Arc<Mailbox>, stop: CancellationToken, start: WorkerStart) -> Self {
         let now = env.clock.now();
         let record = start.record;
+        let pass = if record.is_none() { PodSync::Create } else { PodSync::Sync };
         let lifecycle = record.as_ref().map_or(PodLifecycle::Pending, |record| record.lifecycle);
         let taken = record.as_ref().and_then(|record| record.pod.clone());
         let pod = match (start.pod, &taken) {
@@ -205,6 +209,7 @@ impl PodWorker {
                 last_error: None,
                 next: None,
             },
+            pass,
             saving: None,
             env,
         }
@@ -212,9 +217,11 @@ impl PodWorker {
 
     /// Works until the pod is gone or the agent stops. Answers whether the pod is gone.
     pub async fn run(mut self) -> bool {
+        self.env.starts.worker(&self.uid);
         loop {
             self.read_mail().await;
             self.read_probes().await;
+            let began = tokio::time::Instant::now();
             let next = match self.lifecycle {
                 PodLifecycle::Pending => {
                     match self.unknown_runtime() {
@@ -224,8 +231,16 @@ impl PodWorker {
                     }
                     Next::Told
                 }
-                PodLifecycle::Syncing => self.sync().await,
-                PodLifecycle::Terminating { .. } => self.terminate().await,
+                PodLifecycle::Syncing => {
+                    let (pass, next) = (std::mem::replace(&mut self.pass, PodSync::Sync), self.sync().await);
+                    metrics::pod_synced(pass, began.elapsed());
+                    next
+                }
+                PodLifecycle::Terminating { .. } => {
+                    let next = self.terminate().await;
+                    metrics::pod_synced(PodSync::Kill, began.elapsed());
+                    next
+                }
                 PodLifecycle::Terminated { reason } if reason.is_removal() => self.clean_up().await,
                 PodLifecycle::Terminated { reason: StopReason::Deleted } => self.wait_to_be_forgotten().await,
                 PodLifecycle::Terminated { reason: StopReason::Rejected } => {
@@ -251,6 +266,7 @@ impl PodWorker {
             if self.lifecycle == PodLifecycle::Finished {
                 self.env.admitted.release(&self.uid);
                 self.unsupply();
+                self.env.starts.forget(&self.uid);
                 self.env.pleg.unmute(&self.uid);
                 self.env.board.remove(&self.uid);
                 return true;
@@ -339,6 +355,9 @@ impl PodWorker {
             self.classed &= same_class(self.pod.as_deref(), Some(&pod));
             let changed = self.pod.as_ref().is_none_or(|old| old.spec != pod.spec);
             if changed && !self.lifecycle.is_stopping() {
+                if self.pass == PodSync::Sync {
+                    self.pass = PodSync::Update;
+                }
                 self.failures.clear();
                 self.prepared = false;
                 self.cgroup_adopted = false;

@@ -178,6 +178,10 @@ impl PodWorkers {
         }
         let full_name = pod.full_name();
         let record = state.records.remove(&uid);
+        let told = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        if record.is_none() && told.is_none_or(|phase| phase == "Pending") {
+            self.env.starts.begin(&pod);
+        }
         self.spawn(state, uid.clone(), full_name, Some(Arc::clone(&pod)), record);
         if let Some(handle) = state.workers.get(&uid) {
             end_deleted(handle, &pod);

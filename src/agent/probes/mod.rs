@@ -36,6 +36,7 @@ use crate::{
         events::{probe_errored, probe_failed, probe_warning},
         probe::{Kept, ProbeKind, ProbeResult, ProbeRow, Verdicts, WantedProbe, first_run, period},
     },
+    telemetry::metrics::{self, ProbeOf, ProbeOutcome},
 };
 
 /// What the agent calls itself to those it probes.
@@ -207,6 +208,7 @@ impl Prober {
         }
         if state.pods.get(&uid).is_some_and(|pod| pod.probes.is_empty() && pod.verdicts.is_empty()) {
             state.pods.remove(&uid);
+            metrics::forget_probes(uid.as_str());
         }
         drop(state);
         if added {
@@ -259,6 +261,7 @@ impl Prober {
     pub fn forget(&self, uid: &PodUid) {
         let mut state = self.state();
         let Some(pod) = state.pods.remove(uid) else { return };
+        metrics::forget_probes(uid.as_str());
         pod.probes.values().for_each(|entry| state.drop_place(&entry.place));
     }
 
@@ -319,6 +322,7 @@ impl Prober {
         let task = tokio::spawn(async move {
             let Some(container) = wanted.container(&pod) else { return };
             let Some(probe) = wanted.kind.of(container) else { return };
+            let began = Instant::now();
             let mut run = Box::pin(run::run(&*this.cri, probe, container, wanted.id.as_str(), wanted.ip));
             let soon = tokio::time::timeout(BEGINNING, &mut run).await;
             drop(beginning);
@@ -326,19 +330,20 @@ impl Prober {
                 Ok(result) => result,
                 Err(_elapsed) => run.await,
             };
-            this.done(&of, &pod, &wanted, result);
+            this.done(&of, (&pod, &wanted), result, began.elapsed());
         });
         if let Some(entry) = state.entry(&key) {
             entry.place = Place::Runs { _task: AbortOnDropHandle::new(task) };
         }
     }
 
-    fn done(&self, key: &Key, pod: &Pod, wanted: &WantedProbe, result: ProbeResult) {
+    fn done(&self, key: &Key, (pod, wanted): (&Pod, &WantedProbe), result: ProbeResult, took: Duration) {
         let Some(container) = wanted.container(pod) else { return };
         let Some(probe) = wanted.kind.of(container) else { return };
         let (name, kind) = (&container.name, wanted.kind.as_str());
         let mut state = self.state();
         let Some(entry) = state.entry(key) else { return };
+        note(&key.uid, pod, (name, wanted.kind), &result, took);
         let next = (entry.due + period(probe)).max(Instant::now());
         let before = entry.row;
         let words = match &result {
@@ -389,6 +394,23 @@ impl Prober {
             mailbox.probed();
         }
     }
+}
+
+/// Counts a run.
+fn note(uid: &PodUid, pod: &Pod, (container, kind): (&str, ProbeKind), result: &ProbeResult, took: Duration) {
+    let outcome = match result {
+        ProbeResult::Success(_) => ProbeOutcome::Successful,
+        ProbeResult::Failure(_) => ProbeOutcome::Failed,
+        ProbeResult::Unknown(_) => ProbeOutcome::Unknown,
+    };
+    let name = pod.full_name();
+    let kind = match kind {
+        ProbeKind::Startup => "Startup",
+        ProbeKind::Liveness => "Liveness",
+        ProbeKind::Readiness => "Readiness",
+    };
+    let of = ProbeOf { uid: uid.as_str(), namespace: &name.namespace, pod: &name.name, container, kind };
+    metrics::probed(&of, outcome, took);
 }
 
 /// A place among the runs that begin; whatever becomes of the run, it is given on.

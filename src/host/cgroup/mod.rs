@@ -16,6 +16,7 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Instant,
 };
 
 use nix::{
@@ -28,7 +29,7 @@ use self::files::Once;
 pub use self::memory::MemoryUse;
 pub use self::systemd::SystemdError;
 use super::mounts;
-use crate::api::cgroup::CgroupValues;
+use crate::{api::cgroup::CgroupValues, telemetry::metrics::cgroup_changed};
 
 /// The mounted cgroup hierarchies.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -257,6 +258,7 @@ impl Cgroups {
     /// When it cannot be made or set although the process may; [`CgroupError::is_busy`] while it uses more
     /// than it is to have.
     pub async fn apply(self: &Arc<Self>, cgroup: &str, values: &CgroupValues) -> Result<(), CgroupError> {
+        let _timed = Timed("update", Instant::now());
         if let Some(systemd) = &self.systemd {
             let (this, path, wanted) = (Arc::clone(self), cgroup.to_owned(), values.clone());
             if blocking(move || Ok(this.mounts.is_set(&path, &wanted))).await? {
@@ -275,6 +277,7 @@ impl Cgroups {
     /// # Errors
     /// [`CgroupError::is_busy`] while a process is in it.
     pub async fn remove(self: &Arc<Self>, cgroup: &str) -> Result<(), CgroupError> {
+        let _timed = Timed("destroy", Instant::now());
         if let Some(systemd) = &self.systemd {
             let (this, path) = (Arc::clone(self), cgroup.to_owned());
             // With a slice systemd would end what runs in it.
@@ -285,6 +288,15 @@ impl Cgroups {
         let (this, path) = (Arc::clone(self), cgroup.to_owned());
         blocking(move || this.mounts.remove(&path).map(drop).map_err(|source| not_removed(&path, source)))
             .await
+    }
+}
+
+/// Counts an operation when it is over, with how long it took.
+struct Timed(&'static str, Instant);
+
+impl Drop for Timed {
+    fn drop(&mut self) {
+        cgroup_changed(self.0, self.1.elapsed());
     }
 }
 

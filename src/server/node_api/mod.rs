@@ -224,7 +224,12 @@ impl NodeApi {
     }
 
     async fn dispatch(&self, route: Route, secure: bool, mut request: Request<Incoming>) -> Reply {
-        metrics::request(known_method(request.method().as_str()), route.name(), secure, route.is_stream());
+        let _asked = metrics::request(
+            known_method(request.method().as_str()),
+            route.name(),
+            secure,
+            route.is_stream(),
+        );
         let methods = route.methods();
         if route != Route::Unknown && !methods.contains(&request.method().as_str()) {
             let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
@@ -250,6 +255,7 @@ impl NodeApi {
             Route::Run(target) => self.run(&target, &query).await,
             Route::Checkpoint(target) => self.checkpoint(&target, &query).await,
             Route::Metrics => self.figures().await,
+            Route::ProbeMetrics => figures::of_probes(),
             Route::Unknown => return not_found(),
         };
         answered.unwrap_or_else(Refusal::reply)

@@ -33,6 +33,7 @@ use crate::{
     },
     policy::rotation::{Wanted, due},
     store::pairs::PairStore,
+    telemetry::metrics::{self, CertificateOf},
 };
 
 /// Between two looks at whether somebody has changed the files.
@@ -147,6 +148,7 @@ impl Identity {
             match outcome {
                 Ok(()) => backoff.reset(),
                 Err(problem) => {
+                    metrics::certificate_failed(CertificateOf::Client);
                     let pause = backoff.next();
                     self.told.not_yet(format!("{problem}; tried again"));
                     self.changed(&stamp, Timestamp::now().checked_add(pause).ok()).await;
@@ -167,6 +169,7 @@ impl Identity {
         };
         let Held { certificate, file, obtained } = held;
         let until = certificate.not_after;
+        metrics::certificate(CertificateOf::Client, until.as_second());
         let (renew, lacking) = due(certificate, *obtained, &Wanted::client(&self.places.node_name));
         if !self.places.rotate {
             let told =

@@ -29,6 +29,7 @@ use crate::{
     kube::{ApiServer, Key, csr::Purpose, self_signed},
     policy::rotation::{Wanted, due, renew_at},
     store::pairs::{Pair, PairError, PairStore},
+    telemetry::metrics::{self, CertificateOf},
 };
 
 /// The certificate in use, for a TLS server.
@@ -138,11 +139,19 @@ impl Serving {
             match outcome {
                 Ok(()) => backoff.reset(),
                 Err(problem) => {
+                    metrics::certificate_failed(CertificateOf::Server);
                     self.told.not_yet(format!("{problem}; tried again"));
                     tokio::time::sleep(backoff.next()).await;
                 }
             }
         }
+    }
+
+    /// Shows a certificate from now on.
+    fn take(&self, pair: &Pair) -> Result<(), String> {
+        self.current.take(pair).map_err(|error| error.to_string())?;
+        metrics::certificate(CertificateOf::Server, pair.certificate.not_after.as_second());
+        Ok(())
     }
 
     fn wanted(&self) -> Wanted {
@@ -161,7 +170,7 @@ impl Serving {
         let held = found.filter(|pair| now < pair.certificate.not_after);
         let mut held_key = None;
         if let Some(pair) = held {
-            self.current.take(&pair).map_err(|error| format!("{} {error}", pair.file.display()))?;
+            self.take(&pair).map_err(|error| format!("{} {error}", pair.file.display()))?;
             let (renew, lacking) = due(&pair.certificate, pair.obtained, &wanted);
             if now < renew {
                 let (file, until) = (pair.file.display(), pair.certificate.not_after);
@@ -198,7 +207,7 @@ impl Serving {
                 Ok(pair)
             })
             .await?;
-            self.current.take(&pair).map_err(|error| error.to_string())?;
+            self.take(&pair)?;
             Ok(())
         };
         tokio::select! {
@@ -210,7 +219,7 @@ impl Serving {
 
     async fn given(&self, certificate: &Path, key: &Path) -> Result<(), String> {
         let pair = self.read(certificate, key).await.map_err(|error| error.to_string())?;
-        self.current.take(&pair).map_err(|error| error.to_string())?;
+        self.take(&pair)?;
         let (until, file) = (pair.certificate.not_after, certificate.display());
         if until <= Timestamp::now() {
             self.told.not_yet(format!("{file} (tlsCertFile) has expired on {until}: put a new one there"));
@@ -231,7 +240,7 @@ impl Serving {
                 blocking(move || renew_self_signed(&certificate, &key, &name, &addresses)).await?
             }
         };
-        self.current.take(&pair).map_err(|error| error.to_string())?;
+        self.take(&pair)?;
         let renew = renew_at(&pair.certificate, pair.certificate.not_before);
         let until = pair.certificate.not_after;
         self.told.well(format!("{} is self-signed and good until {until}", certificate.display()));
