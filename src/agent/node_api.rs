@@ -70,6 +70,7 @@ impl Listeners {
             certificate,
             configuration: configuration(config),
             checkpoints: config.root_dir.join("checkpoints"),
+            log_folder: "/var/log".into(),
         };
         let api = NodeApi::new(self.config, parts).map_err(CommandError::usage)?;
         let listener = tokio::net::TcpListener::from_std(self.secure).map_err(CommandError::failed)?;

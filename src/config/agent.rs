@@ -148,6 +148,8 @@ pub struct NodeApiConfig {
     pub fine_grained: bool,
     /// Whether there is more than health, pods and figures (`enableDebuggingHandlers`).
     pub debugging: bool,
+    /// Whether the node's log files are served (`enableSystemLogHandler`).
+    pub system_logs: bool,
     /// Whether containers may be checkpointed (feature gate `ContainerCheckpoint`).
     pub checkpoint: bool,
     /// TLS 1.2 cipher suites by Go's names (`tlsCipherSuites`); empty is all that are safe.

@@ -165,7 +165,7 @@ pub(super) const KEYS: &[KeySpec] = &[
     key("logging.options.json", Struct, Part, 22),
     key("logging.options.json.splitStream", Bool, NotYet, 22),
     key("logging.options.json.infoBufferSize", QuantityOrInt, NotYet, 22),
-    key("enableSystemLogHandler", Bool, NotYet, 20),
+    key("enableSystemLogHandler", Bool, Acts, 20),
     key("enableSystemLogQuery", Bool, NotYet, 27),
     key("shutdownGracePeriod", Duration, NotYet, 20),
     key("shutdownGracePeriodCriticalPods", Duration, NotYet, 20),

@@ -30,6 +30,8 @@ pub enum Route {
     Metrics,
     /// `/metrics/probes`.
     ProbeMetrics,
+    /// `/logs/PATH`: a file or folder of the node's logs.
+    SystemLogs(String),
     /// Nothing that is there.
     Unknown,
 }
@@ -76,6 +78,7 @@ impl Route {
             Self::Configuration => "configz",
             Self::Metrics => "metrics",
             Self::ProbeMetrics => "metrics/probes",
+            Self::SystemLogs(_) => "logs",
             Self::Unknown => "other",
         }
     }
@@ -157,6 +160,7 @@ pub fn route(path: &str) -> Route {
         ["configz"] | ["configz", ""] => Route::Configuration,
         ["metrics"] | ["metrics", ""] => Route::Metrics,
         ["metrics", "probes"] => Route::ProbeMetrics,
+        ["logs", rest @ ..] => Route::SystemLogs(rest.join("/")),
         ["containerLogs", rest @ ..] if rest.len() == 3 => container(rest, Route::Logs),
         ["exec", rest @ ..] => container(rest, Route::Exec),
         ["attach", rest @ ..] => container(rest, Route::Attach),
@@ -239,6 +243,10 @@ mod tests {
             ("/runningpods/", Route::RunningPods),
             ("/configz", Route::Configuration),
             ("/metrics", Route::Metrics),
+            ("/metrics/probes", Route::ProbeMetrics),
+            ("/logs", Route::SystemLogs(String::new())),
+            ("/logs/", Route::SystemLogs(String::new())),
+            ("/logs/pods/a.log", Route::SystemLogs("pods/a.log".to_owned())),
             ("/containerLogs/a/b/c", Route::Logs(target("a", "b", None, "c"))),
             ("/exec/a/b/c", Route::Exec(target("a", "b", None, "c"))),
             ("/exec/a/b/u/c", Route::Exec(target("a", "b", Some("u"), "c"))),
@@ -263,6 +271,9 @@ mod tests {
             "/exec/a/b/u/c/d",
             "/exec/a/../c",
             "/metrics/../pods",
+            "/logs/../pods",
+            "/logs/./a",
+            "/logsx",
             "/containerLogs/a/b/u/c",
             "/portForward/a",
             "/portForward/a/b/u/c",
@@ -323,7 +334,8 @@ mod tests {
         #[test]
         fn no_path_acts_with_a_right_to_look(path in "(/(exec|run|metrics|stats|logs|pods|\\.\\.|a|%2e|)){1,6}") {
             let found = route(&path);
-            if found.is_debugging() && !matches!(found, Route::RunningPods | Route::Configuration | Route::Checkpoint(_)) {
+            let own = matches!(found, Route::RunningPods | Route::Configuration | Route::Checkpoint(_) | Route::SystemLogs(_));
+            if found.is_debugging() && !own {
                 prop_assert_eq!(subresources(&path, true), vec!["proxy"]);
             }
         }

@@ -16,6 +16,7 @@ mod churn;
 mod cni;
 mod ends;
 mod faults;
+mod node_api;
 mod operator;
 mod pods;
 mod restart;

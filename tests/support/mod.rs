@@ -37,6 +37,7 @@ mod server_pod;
 mod status;
 pub(crate) mod switching;
 pub(crate) mod terminal;
+pub(crate) mod tls;
 
 use std::fs;
 use std::io::{Read, Write};

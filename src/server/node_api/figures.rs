@@ -129,13 +129,16 @@ fn volume_kind(volume: &Volume) -> &'static str {
 }
 
 fn add_health(to: &Registry, checks: &[HealthCheck]) -> Result<(), prometheus::Error> {
-    let health =
-        IntGaugeVec::new(Opts::new("nodectl_health", "Whether a health check is well: 1, or 0."), &["check"])?;
+    let health = IntGaugeVec::new(
+        Opts::new("nodectl_health", "Whether a health check is well: 1, or 0."),
+        &["check"],
+    )?;
     for check in checks {
         health.with_label_values(&[check.name.as_str()]).set(check.ok.into());
     }
     to.register(Box::new(health))?;
-    let build = GaugeVec::new(Opts::new("nodectl_build_info", "The agent's version; always 1."), &["version"])?;
+    let build =
+        GaugeVec::new(Opts::new("nodectl_build_info", "The agent's version; always 1."), &["version"])?;
     build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
     to.register(Box::new(build))
 }

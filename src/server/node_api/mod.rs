@@ -13,6 +13,7 @@ mod logs;
 mod review;
 mod serve;
 mod streams;
+mod system_logs;
 mod tls;
 
 use std::{convert::Infallible, path::PathBuf, sync::Arc};
@@ -75,6 +76,8 @@ pub struct Parts {
     pub configuration: serde_json::Value,
     /// Where checkpoints of containers are put.
     pub checkpoints: PathBuf,
+    /// The node's logs: `/var/log`.
+    pub log_folder: PathBuf,
 }
 
 /// The node's API. See the module.
@@ -92,6 +95,7 @@ pub struct NodeApi {
     logs: logs::LogReaders,
     configuration: Bytes,
     checkpoints: PathBuf,
+    log_folder: PathBuf,
 }
 
 /// An answer that is an error, with its text.
@@ -140,6 +144,7 @@ impl NodeApi {
             logs: logs::LogReaders::default(),
             configuration: Bytes::from(configuration.to_string()),
             checkpoints: parts.checkpoints,
+            log_folder: parts.log_folder,
             config,
         }))
     }
@@ -253,6 +258,7 @@ impl NodeApi {
             Route::Attach(target) => self.attach(&target, &query, &mut request).await,
             Route::PortForward(target) => self.port_forward(&target, &query, &mut request).await,
             Route::Run(target) => self.run(&target, &query).await,
+            Route::SystemLogs(path) => self.system_logs(&path).await,
             Route::Checkpoint(target) => self.checkpoint(&target, &query).await,
             Route::Metrics => self.figures().await,
             Route::ProbeMetrics => figures::of_probes(),

@@ -33,7 +33,11 @@ struct OfOne {
 impl Figures {
     pub(super) fn new(to: &Registry) -> Result<Self, prometheus::Error> {
         let one = |ttl, errors, help| {
-            Ok::<_, prometheus::Error>(OfOne { ttl, until: Mutex::default(), errors: counter(to, errors, help)? })
+            Ok::<_, prometheus::Error>(OfOne {
+                ttl,
+                until: Mutex::default(),
+                errors: counter(to, errors, help)?,
+            })
         };
         Ok(Self {
             client: one(
@@ -62,7 +66,10 @@ impl Figures {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         for one in [&self.client, &self.server] {
             let Some(until) = *one.until.lock().unwrap_or_else(PoisonError::into_inner) else { continue };
-            let ttl = Gauge::new(one.ttl, "Seconds for which the certificate is still good; below 0 once it has expired.")?;
+            let ttl = Gauge::new(
+                one.ttl,
+                "Seconds for which the certificate is still good; below 0 once it has expired.",
+            )?;
             ttl.set((until - now).trunc());
             told.register(Box::new(ttl))?;
         }

@@ -338,12 +338,24 @@ mod tests {
             ("kubelet_runtime_operations_total{operation_type=\"run_podsandbox\"}", Some(1.0)),
             ("kubelet_runtime_operations_total{operation_type=\"other\"}", Some(1.0)),
             ("kubelet_runtime_operations_errors_total{operation_type=\"run_podsandbox\"}", Some(1.0)),
-            ("kubelet_runtime_operations_duration_seconds_bucket{operation_type=\"run_podsandbox\",le=\"1.220703125\"}", Some(1.0)),
+            (
+                "kubelet_runtime_operations_duration_seconds_bucket{operation_type=\"run_podsandbox\",le=\"1.220703125\"}",
+                Some(1.0),
+            ),
             ("kubelet_pleg_relist_duration_seconds_count", Some(2.0)),
             ("kubelet_pleg_relist_interval_seconds_count", Some(1.0)),
-            ("kubelet_http_requests_total{long_running=\"false\",method=\"GET\",path=\"pods\",server_type=\"readwrite\"}", Some(1.0)),
-            ("kubelet_http_requests_duration_seconds_count{long_running=\"false\",method=\"GET\",path=\"pods\",server_type=\"readwrite\"}", Some(1.0)),
-            ("kubelet_http_inflight_requests{long_running=\"false\",method=\"GET\",path=\"pods\",server_type=\"readwrite\"}", Some(0.0)),
+            (
+                "kubelet_http_requests_total{long_running=\"false\",method=\"GET\",path=\"pods\",server_type=\"readwrite\"}",
+                Some(1.0),
+            ),
+            (
+                "kubelet_http_requests_duration_seconds_count{long_running=\"false\",method=\"GET\",path=\"pods\",server_type=\"readwrite\"}",
+                Some(1.0),
+            ),
+            (
+                "kubelet_http_inflight_requests{long_running=\"false\",method=\"GET\",path=\"pods\",server_type=\"readwrite\"}",
+                Some(0.0),
+            ),
             ("rest_client_requests_total{code=\"200\",host=\"10.0.0.1:6443\",method=\"GET\"}", Some(1.0)),
             ("rest_client_requests_total{code=\"<error>\",host=\"10.0.0.1:6443\",method=\"GET\"}", Some(1.0)),
             ("rest_client_request_duration_seconds_count{host=\"10.0.0.1:6443\",verb=\"GET\"}", Some(2.0)),
@@ -351,7 +363,9 @@ mod tests {
         ] {
             match at_least {
                 Some(least) => assert!(told(series).is_some_and(|value| value >= least), "{series}\n{text}"),
-                None => assert!(text.lines().any(|line| line == format!("{series} counter")), "{series}\n{text}"),
+                None => {
+                    assert!(text.lines().any(|line| line == format!("{series} counter")), "{series}\n{text}");
+                }
             }
         }
     }
