@@ -150,6 +150,10 @@ pub struct NodeApiConfig {
     pub debugging: bool,
     /// Whether the node's log files are served (`enableSystemLogHandler`).
     pub system_logs: bool,
+    /// Whether it is told what the agent's threads do (`enableProfilingHandler`).
+    pub profiling: bool,
+    /// Whether the log's verbosity may be changed (`enableDebugFlagsHandler`).
+    pub debug_flags: bool,
     /// Whether containers may be checkpointed (feature gate `ContainerCheckpoint`).
     pub checkpoint: bool,
     /// TLS 1.2 cipher suites by Go's names (`tlsCipherSuites`); empty is all that are safe.

@@ -308,6 +308,8 @@ fn node_api(
         fine_grained: gates.enabled("KubeletFineGrainedAuthz"),
         debugging: config.enable_debugging_handlers.unwrap_or(true),
         system_logs: config.enable_system_log_handler.unwrap_or(true),
+        profiling: config.enable_profiling_handler.unwrap_or(true),
+        debug_flags: config.enable_debug_flags_handler.unwrap_or(true),
         checkpoint: gates.enabled("ContainerCheckpoint"),
         cipher_suites,
         tls13_only: config.tls_min_version.as_deref() == Some("VersionTLS13"),

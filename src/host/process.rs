@@ -1,6 +1,6 @@
 //! What this process uses, as Prometheus' own clients tell it.
 
-use std::{fs, io, path::Path};
+use std::{fs, io, path::Path, time::Duration};
 
 use nix::{
     sys::resource::{Resource, getrlimit},
@@ -55,9 +55,76 @@ impl ProcessUse {
     }
 }
 
+/// A thread of this process.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Thread {
+    /// Its number.
+    pub id: u32,
+    /// Its name, of at most 15 bytes.
+    pub name: String,
+    /// What it does, as in proc(5): `R` runs, `S` sleeps, `D` waits for a device.
+    pub state: char,
+    /// CPU time in user mode so far.
+    pub user: Duration,
+    /// CPU time in kernel mode so far.
+    pub system: Duration,
+    /// The kernel's function that it waits in; empty where it waits in none, or the kernel does not tell.
+    pub waits_in: String,
+}
+
+/// The threads of this process. Those that end meanwhile are left out. Blocks on the file system.
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub fn threads() -> io::Result<Vec<Thread>> {
+    threads_of(Path::new("/proc/self"))
+}
+
+fn threads_of(process: &Path) -> io::Result<Vec<Thread>> {
+    let ticks = sysconf(SysconfVar::CLK_TCK).ok().flatten().and_then(|ticks| u64::try_from(ticks).ok());
+    let ticks = ticks.unwrap_or(100).max(1);
+    let mut found = Vec::new();
+    for entry in fs::read_dir(process.join("task"))? {
+        let folder = entry?.path();
+        let id = folder.file_name().and_then(|name| name.to_str()?.parse().ok());
+        let (Some(id), Ok(stat)) = (id, fs::read_to_string(folder.join("stat"))) else { continue };
+        let Some((before, rest)) = stat.rsplit_once(')') else { continue };
+        let fields: Vec<&str> = rest.split_whitespace().collect();
+        let time = |at: usize| {
+            let ticked: u64 = fields.get(at - 3).and_then(|text| text.parse().ok()).unwrap_or(0);
+            Duration::from_millis(ticked.saturating_mul(1000) / ticks)
+        };
+        let waits_in = fs::read_to_string(folder.join("wchan")).unwrap_or_default();
+        found.push(Thread {
+            id,
+            name: before.split_once('(').map_or("", |(_, name)| name).to_owned(),
+            state: fields.first().and_then(|state| state.chars().next()).unwrap_or('?'),
+            user: time(14),
+            system: time(15),
+            waits_in: if waits_in == "0" { String::new() } else { waits_in },
+        });
+    }
+    Ok(found)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn threads_are_told_with_what_they_use() {
+        let folder = tempfile::tempdir().unwrap();
+        let task = folder.path().join("task/17");
+        fs::create_dir_all(&task).unwrap();
+        let stat = "17 (log (x) b) S 1 7 7 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 3 0 1000 8192000 300\n";
+        fs::write(task.join("stat"), stat).unwrap();
+        fs::write(task.join("wchan"), "futex_wait_queue").unwrap();
+        let threads = threads_of(folder.path()).unwrap();
+        assert_eq!((threads.len(), threads[0].id, threads[0].name.as_str()), (1, 17, "log (x) b"));
+        assert_eq!((threads[0].state, threads[0].waits_in.as_str()), ('S', "futex_wait_queue"));
+        assert!(threads[0].user == threads[0].system * 5 && threads[0].user > Duration::from_millis(200));
+        assert!(super::threads().unwrap().len() >= 2, "this test has a thread of its own");
+    }
 
     #[test]
     fn figures_are_read_from_what_the_kernel_tells() {

@@ -12,9 +12,9 @@ use std::{
 
 use ::kube::client::{Body, Client};
 use hyper::{
-    Request, Response, Uri,
+    Request, Response, StatusCode, Uri,
     body::Incoming,
-    header::{AUTHORIZATION, HeaderValue, USER_AGENT},
+    header::{AUTHORIZATION, HeaderValue, RETRY_AFTER, USER_AGENT},
 };
 use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
@@ -39,6 +39,10 @@ const CONNECT: Duration = Duration::from_secs(10);
 const PING: Duration = Duration::from_secs(10);
 /// For the beginning of an answer.
 const ANSWER: Duration = Duration::from_secs(30);
+/// How often a request is sent that a busy server wants to be asked again, as with client-go.
+const TRIES: u32 = 10;
+/// The longest that is waited for it each time.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// Bytes that one stream, and all together, may have on their way: a list of pods is not to wait for round trips.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 8 << 20;
@@ -141,8 +145,23 @@ struct Sender {
     pace: WatchPace,
 }
 
+type Answer = Response<Bounded<Incoming>>;
+
 impl Sender {
-    async fn send(&self, mut request: Request<Body>) -> Result<Response<Bounded<Incoming>>, BoxError> {
+    /// Asks, and again after as long as the server says, as client-go does.
+    async fn send(&self, mut request: Request<Body>) -> Result<Answer, BoxError> {
+        for _ in 1..TRIES {
+            let again = copy(&request);
+            let answer = self.send_once(request).await?;
+            let (Some(again), Some(wait)) = (again, wait_asked_for(&answer)) else { return Ok(answer) };
+            drop(answer);
+            tokio::time::sleep(wait).await;
+            request = again;
+        }
+        self.send_once(request).await
+    }
+
+    async fn send_once(&self, mut request: Request<Body>) -> Result<Answer, BoxError> {
         let is_watch = is_watch(request.uri());
         let pause = self.pace.take(request.uri(), Instant::now());
         if !pause.is_zero() {
@@ -178,6 +197,25 @@ impl Sender {
         parts.path_and_query = Some(format!("{before}{behind}").parse()?);
         Ok(Uri::from_parts(parts)?)
     }
+}
+
+/// The same request again; `None` where its body comes only once, and of what has its own pace: a pod that may not be
+/// evicted now is waited for by whoever evicts it.
+fn copy(request: &Request<Body>) -> Option<Request<Body>> {
+    let body = request.body().try_clone().filter(|_| !request.uri().path().ends_with("/eviction"))?;
+    let mut copy = Request::new(body);
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    Some(copy)
+}
+
+/// How long a server that has too much to do wants not to be asked. One that says longer than is waited for here is
+/// answered to whoever asks.
+fn wait_asked_for(answer: &Answer) -> Option<Duration> {
+    let busy = answer.status() == StatusCode::TOO_MANY_REQUESTS || answer.status().is_server_error();
+    let wait = answer.headers().get(RETRY_AFTER).filter(|_| busy)?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_secs(wait)).filter(|wait| *wait <= LONGEST_WAIT)
 }
 
 async fn authorization(token: &Token) -> Result<HeaderValue, BoxError> {
@@ -346,5 +384,35 @@ mod tests {
         let error = told(&nodes.get("b").await.unwrap_err());
         assert!(error.starts_with("the API server refuses: ") && error.ends_with("404)"), "{error}");
         assert_eq!(server.requests()[0].who, "certificate");
+    }
+
+    #[tokio::test]
+    async fn a_busy_server_is_asked_again_when_it_says() {
+        let server = TestServer::start().await;
+        server.put("/api/v1/nodes/a", json!({ "metadata": { "name": "a" } }));
+        let kubeconfig = Kubeconfig::read(&server.kubeconfig("")).unwrap();
+        let nodes: ::kube::Api<Node> = ::kube::Api::all(connect(&kubeconfig, None).unwrap());
+        for code in [429, 503] {
+            server.refuse_for("GET", "/api/v1/nodes/a", code, "1");
+        }
+        let before = Instant::now();
+        nodes.get("a").await.unwrap();
+        assert!(before.elapsed() >= Duration::from_secs(2));
+        assert_eq!(server.requests().len(), 3);
+        // What it does not say, or too much, is the answer.
+        for (code, wait) in [(429, "3600"), (503, "soon"), (404, "1"), (429, "18446744073709551616")] {
+            server.refuse_for("GET", "/api/v1/nodes/a", code, wait);
+            let error = told(&nodes.get("a").await.unwrap_err());
+            assert!(error.contains(&code.to_string()), "{error}");
+        }
+        server.refuse("GET", "/api/v1/nodes/a", 429, "too many");
+        nodes.get("a").await.unwrap_err();
+        assert_eq!(server.requests().len(), 8);
+        // It does not go on for ever.
+        for _ in 0..=TRIES {
+            server.refuse_for("GET", "/api/v1/nodes/a", 429, "0");
+        }
+        nodes.get("a").await.unwrap_err();
+        assert_eq!(server.requests().len(), 18);
     }
 }

@@ -37,6 +37,9 @@ pub(crate) struct Asked {
     pub(crate) who: String,
 }
 
+/// A status code, a message, and a wait that is asked for.
+type Refusal = (u16, String, Option<String>);
+
 /// What is done before an answer.
 type Hook = Box<dyn Fn(&Asked, &mut BTreeMap<String, Value>) + Send>;
 
@@ -45,7 +48,7 @@ struct State {
     objects: BTreeMap<String, Value>,
     requests: Vec<Asked>,
     /// Status codes and messages for the next requests of a method and a path.
-    refusals: BTreeMap<(String, String), VecDeque<(u16, String)>>,
+    refusals: BTreeMap<(String, String), VecDeque<Refusal>>,
     hook: Option<Hook>,
 }
 
@@ -105,8 +108,17 @@ impl TestServer {
 
     /// The next request of this method to this path is refused.
     pub(crate) fn refuse(&self, method: &str, path: &str, code: u16, message: &str) {
+        self.refuse_with(method, path, (code, message.to_owned(), None));
+    }
+
+    /// The same, with the seconds after which it is to be asked again.
+    pub(crate) fn refuse_for(&self, method: &str, path: &str, code: u16, seconds: &str) {
+        self.refuse_with(method, path, (code, "busy".to_owned(), Some(seconds.to_owned())));
+    }
+
+    fn refuse_with(&self, method: &str, path: &str, refusal: Refusal) {
         let key = (method.to_owned(), path.to_owned());
-        self.state.lock().unwrap().refusals.entry(key).or_default().push_back((code, message.to_owned()));
+        self.state.lock().unwrap().refusals.entry(key).or_default().push_back(refusal);
     }
 
     /// What happens to the objects before every answer.
@@ -172,10 +184,14 @@ async fn answer(state: &Mutex<State>, request: Request<Incoming>, certified: boo
     if let Some(hook) = hook {
         hook(&asked, objects);
     }
-    if let Some((code, message)) =
+    if let Some((code, message, seconds)) =
         refusals.get_mut(&(asked.method.clone(), path.clone())).and_then(VecDeque::pop_front)
     {
-        return told(code, &json!({ "kind": "Status", "message": message, "code": code }));
+        let mut answer = told(code, &json!({ "kind": "Status", "message": message, "code": code }));
+        if let Some(seconds) = seconds {
+            answer.headers_mut().insert("retry-after", seconds.parse().unwrap());
+        }
+        return answer;
     }
     if asked.who.is_empty() {
         return told(401, &json!({ "kind": "Status", "message": "Unauthorized", "reason": "Unauthorized" }));

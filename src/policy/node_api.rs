@@ -32,6 +32,12 @@ pub enum Route {
     ProbeMetrics,
     /// `/logs/PATH`: a file or folder of the node's logs.
     SystemLogs(String),
+    /// `/debug/flags/v`: how much the log tells.
+    Verbosity,
+    /// `/debug/threads`: what the agent's threads do.
+    Threads,
+    /// `/debug/pprof/…`: profiles of Go programs.
+    Profile,
     /// Nothing that is there.
     Unknown,
 }
@@ -79,6 +85,9 @@ impl Route {
             Self::Metrics => "metrics",
             Self::ProbeMetrics => "metrics/probes",
             Self::SystemLogs(_) => "logs",
+            Self::Verbosity => "debug/flags/v",
+            Self::Threads => "debug/threads",
+            Self::Profile => "debug/pprof",
             Self::Unknown => "other",
         }
     }
@@ -95,6 +104,7 @@ impl Route {
         match self {
             Self::Exec(_) | Self::Attach(_) | Self::PortForward(_) => &["GET", "POST"],
             Self::Run(_) | Self::Checkpoint(_) => &["POST"],
+            Self::Verbosity => &["PUT"],
             _ => &["GET", "HEAD"],
         }
     }
@@ -160,6 +170,9 @@ pub fn route(path: &str) -> Route {
         ["configz"] | ["configz", ""] => Route::Configuration,
         ["metrics"] | ["metrics", ""] => Route::Metrics,
         ["metrics", "probes"] => Route::ProbeMetrics,
+        ["debug", "flags", "v"] => Route::Verbosity,
+        ["debug", "threads"] => Route::Threads,
+        ["debug", "pprof", ..] => Route::Profile,
         ["logs", rest @ ..] => Route::SystemLogs(rest.join("/")),
         ["containerLogs", rest @ ..] if rest.len() == 3 => container(rest, Route::Logs),
         ["exec", rest @ ..] => container(rest, Route::Exec),
@@ -244,6 +257,9 @@ mod tests {
             ("/configz", Route::Configuration),
             ("/metrics", Route::Metrics),
             ("/metrics/probes", Route::ProbeMetrics),
+            ("/debug/flags/v", Route::Verbosity),
+            ("/debug/threads", Route::Threads),
+            ("/debug/pprof/heap", Route::Profile),
             ("/logs", Route::SystemLogs(String::new())),
             ("/logs/", Route::SystemLogs(String::new())),
             ("/logs/pods/a.log", Route::SystemLogs("pods/a.log".to_owned())),
@@ -274,6 +290,9 @@ mod tests {
             "/logs/../pods",
             "/logs/./a",
             "/logsx",
+            "/debug",
+            "/debug/flags",
+            "/debug/flags/v/x",
             "/containerLogs/a/b/u/c",
             "/portForward/a",
             "/portForward/a/b/u/c",

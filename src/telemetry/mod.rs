@@ -7,11 +7,11 @@ pub mod metrics;
 
 use std::{
     io::{self, IsTerminal as _, Write},
-    sync::Mutex,
+    sync::{Mutex, OnceLock},
 };
 
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _};
 
 use crate::config::LogFormat;
 
@@ -20,6 +20,13 @@ const QUEUED_LINES: usize = 4096;
 
 /// The last error of writing the log, until a later write succeeds.
 static WRITE_ERROR: Mutex<Option<String>> = Mutex::new(None);
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Changes the verbosity of the log that was started.
+static SET_VERBOSITY: OnceLock<SetVerbosity> = OnceLock::new();
+
+type SetVerbosity = Box<dyn Fn(u32) -> Result<(), BoxError> + Send + Sync>;
 
 /// Writes to standard error and notes whether that works.
 struct Watched(io::Stderr);
@@ -56,22 +63,12 @@ pub fn write_error() -> Option<String> {
 ///
 /// # Errors
 /// When a log has been started before.
-pub fn start(
-    verbosity: u32,
-    format: LogFormat,
-) -> Result<WorkerGuard, Box<dyn std::error::Error + Send + Sync>> {
-    let level = match verbosity {
-        0..=3 => "info",
-        4 | 5 => "info,nodectl=debug",
-        _ => "info,nodectl=trace",
-    };
-    let filter = match std::env::var("NODECTL_LOG") {
-        Ok(filters) => EnvFilter::try_new(filters)?,
-        Err(_) => EnvFilter::try_new(level)?,
-    };
-    // An answer of the API server that it cannot read it logs whole, and that may be a Secret. The agent tells of
-    // errors itself.
-    let filter = filter.add_directive("kube_client=off".parse()?).add_directive("kube_runtime=off".parse()?);
+pub fn start(verbosity: u32, format: LogFormat) -> Result<WorkerGuard, BoxError> {
+    let (filter, handle) = reload::Layer::new(match std::env::var("NODECTL_LOG") {
+        Ok(filters) => discreet(EnvFilter::try_new(filters)?)?,
+        Err(_) => of_verbosity(verbosity)?,
+    });
+    let set = move |verbosity| Ok(handle.reload(of_verbosity(verbosity)?)?);
     let (writer, guard) = NonBlockingBuilder::default()
         .lossy(true)
         .buffered_lines_limit(QUEUED_LINES)
@@ -85,5 +82,31 @@ pub fn start(
             registry.with(layer.with_ansi(io::stderr().is_terminal()).with_target(false)).try_init()?;
         }
     }
+    // A second log has failed above.
+    SET_VERBOSITY.set(Box::new(set)).ok();
     Ok(guard)
+}
+
+/// What a verbosity lets through.
+fn of_verbosity(verbosity: u32) -> Result<EnvFilter, BoxError> {
+    discreet(EnvFilter::try_new(match verbosity {
+        0..=3 => "info",
+        4 | 5 => "info,nodectl=debug",
+        _ => "info,nodectl=trace",
+    })?)
+}
+
+/// An answer of the API server that it cannot read kube-rs logs whole, and that may be a Secret. The agent tells of
+/// errors itself.
+fn discreet(filter: EnvFilter) -> Result<EnvFilter, BoxError> {
+    Ok(filter.add_directive("kube_client=off".parse()?).add_directive("kube_runtime=off".parse()?))
+}
+
+/// Has the log tell more or less from now on; as the `verbosity` of [`start`], and in place of `NODECTL_LOG` too.
+///
+/// # Errors
+/// When no log has been started.
+pub fn set_verbosity(verbosity: u32) -> Result<(), BoxError> {
+    let set = SET_VERBOSITY.get().ok_or("there is no log")?;
+    set(verbosity)
 }

@@ -122,6 +122,43 @@ fn the_nodes_log_files_are_served_where_that_is_not_turned_off() {
     assert_eq!(get(node.api_port(), Some(&tls), "/logs/").0, 405);
 }
 
+#[test]
+fn the_agent_is_looked_into_while_it_runs_where_that_is_not_turned_off() {
+    let mut node = Node::builder("na-debug").config(OPEN).start();
+    let tls = client(None, &["http/1.1"]);
+    wait_served(&node, &tls);
+    let put = |node: &Node, body: &str| {
+        let request = format!(
+            "PUT /debug/flags/v HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let mut stream = connect(&format!("127.0.0.1:{}", node.api_port()), &tls).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    assert!(!node.agent_log().contains(" DEBUG "), "{}", node.agent_log());
+    let answer = put(&node, "4");
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("verbosity to 4\n"), "{answer}");
+    node.put(&pod("web", STAY));
+    node.wait_ready("web");
+    wait_until(SOON, "the log tells more", || node.agent_log().contains("DEBUG"));
+    for wrong in ["", "-1", "debug", &"1".repeat(100)] {
+        assert!(put(&node, wrong).starts_with("HTTP/1.1 400"), "{wrong:?}: {}", put(&node, wrong));
+    }
+    let (code, _, threads) = get(node.api_port(), Some(&tls), "/debug/threads?seconds=1");
+    assert!(code == 200 && threads.contains("agent"), "{threads}");
+    assert_eq!(get(node.api_port(), Some(&tls), "/debug/threads?seconds=61").0, 400);
+    let (code, _, words) = get(node.api_port(), Some(&tls), "/debug/pprof/profile");
+    assert!(code == 404 && words.contains("/debug/threads"), "{words}");
+    node.add_config("enableProfilingHandler: false\nenableDebugFlagsHandler: false\n");
+    node.restart();
+    wait_served(&node, &tls);
+    assert_eq!(get(node.api_port(), Some(&tls), "/debug/threads").0, 405);
+    assert!(put(&node, "4").starts_with("HTTP/1.1 405"));
+}
+
 /// Requests as they should be, with the pod's name for POD.
 const SEEDS: &[&str] = &[
     "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -141,6 +178,8 @@ const SEEDS: &[&str] = &[
     "POST /portForward/default/POD HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: portforward.k8s.io\r\n\r\n",
     "GET /portForward/default/POD?port=80,81 HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
     "POST /checkpoint/default/POD/main?timeout=1 HTTP/1.1\r\nHost: x\r\n\r\n",
+    "PUT /debug/flags/v HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n3",
+    "GET /debug/threads?seconds=0 HTTP/1.1\r\nHost: x\r\n\r\n",
     "OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n",
     "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00",
 ];

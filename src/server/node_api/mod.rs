@@ -7,6 +7,7 @@
 mod authn;
 mod authz;
 mod cache;
+mod debug;
 mod figures;
 mod listing;
 mod logs;
@@ -258,6 +259,9 @@ impl NodeApi {
             Route::Attach(target) => self.attach(&target, &query, &mut request).await,
             Route::PortForward(target) => self.port_forward(&target, &query, &mut request).await,
             Route::Run(target) => self.run(&target, &query).await,
+            Route::Verbosity => self.set_verbosity(&mut request).await,
+            Route::Threads => self.threads(&query).await,
+            Route::Profile => self.no_profile(),
             Route::SystemLogs(path) => self.system_logs(&path).await,
             Route::Checkpoint(target) => self.checkpoint(&target, &query).await,
             Route::Metrics => self.figures().await,

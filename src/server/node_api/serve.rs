@@ -46,7 +46,7 @@ const KNOWN: usize = 512;
 /// A handshake's time.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// From a connection's start, or the last answer, until the next head is complete.
-const HEAD: Duration = Duration::from_secs(60);
+pub(super) const HEAD: Duration = Duration::from_secs(60);
 /// Bytes of a head. A URL of hyper's has 64 KiB at most, and commands come in URLs.
 const MAX_HEAD: usize = 96 << 10;
 const MAX_HEADERS: usize = 100;
