@@ -28,6 +28,12 @@ pub enum Route {
     Configuration,
     /// `/metrics`.
     Metrics,
+    /// `/stats/summary`.
+    Summary,
+    /// `/metrics/resource`.
+    ResourceMetrics,
+    /// `/metrics/cadvisor`.
+    CadvisorMetrics,
     /// Nothing that is there.
     Unknown,
 }
@@ -49,7 +55,15 @@ impl Route {
     /// Whether it is there without authentication on the read-only port.
     #[must_use]
     pub fn is_public(&self) -> bool {
-        matches!(self, Self::Health | Self::Pods | Self::Metrics)
+        matches!(
+            self,
+            Self::Health
+                | Self::Pods
+                | Self::Metrics
+                | Self::Summary
+                | Self::ResourceMetrics
+                | Self::CadvisorMetrics
+        )
     }
 
     /// Whether `enableDebuggingHandlers` turns it off.
@@ -73,6 +87,9 @@ impl Route {
             Self::Checkpoint(_) => "checkpoint",
             Self::Configuration => "configz",
             Self::Metrics => "metrics",
+            Self::Summary => "stats",
+            Self::ResourceMetrics => "metrics/resource",
+            Self::CadvisorMetrics => "metrics/cadvisor",
             Self::Unknown => "other",
         }
     }
@@ -87,7 +104,7 @@ impl Route {
     #[must_use]
     pub fn methods(&self) -> &'static [&'static str] {
         match self {
-            Self::Exec(_) | Self::Attach(_) | Self::PortForward(_) => &["GET", "POST"],
+            Self::Exec(_) | Self::Attach(_) | Self::PortForward(_) | Self::Summary => &["GET", "POST"],
             Self::Run(_) | Self::Checkpoint(_) => &["POST"],
             _ => &["GET", "HEAD"],
         }
@@ -153,6 +170,9 @@ pub fn route(path: &str) -> Route {
         ["runningpods"] | ["runningpods", ""] => Route::RunningPods,
         ["configz"] | ["configz", ""] => Route::Configuration,
         ["metrics"] | ["metrics", ""] => Route::Metrics,
+        ["metrics", "resource"] => Route::ResourceMetrics,
+        ["metrics", "cadvisor"] => Route::CadvisorMetrics,
+        ["stats", "summary"] | ["stats", "summary", ""] => Route::Summary,
         ["containerLogs", rest @ ..] if rest.len() == 3 => container(rest, Route::Logs),
         ["exec", rest @ ..] => container(rest, Route::Exec),
         ["attach", rest @ ..] => container(rest, Route::Attach),
@@ -235,6 +255,10 @@ mod tests {
             ("/runningpods/", Route::RunningPods),
             ("/configz", Route::Configuration),
             ("/metrics", Route::Metrics),
+            ("/metrics/resource", Route::ResourceMetrics),
+            ("/metrics/cadvisor", Route::CadvisorMetrics),
+            ("/stats/summary", Route::Summary),
+            ("/stats/summary/", Route::Summary),
             ("/containerLogs/a/b/c", Route::Logs(target("a", "b", None, "c"))),
             ("/exec/a/b/c", Route::Exec(target("a", "b", None, "c"))),
             ("/exec/a/b/u/c", Route::Exec(target("a", "b", Some("u"), "c"))),
@@ -265,6 +289,11 @@ mod tests {
             "/portForward/a/",
             "/checkpoint/a/b/u/c",
             "/livez",
+            "/stats",
+            "/stats/container",
+            "/stats/summary/x",
+            "/metrics/resource/x",
+            "/metrics/probes",
         ] {
             assert_eq!(route(path), Route::Unknown, "{path}");
         }

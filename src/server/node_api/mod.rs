@@ -7,11 +7,15 @@
 mod authn;
 mod authz;
 mod cache;
+mod cadvisor;
+mod families;
 mod figures;
 mod listing;
 mod logs;
+mod resource;
 mod review;
 mod serve;
+mod stats;
 mod streams;
 mod tls;
 
@@ -30,6 +34,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+pub use self::stats::Stats;
 use self::{
     authn::Authenticator,
     authz::Authorizer,
@@ -65,6 +70,8 @@ pub struct Parts {
     pub view: Arc<dyn AgentView>,
     /// What runs.
     pub observed: Arc<dyn Observed>,
+    /// What it uses.
+    pub stats: Arc<dyn Stats>,
     /// The runtime.
     pub cri: Arc<dyn Cri>,
     /// Who is asked for users and rights; without credentials nobody can be.
@@ -86,6 +93,7 @@ pub struct NodeApi {
     authorizer: Authorizer,
     view: Arc<dyn AgentView>,
     observed: Arc<dyn Observed>,
+    stats: Arc<dyn Stats>,
     cri: Arc<dyn Cri>,
     dialer: Dialer,
     streams: streams::Streams,
@@ -134,6 +142,7 @@ impl NodeApi {
             node: parts.node,
             view: parts.view,
             observed: parts.observed,
+            stats: parts.stats,
             cri: parts.cri,
             dialer: streams::dialer().map_err(|error| error.to_string())?,
             streams: streams::Streams::new(config.stream_idle),
@@ -250,6 +259,9 @@ impl NodeApi {
             Route::Run(target) => self.run(&target, &query).await,
             Route::Checkpoint(target) => self.checkpoint(&target, &query).await,
             Route::Metrics => self.figures().await,
+            Route::Summary => self.summary(&query).await,
+            Route::ResourceMetrics => self.resource_metrics().await,
+            Route::CadvisorMetrics => self.cadvisor_metrics().await,
             Route::Unknown => return not_found(),
         };
         answered.unwrap_or_else(Refusal::reply)
