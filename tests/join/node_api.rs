@@ -18,9 +18,9 @@ use crate::support::{
 };
 
 /// A node whose API trusts the cluster's authority and has a certificate that the API server trusts.
-struct Served {
-    cluster: Arc<ControlPlane>,
-    node: Node,
+pub(super) struct Served {
+    pub(super) cluster: Arc<ControlPlane>,
+    pub(super) node: Node,
     name: &'static str,
     kubectl: PathBuf,
 }
@@ -36,7 +36,7 @@ fn authority(cluster: &ControlPlane) -> PathBuf {
     Path::new(cluster.fact("PKI")).join("ca.crt")
 }
 
-fn served(name: &'static str, more: &str, builder: fn(NodeBuilder) -> NodeBuilder) -> Served {
+pub(super) fn served(name: &'static str, more: &str, builder: fn(NodeBuilder) -> NodeBuilder) -> Served {
     let cluster = ControlPlane::shared();
     let object: NodeObject = serde_json::from_value(json!({ "metadata": { "name": name } })).unwrap();
     let nodes = Api::<NodeObject>::all(cluster.client());
@@ -72,24 +72,24 @@ impl Served {
         command
     }
 
-    fn kubectl(&self, arguments: &[&str]) -> Said {
+    pub(super) fn kubectl(&self, arguments: &[&str]) -> Said {
         Said::of(&self.command(arguments).output().unwrap())
     }
 
     /// What kubectl prints, which succeeds.
     #[track_caller]
-    fn prints(&self, arguments: &[&str]) -> String {
+    pub(super) fn prints(&self, arguments: &[&str]) -> String {
         self.kubectl(arguments).ended(0).out
     }
 
     /// Runs a pod until it is ready.
-    fn runs(&self, object: &Value) {
+    pub(super) fn runs(&self, object: &Value) {
         self.cluster.bind(self.name, object);
         self.cluster.wait_ready(object["metadata"]["name"].as_str().unwrap());
     }
 
     /// Status code and body of a path of the API itself.
-    fn ask(&self, path: &str, arguments: &[&str]) -> (u16, String) {
+    pub(super) fn ask(&self, path: &str, arguments: &[&str]) -> (u16, String) {
         let output = Command::new("curl")
             .args([
                 "--silent",
@@ -111,7 +111,7 @@ impl Served {
     }
 
     /// The same as the administrator of the cluster.
-    fn ask_as_admin(&self, path: &str, arguments: &[&str]) -> (u16, String) {
+    pub(super) fn ask_as_admin(&self, path: &str, arguments: &[&str]) -> (u16, String) {
         let file = |end: &str| {
             Path::new(self.cluster.fact("PKI")).join(format!("admin.{end}")).display().to_string()
         };
@@ -263,14 +263,19 @@ fn kubectl_looks_into_containers(name: &'static str, builder: fn(NodeBuilder) ->
 /// Has Prometheus' own reader judge what was scraped.
 #[track_caller]
 fn read_by_prometheus(figures: &str) {
+    let said = promtool(figures);
+    assert_eq!((said.code, said.out.as_str()), (Some(0), ""), "{}\n{figures}", said.err);
+}
+
+/// What Prometheus' own reader says of what was scraped.
+pub(super) fn promtool(figures: &str) -> Said {
     let program = script("promtool.sh", &[], &[]);
     let program = String::from_utf8(program.stdout).unwrap();
     let mut command = Command::new(program.trim());
     command.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     child.stdin.take().unwrap().write_all(figures.as_bytes()).unwrap();
-    let said = Said::of(&child.wait_with_output().unwrap());
-    assert_eq!((said.code, said.out.as_str()), (Some(0), ""), "{}\n{figures}", said.err);
+    Said::of(&child.wait_with_output().unwrap())
 }
 
 #[test]
