@@ -238,7 +238,7 @@ fn nodectl_takes_the_kubelets_place_in_its_cluster() {
     cluster.managed("web");
     let log = machine.object("pod", "log").unwrap();
     let done = cluster.drain(&["--agent", "nodectl"]).ended(0);
-    assert!(done.err.contains("nodectl tells no usage of pods yet"), "{}", done.err);
+    assert!(done.err.contains("nodectl has no persistent volumes yet"), "{}", done.err);
     let (annotation, runtime, ready) = cluster.seen();
     assert_eq!((annotation.as_str(), ready), (CONTAINERD, true));
     assert!(runtime.starts_with("containerd://"), "{runtime}");

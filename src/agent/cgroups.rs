@@ -17,7 +17,7 @@ use super::{events::EventRecorder, pods::admission::Admitted};
 use crate::{
     api::{PodExt as _, PodUid, cgroup::CgroupValues},
     error::chain,
-    host::cgroup::{CgroupError, Cgroups},
+    host::cgroup::{CgroupError, CgroupMounts, Cgroups},
     policy::{
         cgroup::CgroupLayout,
         events::Words,
@@ -110,6 +110,11 @@ impl NodeCgroups {
         if let Some((events, node)) = &self.told {
             events.node(node, words());
         }
+    }
+
+    /// The cgroup file systems.
+    pub fn mounts(&self) -> &CgroupMounts {
+        self.cgroups.mounts()
     }
 
     /// Where pods' cgroups are.

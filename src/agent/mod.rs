@@ -21,6 +21,7 @@ pub mod resolver;
 pub mod runtime_classes;
 mod settings;
 pub mod sources;
+mod stats;
 pub mod sync_loop;
 pub mod termination;
 pub mod view;

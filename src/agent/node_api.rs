@@ -7,7 +7,7 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use super::{cluster::identity::ServingCertificate, pleg::Pleg, pods::env::PodEnv};
+use super::{cluster::identity::ServingCertificate, pleg::Pleg, pods::env::PodEnv, stats::NodeStats};
 use crate::{
     api::{PodObservation, PodUid, view::AgentView},
     config::{AgentConfig, Authorization, NodeApiConfig},
@@ -25,6 +25,9 @@ impl Observed for Pleg {
         self.all()
     }
 }
+
+/// What was last seen in the runtime.
+pub(super) type LastSeen = Arc<dyn Observed>;
 
 /// Sockets that nobody is accepted on yet.
 pub(super) struct Listeners {
@@ -61,10 +64,14 @@ impl Listeners {
         (view, env): (&Arc<dyn AgentView>, &Arc<PodEnv>),
         stop: &CancellationToken,
     ) -> Result<(), CommandError> {
+        let seen: LastSeen = Arc::<Pleg>::clone(&env.pleg);
+        let stats = Arc::new(NodeStats::new(config, env, Arc::clone(&seen)));
+        stats.spawn(view, stop);
         let parts = Parts {
             node: config.node_name.clone(),
             view: Arc::clone(view),
-            observed: Arc::<Pleg>::clone(&env.pleg),
+            observed: seen,
+            stats,
             cri: Arc::clone(&env.cri),
             api,
             certificate,

@@ -250,6 +250,8 @@ pub struct AgentConfig {
     pub image_gc_high_threshold_percent: u8,
     /// Disk use in percent that collecting images aims for.
     pub image_gc_low_threshold_percent: u8,
+    /// Time between two rounds of finding out what volumes take; `None` (a negative time) is never.
+    pub volume_stats_period: Option<Duration>,
     /// Where the health endpoint listens; `None` is off.
     pub healthz: Option<SocketAddr>,
     /// Longest delay before a crashed container is started again.

@@ -80,7 +80,7 @@ pub(super) const KEYS: &[KeySpec] = &[
     key("imageMaximumGCAge", Duration, NotYet, 29),
     key("imageGCHighThresholdPercent", Int32, NotYet, 20),
     key("imageGCLowThresholdPercent", Int32, NotYet, 20),
-    key("volumeStatsAggPeriod", Duration, NotYet, 20),
+    key("volumeStatsAggPeriod", Duration, Acts, 20),
     key("kubeletCgroups", Str, NotYet, 20),
     key("systemCgroups", Str, NotYet, 20),
     key("cgroupRoot", Str, Acts, 20),

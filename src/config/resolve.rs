@@ -108,6 +108,10 @@ pub(super) fn resolve(
             .filter(|age| !age.is_zero()),
         image_gc_high_threshold_percent: percent(config.image_gc_high_threshold_percent),
         image_gc_low_threshold_percent: percent(config.image_gc_low_threshold_percent),
+        volume_stats_period: config
+            .volume_stats_agg_period
+            .map(GoDuration::to_std)
+            .filter(|period| !period.is_zero()),
         healthz: healthz(config)?,
         max_container_restart_period: config
             .crash_loop_back_off

@@ -9,6 +9,8 @@ use nix::sys::statvfs::statvfs;
 pub struct FileSystemUse {
     /// Its size in bytes.
     pub bytes: i64,
+    /// Bytes that are in use.
+    pub bytes_used: i64,
     /// Bytes that are left for who is not root.
     pub bytes_left: i64,
     /// How many inodes it has; 0 of one that makes them as they are needed.
@@ -29,6 +31,7 @@ pub fn file_system_use(path: &Path) -> io::Result<FileSystemUse> {
     let number = |inodes: u64| i64::try_from(inodes).unwrap_or(i64::MAX);
     Ok(FileSystemUse {
         bytes: bytes(told.blocks()),
+        bytes_used: bytes(told.blocks().saturating_sub(told.blocks_free())),
         bytes_left: bytes(told.blocks_available()),
         inodes: number(told.files()),
         inodes_left: number(told.files_free()),
@@ -54,7 +57,9 @@ mod tests {
     fn this_machine_has_something_left() {
         let used = file_system_use(Path::new("/")).unwrap();
         assert!(
-            used.bytes > 0 && used.bytes_left <= used.bytes && used.inodes_left <= used.inodes,
+            used.bytes > 0
+                && used.bytes_left + used.bytes_used <= used.bytes
+                && used.inodes_left <= used.inodes,
             "{used:?}"
         );
         assert!(tasks(Path::new("/proc")).unwrap() > 0);

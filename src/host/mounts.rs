@@ -24,6 +24,8 @@ pub struct MountInfo {
     pub point: PathBuf,
     /// The file system's type.
     pub fs_type: String,
+    /// What is mounted: a device's file, or a name that the file system was given.
+    pub source: String,
     /// The file system's own options, between commas: of a v1 cgroup hierarchy its controllers are there.
     pub fs_options: String,
 }
@@ -64,6 +66,13 @@ pub fn at(mountinfo: &Path, folder: &Path) -> io::Result<Vec<MountInfo>> {
         Err(error) => return Err(error),
     };
     Ok(read(mountinfo)?.into_iter().filter(|mount| mount.point == folder).collect())
+}
+
+/// What is mounted where a path is: the source of the mount that it is on. The path has no links.
+pub fn source_of<'m>(table: &'m [MountInfo], path: &Path) -> Option<&'m str> {
+    // Of mounts at the same point the last is on top.
+    let over = table.iter().filter(|mount| path.starts_with(&mount.point));
+    over.max_by_key(|mount| mount.point.components().count()).map(|mount| mount.source.as_str())
 }
 
 /// Mounts a `tmpfs` of at most so many bytes, 0 for the kernel's own limit, which is not swapped out where
@@ -174,8 +183,9 @@ fn parse(line: &[u8]) -> Option<MountInfo> {
     let mut file_system = fields.skip_while(|field| *field != b"-").skip(1);
     let text = |field: &[u8]| String::from_utf8_lossy(field).into_owned();
     let fs_type = text(file_system.next()?);
-    let fs_options = file_system.nth(1).map(text).unwrap_or_default();
-    Some(MountInfo { point, fs_type, fs_options })
+    let source = file_system.next().map(text).unwrap_or_default();
+    let fs_options = file_system.next().map(text).unwrap_or_default();
+    Some(MountInfo { point, fs_type, source, fs_options })
 }
 
 /// Space, tab, newline and backslash stand as three octal digits after a backslash.
@@ -211,7 +221,23 @@ mod tests {
         let line = br"36 35 98:0 /mnt1 /mnt\040two\134x rw,noatime master:1 shared:2 - ext3 /dev/root rw";
         let mount = parse(line).unwrap();
         assert_eq!((mount.point, mount.fs_type.as_str()), (PathBuf::from(r"/mnt two\x"), "ext3"));
+        assert_eq!(mount.source, "/dev/root");
         assert_eq!(parse(b"nonsense"), None);
+    }
+
+    #[test]
+    fn a_path_is_on_the_deepest_mount_over_it_and_the_last_of_several() {
+        let table: Vec<MountInfo> = ["/ one", "/a two", "/a three", "/ab four", "/a/b/c five"]
+            .into_iter()
+            .filter_map(|line| {
+                let (point, source) = line.split_once(' ')?;
+                parse(format!("1 0 0:1 / {point} rw - t {source} rw").as_bytes())
+            })
+            .collect();
+        for (path, source) in [("/x", "one"), ("/a", "three"), ("/a/b", "three"), ("/a/b/c/d", "five")] {
+            assert_eq!(source_of(&table, Path::new(path)), Some(source), "{path}");
+        }
+        assert_eq!(source_of(&[], Path::new("/x")), None);
     }
 
     #[test]

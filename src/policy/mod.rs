@@ -43,6 +43,7 @@ pub mod runtime;
 pub mod runtime_class;
 pub mod security;
 pub mod service_env;
+pub mod stats;
 pub mod status;
 mod swap;
 pub mod sysctls;

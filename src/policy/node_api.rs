@@ -38,6 +38,12 @@ pub enum Route {
     Threads,
     /// `/debug/pprof/…`: profiles of Go programs.
     Profile,
+    /// `/stats/summary`.
+    Summary,
+    /// `/metrics/resource`.
+    ResourceMetrics,
+    /// `/metrics/cadvisor`.
+    CadvisorMetrics,
     /// Nothing that is there.
     Unknown,
 }
@@ -59,7 +65,16 @@ impl Route {
     /// Whether it is there without authentication on the read-only port.
     #[must_use]
     pub fn is_public(&self) -> bool {
-        matches!(self, Self::Health | Self::Pods | Self::Metrics | Self::ProbeMetrics)
+        matches!(
+            self,
+            Self::Health
+                | Self::Pods
+                | Self::Metrics
+                | Self::Summary
+                | Self::ResourceMetrics
+                | Self::CadvisorMetrics
+                | Self::ProbeMetrics
+        )
     }
 
     /// Whether `enableDebuggingHandlers` turns it off.
@@ -88,6 +103,9 @@ impl Route {
             Self::Verbosity => "debug/flags/v",
             Self::Threads => "debug/threads",
             Self::Profile => "debug/pprof",
+            Self::Summary => "stats",
+            Self::ResourceMetrics => "metrics/resource",
+            Self::CadvisorMetrics => "metrics/cadvisor",
             Self::Unknown => "other",
         }
     }
@@ -102,7 +120,7 @@ impl Route {
     #[must_use]
     pub fn methods(&self) -> &'static [&'static str] {
         match self {
-            Self::Exec(_) | Self::Attach(_) | Self::PortForward(_) => &["GET", "POST"],
+            Self::Exec(_) | Self::Attach(_) | Self::PortForward(_) | Self::Summary => &["GET", "POST"],
             Self::Run(_) | Self::Checkpoint(_) => &["POST"],
             Self::Verbosity => &["PUT"],
             _ => &["GET", "HEAD"],
@@ -174,6 +192,9 @@ pub fn route(path: &str) -> Route {
         ["debug", "threads"] => Route::Threads,
         ["debug", "pprof", ..] => Route::Profile,
         ["logs", rest @ ..] => Route::SystemLogs(rest.join("/")),
+        ["metrics", "resource"] => Route::ResourceMetrics,
+        ["metrics", "cadvisor"] => Route::CadvisorMetrics,
+        ["stats", "summary"] | ["stats", "summary", ""] => Route::Summary,
         ["containerLogs", rest @ ..] if rest.len() == 3 => container(rest, Route::Logs),
         ["exec", rest @ ..] => container(rest, Route::Exec),
         ["attach", rest @ ..] => container(rest, Route::Attach),
@@ -263,6 +284,10 @@ mod tests {
             ("/logs", Route::SystemLogs(String::new())),
             ("/logs/", Route::SystemLogs(String::new())),
             ("/logs/pods/a.log", Route::SystemLogs("pods/a.log".to_owned())),
+            ("/metrics/resource", Route::ResourceMetrics),
+            ("/metrics/cadvisor", Route::CadvisorMetrics),
+            ("/stats/summary", Route::Summary),
+            ("/stats/summary/", Route::Summary),
             ("/containerLogs/a/b/c", Route::Logs(target("a", "b", None, "c"))),
             ("/exec/a/b/c", Route::Exec(target("a", "b", None, "c"))),
             ("/exec/a/b/u/c", Route::Exec(target("a", "b", Some("u"), "c"))),
@@ -299,6 +324,11 @@ mod tests {
             "/portForward/a/",
             "/checkpoint/a/b/u/c",
             "/livez",
+            "/stats",
+            "/stats/container",
+            "/stats/summary/x",
+            "/metrics/resource/x",
+            "/metrics/probes",
         ] {
             assert_eq!(route(path), Route::Unknown, "{path}");
         }

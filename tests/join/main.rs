@@ -22,4 +22,5 @@ mod offline;
 mod pods;
 mod pull;
 mod rates;
+mod stats;
 mod streams;

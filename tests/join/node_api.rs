@@ -72,13 +72,13 @@ impl Served {
         command
     }
 
-    fn kubectl(&self, arguments: &[&str]) -> Said {
+    pub(super) fn kubectl(&self, arguments: &[&str]) -> Said {
         Said::of(&self.command(arguments).output().unwrap())
     }
 
     /// What kubectl prints, which succeeds.
     #[track_caller]
-    fn prints(&self, arguments: &[&str]) -> String {
+    pub(super) fn prints(&self, arguments: &[&str]) -> String {
         self.kubectl(arguments).ended(0).out
     }
 
@@ -89,7 +89,7 @@ impl Served {
     }
 
     /// Status code and body of a path of the API itself.
-    fn ask(&self, path: &str, arguments: &[&str]) -> (u16, String) {
+    pub(super) fn ask(&self, path: &str, arguments: &[&str]) -> (u16, String) {
         let output = Command::new("curl")
             .args([
                 "--silent",
@@ -111,7 +111,7 @@ impl Served {
     }
 
     /// The same as the administrator of the cluster.
-    fn ask_as_admin(&self, path: &str, arguments: &[&str]) -> (u16, String) {
+    pub(super) fn ask_as_admin(&self, path: &str, arguments: &[&str]) -> (u16, String) {
         let file = |end: &str| {
             Path::new(self.cluster.fact("PKI")).join(format!("admin.{end}")).display().to_string()
         };
@@ -288,13 +288,7 @@ fn kubectl_looks_into_containers(name: &'static str, builder: fn(NodeBuilder) ->
 /// Has Prometheus' own reader judge what was scraped.
 #[track_caller]
 fn read_by_prometheus(figures: &str) {
-    let program = script("promtool.sh", &[], &[]);
-    let program = String::from_utf8(program.stdout).unwrap();
-    let mut command = Command::new(program.trim());
-    command.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    child.stdin.take().unwrap().write_all(figures.as_bytes()).unwrap();
-    let said = Said::of(&child.wait_with_output().unwrap());
+    let said = promtool(figures);
     // Names that kubelet has had from before the rule.
     let old = [
         "kubelet_certificate_manager_client_expiration_renew_errors",
@@ -303,11 +297,19 @@ fn read_by_prometheus(figures: &str) {
     let told: Vec<&str> =
         said.out.lines().filter(|line| !old.iter().any(|name| line.starts_with(name))).collect();
     // 3 is for names alone.
-    assert!(
-        told.join("").is_empty() && matches!(said.code, Some(0 | 3)),
-        "{told:?}\n{}\n{figures}",
-        said.err
-    );
+    let well = told.join("").is_empty() && matches!(said.code, Some(0 | 3));
+    assert!(well, "{told:?}\n{}\n{figures}", said.err);
+}
+
+/// What Prometheus' own reader says of what was scraped.
+pub(super) fn promtool(figures: &str) -> Said {
+    let program = script("promtool.sh", &[], &[]);
+    let program = String::from_utf8(program.stdout).unwrap();
+    let mut command = Command::new(program.trim());
+    command.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(figures.as_bytes()).unwrap();
+    Said::of(&child.wait_with_output().unwrap())
 }
 
 #[test]

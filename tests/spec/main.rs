@@ -20,6 +20,7 @@ mod housekeeping;
 mod network;
 mod probes;
 mod security;
+mod stats;
 mod userns;
 mod vm;
 mod volumes;

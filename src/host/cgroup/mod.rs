@@ -8,6 +8,7 @@
 mod files;
 mod memory;
 mod systemd;
+mod usage;
 mod v1;
 mod v2;
 
@@ -28,6 +29,7 @@ use nix::{
 use self::files::Once;
 pub use self::memory::MemoryUse;
 pub use self::systemd::SystemdError;
+pub use self::usage::Devices;
 use super::mounts;
 use crate::{api::cgroup::CgroupValues, telemetry::metrics::cgroup_changed};
 

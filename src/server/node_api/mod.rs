@@ -7,12 +7,16 @@
 mod authn;
 mod authz;
 mod cache;
+mod cadvisor;
 mod debug;
+mod families;
 mod figures;
 mod listing;
 mod logs;
+mod resource;
 mod review;
 mod serve;
+mod stats;
 mod streams;
 mod system_logs;
 mod tls;
@@ -32,6 +36,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+pub use self::stats::Stats;
 use self::{
     authn::Authenticator,
     authz::Authorizer,
@@ -67,6 +72,8 @@ pub struct Parts {
     pub view: Arc<dyn AgentView>,
     /// What runs.
     pub observed: Arc<dyn Observed>,
+    /// What it uses.
+    pub stats: Arc<dyn Stats>,
     /// The runtime.
     pub cri: Arc<dyn Cri>,
     /// Who is asked for users and rights; without credentials nobody can be.
@@ -90,6 +97,7 @@ pub struct NodeApi {
     authorizer: Authorizer,
     view: Arc<dyn AgentView>,
     observed: Arc<dyn Observed>,
+    stats: Arc<dyn Stats>,
     cri: Arc<dyn Cri>,
     dialer: Dialer,
     streams: streams::Streams,
@@ -139,6 +147,7 @@ impl NodeApi {
             node: parts.node,
             view: parts.view,
             observed: parts.observed,
+            stats: parts.stats,
             cri: parts.cri,
             dialer: streams::dialer().map_err(|error| error.to_string())?,
             streams: streams::Streams::new(config.stream_idle),
@@ -266,6 +275,9 @@ impl NodeApi {
             Route::Checkpoint(target) => self.checkpoint(&target, &query).await,
             Route::Metrics => self.figures().await,
             Route::ProbeMetrics => figures::of_probes(),
+            Route::Summary => self.summary(&query).await,
+            Route::ResourceMetrics => self.resource_metrics().await,
+            Route::CadvisorMetrics => self.cadvisor_metrics().await,
             Route::Unknown => return not_found(),
         };
         answered.unwrap_or_else(Refusal::reply)
