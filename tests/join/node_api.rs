@@ -361,6 +361,23 @@ fn a_log_is_followed_to_its_end_and_that_of_the_attempt_before_is_there() {
 }
 
 #[test]
+fn commands_that_cannot_be_run_are_told_in_words() {
+    let served = served("na-not", "", |builder| builder);
+    served.cluster.bind("na-not", &pod_with_policy("na-over", "Never", "exit 0"));
+    wait_until(SOON, "the pod has ended", || {
+        let status = served.cluster.pod("na-over").and_then(|pod| pod.status);
+        status.and_then(|status| status.phase).as_deref() == Some("Succeeded")
+    });
+    // kubectl exec looks at the pod's phase first.
+    let run = "/run/default/na-over/main?cmd=true";
+    let answer = served.ask_as_admin(run, &["--request", "POST"]);
+    assert_eq!(answer, (500, "container not found (\"main\")".into()));
+    served.runs(&pod("na-stays", STAY));
+    served.node.containerd.kill9();
+    served.kubectl(&["exec", "na-stays", "--", "true"]).ended(1).told("cannot begin the stream");
+}
+
+#[test]
 fn nobody_is_let_in_who_may_not() {
     let served = served("na-right", "", |builder| builder);
     served.runs(&pod("na-secret", STAY));
@@ -511,6 +528,10 @@ fn nobody_is_let_in_who_may_not() {
     assert_eq!(admin("/pods", &["--tlsv1.3"]).0, 200);
     assert_eq!(admin("/pods", &["--tlsv1.2", "--tls-max", "1.2"]).0, 200);
     assert_eq!(admin("/pods", &["--http1.1"]).0, 200);
+    for protocol in ["--http1.1", "--http2"] {
+        let (code, head) = admin("/healthz", &["--head", protocol]);
+        assert!(code == 200 && head.contains("content-length: 2"), "{protocol}: {head}");
+    }
     assert_eq!(admin("/nothing", &[]).0, 404);
     assert_eq!(admin("/pods", &["--request", "DELETE"]).0, 405);
     assert_eq!(admin(exec, &["--request", "POST"]), (400, "Upgrade request required".into()));

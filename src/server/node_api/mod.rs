@@ -45,7 +45,7 @@ use self::{
 use super::healthz;
 use crate::{
     api::{
-        PodObservation, PodUid,
+        ContainerState, PodObservation, PodUid,
         view::{AgentView, PodView},
     },
     config::NodeApiConfig,
@@ -300,10 +300,11 @@ impl NodeApi {
         self.pod(target).ok_or_else(|| Refusal::not_found("pod does not exist"))
     }
 
-    /// The id of a pod's container that runs, or has run, in the runtime.
+    /// The id of a pod's container in the runtime. One that has ended is none, as with kubelet.
     fn container_in(&self, pod: &PodView, name: &str) -> Result<String, Refusal> {
         let observed = self.observed.get(&pod.uid);
         let found = observed.as_ref().and_then(|pod| pod.latest(name));
+        let found = found.filter(|container| container.state != ContainerState::Exited);
         let id = found.map(|container| container.id.as_str().to_owned());
         id.ok_or_else(|| Refusal::failed(format!("container not found ({name:?})")))
     }

@@ -14,10 +14,11 @@ use std::{
     time::Duration,
 };
 
-use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Empty, combinators::UnsyncBoxBody};
 use hyper::{
-    Request, Response,
-    body::{Bytes, Incoming},
+    Method, Request, Response,
+    body::{Body as _, Bytes, Incoming},
+    header::CONTENT_LENGTH,
     server::conn::{http1, http2},
     service::service_fn,
 };
@@ -188,6 +189,16 @@ fn tune(stream: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
+/// The answer to HEAD: the length that GET would have, where it is known, and no body. Over HTTP/2 hyper would send one,
+/// which clients take for a broken stream.
+fn without_body(answer: Reply) -> Reply {
+    let (mut head, body) = answer.into_parts();
+    if let Some(length) = body.size_hint().exact() {
+        head.headers.entry(CONTENT_LENGTH).or_insert_with(|| length.into());
+    }
+    Response::from_parts(head, Empty::new().boxed_unsync())
+}
+
 async fn http<S, H, F>(
     stream: S,
     is_h2: bool,
@@ -200,9 +211,13 @@ where
     H: Fn(Request<Incoming>, Peer) -> F + Send + Sync + 'static,
     F: Future<Output = Reply> + Send + 'static,
 {
-    let service = service_fn(move |request| {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let is_head = request.method() == Method::HEAD;
         let answer = handler(request, peer.clone());
-        async { Ok::<_, Infallible>(answer.await) }
+        async move {
+            let answer = answer.await;
+            Ok::<_, Infallible>(if is_head { without_body(answer) } else { answer })
+        }
     });
     if is_h2 {
         let serving = http2::Builder::new(TokioExecutor::new())

@@ -1,6 +1,6 @@
 //! What clients may cost, over real sockets without TLS.
 
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::Full;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
@@ -121,4 +121,18 @@ async fn it_ends_with_connections_open() {
     server.stop.cancel();
     timeout(Duration::from_secs(60), server.task).await.unwrap().unwrap();
     assert!(TcpStream::connect(server.address).await.is_err());
+}
+
+#[tokio::test]
+async fn what_is_asked_for_by_head_has_a_length_and_no_body() {
+    let whole = |words: &'static str| {
+        Response::new(Full::from(words).map_err(|never: Infallible| match never {}).boxed_unsync())
+    };
+    let answer = without_body(whole("words"));
+    assert_eq!(answer.headers()[CONTENT_LENGTH], "5");
+    assert!(answer.into_body().is_end_stream());
+    // One that says its length itself, as that of a file does.
+    let mut of_file = whole("");
+    of_file.headers_mut().insert(CONTENT_LENGTH, 7.into());
+    assert_eq!(without_body(of_file).headers()[CONTENT_LENGTH], "7");
 }

@@ -132,12 +132,14 @@ fn upgrade_of(headers: &HeaderMap) -> Option<String> {
     Some(text(&UPGRADE)).filter(|upgrade| upgrades && !upgrade.is_empty())
 }
 
+/// Why a stream is not there. kubectl reads the answer as YAML first, and would show nothing at all of words with one
+/// colon in them, which are a mapping; with two they are none.
+fn words(error: &dyn std::fmt::Display) -> String {
+    format!("cannot begin the stream: runtime: {error}")
+}
+
 fn failed(error: &CriError) -> Refusal {
-    if error.is_not_found() {
-        Refusal::not_found(error.to_string())
-    } else {
-        Refusal::failed(error.to_string())
-    }
+    if error.is_not_found() { Refusal::not_found(words(error)) } else { Refusal::failed(words(error)) }
 }
 
 impl NodeApi {
@@ -211,7 +213,7 @@ impl NodeApi {
             }
         }
         let answer = self.dialer.forward(url, request.method().clone(), headers).await;
-        let answer = answer.map_err(|error| Refusal::failed(error.to_string()))?;
+        let answer = answer.map_err(|error| Refusal::failed(words(&error)))?;
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             let status = answer.status();
             let words = Limited::new(answer.into_body(), MAX_WORDS).collect().await;
