@@ -11,7 +11,7 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use hyper::{
     HeaderMap,
-    header::{AUTHORIZATION, HeaderValue, SEC_WEBSOCKET_PROTOCOL},
+    header::{AUTHORIZATION, HeaderValue, SEC_WEBSOCKET_PROTOCOL, UPGRADE},
 };
 use k8s_openapi::{
     api::authentication::v1::{TokenReview, TokenReviewSpec},
@@ -127,6 +127,16 @@ impl Authenticator {
         }
     }
 
+    /// Whether somebody is known by the certificates that were shown.
+    pub(super) async fn is_certified(&self, shown: Option<&[CertificateDer<'static>]>) -> bool {
+        match (&self.client_ca, shown) {
+            (Some(path), Some([own, rest @ ..])) => {
+                self.certificate(path, own, rest).await.is_ok_and(|user| user.is_some())
+            }
+            _ => false,
+        }
+    }
+
     async fn certificate(
         &self,
         path: &std::path::Path,
@@ -234,10 +244,15 @@ fn token(headers: &HeaderMap) -> Option<String> {
         let token = token.trim();
         return (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| token.to_owned());
     }
+    // One is left that can be agreed on, so that the token is not sent back; and there is one alone.
+    let upgrades = headers.get(UPGRADE).is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"));
     let offered = headers.get_all(SEC_WEBSOCKET_PROTOCOL).into_iter().filter_map(|value| value.to_str().ok());
-    let encoded = offered.flat_map(|value| value.split(',')).find_map(|protocol| {
-        protocol.trim().strip_prefix(TOKEN_PROTOCOL).filter(|encoded| !encoded.is_empty())
-    })?;
+    let offered: Vec<&str> = offered.flat_map(|value| value.split(',')).map(str::trim).collect();
+    let mut tokens = offered.iter().filter_map(|protocol| protocol.strip_prefix(TOKEN_PROTOCOL));
+    let encoded = tokens.next().filter(|encoded| !encoded.is_empty() && upgrades)?;
+    if tokens.next().is_some() || offered.len() < 2 {
+        return None;
+    }
     String::from_utf8(URL_SAFE_NO_PAD.decode(encoded).ok()?).ok()
 }
 

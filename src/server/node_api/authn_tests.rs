@@ -145,7 +145,16 @@ async fn a_token_is_asked_for_once_and_is_believed_for_a_while() {
     let mut headers = HeaderMap::new();
     let protocols = "v4.channel.k8s.io, base64url.bearer.authorization.k8s.io.Z29vZA";
     headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocols));
+    // That is no WebSocket.
+    assert_eq!(authenticator.authenticate(None, &headers).await, Ok(Some(User::anonymous())));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     assert_eq!(authenticator.authenticate(None, &headers).await, Ok(Some(expected)));
+    // Alone it would be what is agreed on, and of two nobody knows which counts.
+    let token = "base64url.bearer.authorization.k8s.io.Z29vZA";
+    for wrong in [token.to_owned(), format!("{token}, v4.channel.k8s.io, {token}")] {
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, wrong.parse().unwrap());
+        assert_eq!(authenticator.authenticate(None, &headers).await, Ok(Some(User::anonymous())), "{wrong}");
+    }
     assert_eq!(server.count("POST"), 1);
 
     // One that nobody knows is refused, and is not asked for again and again.

@@ -27,7 +27,7 @@ use tokio_util::{
 use super::{NodeApi, Refusal, has_container, serve::Reply, status_of};
 use crate::{
     cri::Cri,
-    error::printable,
+    error::{CommandError, chain, printable},
     logs::{Choice, Log, Outputs, Stream, print_all, print_and_follow},
     policy::node_api::{Target, parameters},
 };
@@ -277,7 +277,7 @@ fn read(log: Log, wanted: Wanted, cri: Arc<dyn Cri>, permit: OwnedSemaphorePermi
             }
             follow(&log, choice, wanted.tail, (&mut hand, &mut other), (&left, cri, runtime))
         } else {
-            print_all(&log, choice, wanted.tail, (&mut hand, &mut other)).map(drop).map_err(|e| e.to_string())
+            print_all(&log, choice, wanted.tail, (&mut hand, &mut other)).map(drop).map_err(words)
         };
         other.begin(read.map_err(|problem| printable(&problem)));
     };
@@ -302,7 +302,13 @@ fn follow(
         async { asked.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())) }
     };
     let done = own.block_on(print_and_follow(log, choice, tail, outputs, status, left.cancelled()));
-    done.map(drop).map_err(|error| error.to_string())
+    done.map(drop).map_err(words)
+}
+
+/// What went wrong, without what to do on the node about it: whoever asks is elsewhere.
+#[expect(clippy::needless_pass_by_value, reason = "the form of an error's conversion")]
+fn words(error: CommandError) -> String {
+    chain(&*error.source)
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::{
     HeaderMap, Request, Response, StatusCode,
     body::{Bytes, Incoming},
-    header::{ALLOW, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS},
+    header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS},
 };
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ContainerStatus;
@@ -105,6 +105,7 @@ pub struct NodeApi {
     configuration: Bytes,
     checkpoints: PathBuf,
     log_folder: PathBuf,
+    system_logs: system_logs::Readers,
 }
 
 /// An answer that is an error, with its text.
@@ -155,6 +156,7 @@ impl NodeApi {
             configuration: Bytes::from(configuration.to_string()),
             checkpoints: parts.checkpoints,
             log_folder: parts.log_folder,
+            system_logs: system_logs::Readers::default(),
             config,
         }))
     }
@@ -184,6 +186,17 @@ impl NodeApi {
     }
 
     async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Reply {
+        // Who is known by a certificate is judged without waiting for the API server, or from what it has said before.
+        let _turn = if peer.is_known() || self.authenticator.is_certified(peer.shown.as_deref()).await {
+            None
+        } else {
+            let Some(turn) = peer.turn() else {
+                let mut reply = text(StatusCode::TOO_MANY_REQUESTS, "too many requests on this connection\n");
+                reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+                return reply;
+            };
+            Some(turn)
+        };
         let user = match self.authenticator.authenticate(peer.shown.as_deref(), request.headers()).await {
             Ok(Some(user)) => user,
             Ok(None) => return text(StatusCode::UNAUTHORIZED, "Unauthorized"),
@@ -228,7 +241,7 @@ impl NodeApi {
             );
             return text(StatusCode::FORBIDDEN, words);
         }
-        if !peer.let_in() {
+        if !peer.let_in(&user.name) {
             return text(StatusCode::SERVICE_UNAVAILABLE, "there are too many connections\n");
         }
         let route = route(&path);

@@ -5,12 +5,12 @@
 //! let in have a bound of their own, which strangers cannot use up.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     convert::Infallible,
     future::Future,
     io,
     pin::pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -28,7 +28,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::{AbortHandle, JoinSet},
     time::{sleep, timeout},
 };
@@ -42,8 +42,12 @@ pub(super) type Reply = Response<Body>;
 
 /// Connections of those who have not been let in.
 const STRANGERS: usize = 64;
-/// Connections of those who have been.
-const KNOWN: usize = 512;
+/// Connections of those who have been. One user has as many at most as are left for others.
+const KNOWN: usize = 1024;
+/// Requests of one connection that are being judged at a time, before it was let in: their heads are in memory.
+const TURNS: usize = 8;
+/// How long a connection may be open without a request, as with kubelet.
+const IDLE: Duration = Duration::from_secs(90);
 /// A handshake's time.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// From a connection's start, or the last answer, until the next head is complete.
@@ -51,6 +55,8 @@ pub(super) const HEAD: Duration = Duration::from_secs(60);
 /// Bytes of a head. A URL of hyper's has 64 KiB at most, and commands come in URLs.
 const MAX_HEAD: usize = 96 << 10;
 const MAX_HEADERS: usize = 100;
+/// Bytes of a head over HTTP/2, on which nothing is upgraded: a token, and some more.
+const MAX_HTTP2_HEAD: u32 = 40 << 10;
 /// Bytes of an answer that wait to be taken on an HTTP/2 stream.
 const SEND_BUFFER: usize = 32 << 10;
 /// Requests at once on one HTTP/2 connection, as with Go's.
@@ -70,35 +76,86 @@ pub(super) struct Peer {
 struct Place {
     gate: Arc<Gate>,
     number: u64,
-    known: Mutex<Option<OwnedSemaphorePermit>>,
+    /// Whose connection it is, once somebody was let in.
+    known: Mutex<Option<String>>,
+    turns: Arc<Semaphore>,
 }
 
 struct Gate {
     strangers: Mutex<VecDeque<(u64, AbortHandle)>>,
-    known: Arc<Semaphore>,
+    known: Mutex<Known>,
+}
+
+/// Connections of those who have been let in.
+#[derive(Default)]
+struct Known {
+    all: usize,
+    of_user: HashMap<String, usize>,
+}
+
+impl Known {
+    /// Counts one more connection of a user, if there is a place. However many one user has, there are places left
+    /// for another.
+    fn add(&mut self, user: &str) -> bool {
+        let own = self.of_user.get(user).copied().unwrap_or(0);
+        if own >= KNOWN.saturating_sub(self.all) {
+            return false;
+        }
+        self.all += 1;
+        self.of_user.insert(user.to_owned(), own + 1);
+        true
+    }
+
+    fn remove(&mut self, user: &str) {
+        self.all = self.all.saturating_sub(1);
+        match self.of_user.get_mut(user) {
+            Some(own) if *own > 1 => *own -= 1,
+            _ => drop(self.of_user.remove(user)),
+        }
+    }
 }
 
 impl Gate {
-    fn strangers(&self) -> std::sync::MutexGuard<'_, VecDeque<(u64, AbortHandle)>> {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn strangers(&self) -> MutexGuard<'_, VecDeque<(u64, AbortHandle)>> {
         self.strangers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Peer {
-    /// The peer has been let in: no stranger pushes it out from here on. False if there are too many of those.
-    pub(super) fn let_in(&self) -> bool {
+    /// A user has been let in on this connection: no stranger pushes it out from here on. False if there are too many
+    /// of those.
+    pub(super) fn let_in(&self, user: &str) -> bool {
         let mut known = self.place.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.is_none() {
-            let Ok(permit) = Arc::clone(&self.place.gate.known).try_acquire_owned() else { return false };
-            *known = Some(permit);
+            if !self.place.gate.known().add(user) {
+                return false;
+            }
+            *known = Some(user.to_owned());
             self.place.gate.strangers().retain(|(number, _)| *number != self.place.number);
         }
         true
+    }
+
+    /// Whether somebody was let in on this connection.
+    pub(super) fn is_known(&self) -> bool {
+        self.place.known.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// A turn to be judged; `None` while too many requests of this connection are.
+    pub(super) fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.place.turns).try_acquire_owned().ok()
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
+        if let Some(user) = self.known.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+            self.gate.known().remove(&user);
+        }
         self.gate.strangers().retain(|(number, _)| *number != self.number);
     }
 }
@@ -114,7 +171,7 @@ pub(super) async fn serve<H, F>(
     F: Future<Output = Reply> + Send + 'static,
 {
     let handler = Arc::new(handler);
-    let gate = Arc::new(Gate { strangers: Mutex::default(), known: Arc::new(Semaphore::new(KNOWN)) });
+    let gate = Arc::new(Gate { strangers: Mutex::default(), known: Mutex::default() });
     let mut tasks: JoinSet<()> = JoinSet::new();
     let mut number = 0;
     loop {
@@ -133,7 +190,8 @@ pub(super) async fn serve<H, F>(
             }
         };
         number += 1;
-        let place = Arc::new(Place { gate: Arc::clone(&gate), number, known: Mutex::default() });
+        let turns = Arc::new(Semaphore::new(TURNS));
+        let place = Arc::new(Place { gate: Arc::clone(&gate), number, known: Mutex::default(), turns });
         let (handler, tls, stop) = (Arc::clone(&handler), tls.clone(), stop.clone());
         let mut strangers = gate.strangers();
         let pushed_out = if strangers.len() >= STRANGERS { strangers.pop_front() } else { None };
@@ -199,6 +257,54 @@ fn without_body(answer: Reply) -> Reply {
     Response::from_parts(head, Empty::new().boxed_unsync())
 }
 
+/// How many requests of a connection are being answered, to the end of each answer.
+#[derive(Clone)]
+struct Activity(Arc<watch::Sender<usize>>);
+
+/// One of them.
+struct Active(Activity);
+
+impl Activity {
+    fn begin(&self) -> Active {
+        self.0.send_modify(|count| *count += 1);
+        Active(self.clone())
+    }
+
+    /// Until there has been none for so long.
+    async fn idle(&self, so_long: Duration) {
+        let mut count = self.0.subscribe();
+        loop {
+            // The sender is here.
+            if count.wait_for(|count| *count == 0).await.is_err() {
+                return;
+            }
+            if timeout(so_long, count.wait_for(|count| *count > 0)).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.0.send_modify(|count| *count -= 1);
+    }
+}
+
+/// Keeps the request among those being answered until its answer has been taken.
+fn until_its_end(mut answer: Reply, active: Active) -> Reply {
+    if let Some(length) = answer.body().size_hint().exact().filter(|_| !answer.status().is_informational()) {
+        answer.headers_mut().entry(CONTENT_LENGTH).or_insert_with(|| length.into());
+    }
+    answer.map(|body| {
+        let with_it = move |frame| {
+            let _active = &active;
+            frame
+        };
+        body.map_frame(with_it).boxed_unsync()
+    })
+}
+
 async fn http<S, H, F>(
     stream: S,
     is_h2: bool,
@@ -211,19 +317,22 @@ where
     H: Fn(Request<Incoming>, Peer) -> F + Send + Sync + 'static,
     F: Future<Output = Reply> + Send + 'static,
 {
+    let activity = Activity(Arc::new(watch::Sender::new(0)));
+    let counted = activity.clone();
     let service = service_fn(move |request: Request<Incoming>| {
-        let is_head = request.method() == Method::HEAD;
+        let (is_head, active) = (request.method() == Method::HEAD, counted.begin());
         let answer = handler(request, peer.clone());
         async move {
             let answer = answer.await;
-            Ok::<_, Infallible>(if is_head { without_body(answer) } else { answer })
+            let answer = if is_head { without_body(answer) } else { answer };
+            Ok::<_, Infallible>(until_its_end(answer, active))
         }
     });
     if is_h2 {
         let serving = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_STREAMS)
-            .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
+            .max_header_list_size(MAX_HTTP2_HEAD)
             .max_send_buf_size(SEND_BUFFER)
             // Whether the peer is there is TCP's to find out: one that reads slowly answers no ping in between.
             .serve_connection(TokioIo::new(stream), service);
@@ -233,6 +342,12 @@ where
             () = stop.cancelled() => {
                 serving.as_mut().graceful_shutdown();
                 serving.as_mut().await?;
+            }
+            // HTTP/1.1 has a time for each head.
+            () = activity.idle(IDLE) => {
+                serving.as_mut().graceful_shutdown();
+                // Who does not take the farewell is left without.
+                timeout(HANDSHAKE, serving).await.ok();
             }
         }
     } else {

@@ -18,7 +18,9 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let serving = serve(listener, None, stop.clone(), |request, peer| async move {
-            let let_in = request.uri().path() == "/in" && peer.let_in();
+            // The user's name is in the path.
+            let user = request.uri().path().strip_prefix("/in");
+            let let_in = user.is_some_and(|user| peer.let_in(user));
             let words = if let_in { "in" } else { "out" };
             Response::new(Full::from(words).map_err(|never| match never {}).boxed_unsync())
         });
@@ -69,24 +71,62 @@ async fn strangers_push_out_strangers_and_nobody_who_was_let_in() {
 }
 
 #[tokio::test]
-async fn there_are_so_many_known_and_one_that_leaves_makes_room() {
+async fn one_user_leaves_places_for_others_and_who_leaves_makes_room() {
     let server = Server::start().await;
     let mut known = Vec::new();
-    for _ in 0..KNOWN {
+    for _ in 0..KNOWN / 2 {
         let mut one = server.connect().await;
-        assert_eq!(ask(&mut one, "/in").await, "in");
+        assert_eq!(ask(&mut one, "/in/one").await, "in");
         known.push(one);
     }
     let mut more = server.connect().await;
-    assert_eq!(ask(&mut more, "/in").await, "out");
-    drop(known.pop());
+    assert_eq!(ask(&mut more, "/in/one").await, "out");
+    let mut other = server.connect().await;
+    assert_eq!(ask(&mut other, "/in/other").await, "in");
+    known.truncate(KNOWN / 2 - 2);
     // The server notices it a moment later.
     let mut tries = 0;
-    while ask(&mut more, "/in").await != "in" {
+    while ask(&mut more, "/in/one").await != "in" {
         tries += 1;
         assert!(tries < 1000, "the place is not free again");
         sleep(Duration::from_millis(20)).await;
     }
+}
+
+#[test]
+fn however_many_a_user_has_another_finds_a_place() {
+    let mut known = Known::default();
+    for user in ["a", "b", "c", "d"] {
+        let mut own = 0;
+        while known.add(user) {
+            own += 1;
+        }
+        assert!(own >= KNOWN / 16, "{user}: {own}");
+    }
+    assert!(known.all < KNOWN && known.of_user.len() == 4);
+    while known.of_user.contains_key("a") {
+        known.remove("a");
+    }
+    assert!(known.add("b") && !known.of_user.contains_key("a"));
+    let before = known.all;
+    known.remove("nobody");
+    assert_eq!(known.all, before - 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_is_idle_once_nothing_has_been_answered_for_so_long() {
+    let activity = Activity(Arc::new(watch::Sender::new(0)));
+    let active = activity.begin();
+    let idle = activity.idle(IDLE);
+    let mut idle = pin!(idle);
+    assert!(timeout(IDLE * 3, &mut idle).await.is_err(), "a request is being answered");
+    let answer = Response::new(Full::from("words").map_err(|never| match never {}).boxed_unsync());
+    let answer = until_its_end(answer, active);
+    assert_eq!(answer.headers()[CONTENT_LENGTH], "5");
+    assert!(timeout(IDLE * 3, &mut idle).await.is_err(), "its answer is still being taken");
+    drop(answer);
+    assert!(timeout(IDLE / 2, &mut idle).await.is_err());
+    timeout(IDLE, &mut idle).await.unwrap();
 }
 
 #[tokio::test]

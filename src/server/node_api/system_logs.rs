@@ -5,6 +5,7 @@ use std::{
     io,
     os::fd::AsRawFd as _,
     path::Path,
+    sync::Arc,
 };
 
 use http_body_util::{BodyExt as _, StreamBody};
@@ -18,7 +19,10 @@ use nix::{
     fcntl::{OFlag, open},
     sys::stat::Mode,
 };
-use tokio::io::AsyncReadExt as _;
+use tokio::{
+    io::AsyncReadExt as _,
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
 use tokio_stream::StreamExt as _;
 use tokio_util::io::ReaderStream;
 
@@ -28,7 +32,18 @@ use crate::host::beneath::{Owner, open_beneath};
 /// Entries of a folder that are shown.
 const MOST_ENTRIES: usize = 50_000;
 /// Bytes of a file that are read at a time.
-const BLOCK: usize = 64 << 10;
+const BLOCK: usize = 16 << 10;
+/// Files that are read at a time.
+const MOST_FILES: usize = 64;
+
+/// Places for files that are read.
+pub(super) struct Readers(Arc<Semaphore>);
+
+impl Default for Readers {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(MOST_FILES)))
+    }
+}
 
 /// What a path leads to.
 enum Found {
@@ -43,25 +58,36 @@ impl NodeApi {
         if !self.config.system_logs {
             return Ok(text(StatusCode::METHOD_NOT_ALLOWED, "logs endpoint is disabled.\n"));
         }
+        let place = Arc::clone(&self.system_logs.0).try_acquire_owned().map_err(|_none| {
+            let words = format!("{MOST_FILES} files are read at the moment; try again later\n");
+            Refusal(StatusCode::TOO_MANY_REQUESTS, words)
+        })?;
         let (folder, wanted) = (self.log_folder.clone(), path.to_owned());
         let found = tokio::task::spawn_blocking(move || find(&folder, Path::new(&wanted))).await;
         match found.map_err(|error| Refusal::failed(error.to_string()))?.map_err(|error| refused(&error))? {
             // Links of the listing are below the folder.
             Found::Folder(..) if !(path.is_empty() || path.ends_with('/')) => {
                 let name = path.rsplit('/').next().unwrap_or_default();
-                let mut reply = text(StatusCode::MOVED_PERMANENTLY, "");
-                let location = HeaderValue::try_from(format!("{}/", percent(name)));
-                reply
-                    .headers_mut()
-                    .insert(LOCATION, location.map_err(|error| Refusal::failed(error.to_string()))?);
-                Ok(reply)
+                moved(&format!("{}/", percent(name)))
             }
             Found::Folder(names, more) => {
                 Ok(of_type(StatusCode::OK, "text/html; charset=utf-8", listing(&names, more)))
             }
-            Found::File(file, length) => Ok(file_reply(path, file, length)),
+            // As Go's file server has it.
+            Found::File(..) if path.ends_with('/') => {
+                let name = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+                moved(&format!("../{}", percent(name)))
+            }
+            Found::File(file, length) => Ok(file_reply(path, file, length, place)),
         }
     }
+}
+
+fn moved(to: &str) -> Result<Reply, Refusal> {
+    let mut reply = text(StatusCode::MOVED_PERMANENTLY, "");
+    let to = HeaderValue::try_from(to).map_err(|error| Refusal::failed(error.to_string()))?;
+    reply.headers_mut().insert(LOCATION, to);
+    Ok(reply)
 }
 
 /// Blocks on the file system.
@@ -95,7 +121,7 @@ fn find(folder: &Path, path: &Path) -> io::Result<Found> {
 
 fn refused(error: &io::Error) -> Refusal {
     match error.raw_os_error().map(Errno::from_raw) {
-        Some(Errno::ENOENT | Errno::ENOTDIR | Errno::EINVAL | Errno::ENAMETOOLONG) => {
+        Some(Errno::ENOENT | Errno::ENOTDIR | Errno::EINVAL | Errno::ENAMETOOLONG | Errno::ELOOP) => {
             Refusal::not_found("404 page not found\n")
         }
         Some(Errno::EXDEV) => {
@@ -150,11 +176,14 @@ fn percent(text: &str) -> String {
 }
 
 /// The file as it is now: what is written to it meanwhile is for the next request.
-fn file_reply(path: &str, file: File, length: u64) -> Reply {
+fn file_reply(path: &str, file: File, length: u64, place: OwnedSemaphorePermit) -> Reply {
     let kind = if path.ends_with(".gz") { "application/gzip" } else { "text/plain; charset=utf-8" };
     let bytes = ReaderStream::with_capacity(tokio::fs::File::from_std(file).take(length), BLOCK);
     // One that cannot be read any further ends before its length, which the client notices.
-    let all = bytes.map_while(Result::ok).map(|bytes| Ok(Frame::data(bytes)));
+    let all = bytes.map_while(Result::ok).map(move |bytes| {
+        let _until_the_end = &place;
+        Ok(Frame::data(bytes))
+    });
     let mut reply = Response::new(StreamBody::new(all).boxed_unsync());
     let headers = reply.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
