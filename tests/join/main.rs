@@ -22,3 +22,4 @@ mod offline;
 mod pods;
 mod pull;
 mod rates;
+mod resize;
