@@ -15,13 +15,18 @@ use tokio::{sync::watch, time::Instant};
 
 use super::{events::EventRecorder, pods::admission::Admitted};
 use crate::{
-    api::{PodExt as _, PodUid, cgroup::CgroupValues},
+    api::{
+        PodExt as _, PodUid,
+        cgroup::{CgroupValues, Limit},
+    },
     error::chain,
     host::cgroup::{CgroupError, CgroupMounts, Cgroups},
     policy::{
         cgroup::CgroupLayout,
         events::Words,
-        pod_cgroup::{NodeCapacity, all_pods_values, best_effort_values, burstable_values, widest_values},
+        pod_cgroup::{
+            NodeCapacity, all_pods_values, best_effort_values, burstable_values, pod_values, widest_values,
+        },
         qos::QosClass,
         resources::ResourceSettings,
     },
@@ -149,6 +154,20 @@ impl NodeCgroups {
         self.reaping.subscribe().wait_for(|reaped| reaped.as_ref() != Some(&uid)).await.ok();
         let values = widest_values(pod, before, &self.settings);
         self.cgroups.apply(&self.layout.pod_parent(pod), &values).await
+    }
+
+    /// The bytes of memory that the pod's group is to be held to and is not yet, and those in use, where these are
+    /// no fewer: to set that would fail, or with v2 end processes. Page cache that nobody uses does not count.
+    pub async fn over_memory(&self, pod: &Pod) -> Option<(u64, u64)> {
+        let Limit::Of(limit) = pod_values(pod, &self.settings).memory_bytes? else { return None };
+        let (cgroups, path) = (Arc::clone(&self.cgroups), self.layout.pod_parent(pod));
+        if path.is_empty() {
+            return None;
+        }
+        let now = tokio::task::spawn_blocking(move || cgroups.mounts().memory(&path)).await.ok()?.ok()??;
+        let used = u64::try_from(now.working_set).ok()?;
+        let lower = now.limit.and_then(|now| u64::try_from(now).ok()).is_none_or(|now| limit < now);
+        (lower && used >= limit).then_some((limit, used))
     }
 
     /// Brings the groups of all pods and of the classes to what the pods on the node make of them. Costs

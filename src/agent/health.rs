@@ -48,6 +48,11 @@ impl RuntimeHealth {
         self.asked && self.runtime_error.is_none()
     }
 
+    /// Whether it has answered at any time: before, nobody knows what ids of containers begin with.
+    pub fn is_named(&self) -> bool {
+        !self.runtime_name.is_empty()
+    }
+
     /// What the runtime says of itself, as decisions about a pod of that handler depend on it.
     pub fn facts(&self, handler: &str) -> RuntimeFacts {
         RuntimeFacts {

@@ -139,8 +139,12 @@ impl SyncLoop {
                         let told = present.iter().map(|source| Arc::clone(&source.borrow()));
                         (desired.apply(told), desired.all_delivered())
                     };
-                    workers.update(updates.set);
+                    // First: whoever comes has the place of those that the API server has no more.
                     updates.removed.iter().for_each(|uid| workers.remove(uid));
+                    if all_delivered {
+                        workers.disown(|uid| state.desired().knows(uid));
+                    }
+                    workers.update(updates.set);
                     if all_delivered {
                         workers.allow_removals();
                     }

@@ -79,11 +79,18 @@ pub struct ResizeStatus {
     pub actuated: AllActuated,
 }
 
-/// The containers whose resources may change in place: all but the init containers that run to their end.
+/// The containers whose resources may change while they run: all but the init containers that run to their end.
 fn resizable(pod: &Pod) -> impl Iterator<Item = &Container> {
     let spec = pod.spec();
     let sidecars = spec.init_containers.iter().flatten().filter(|c| init_kind(c) == ContainerKind::Sidecar);
     sidecars.chain(&spec.containers)
+}
+
+/// The containers that resources are allocated to: a change of an init container's is judged as any other, and is
+/// what it has when it is started.
+fn allocatable(pod: &Pod) -> impl Iterator<Item = &Container> {
+    let spec = pod.spec();
+    spec.init_containers.iter().flatten().chain(&spec.containers)
 }
 
 fn side(of: Option<&ResourceRequirements>, requests: bool) -> Option<&BTreeMap<String, Text>> {
@@ -106,10 +113,10 @@ fn pod_level_differs(one: &Pod, other: &Pod) -> bool {
 /// Whether two states of a pod ask for other resources of what may change in place.
 pub fn differs(one: &Pod, other: &Pod) -> bool {
     let changed = |own: &Container| {
-        let theirs = resizable(other).find(|c| c.name == own.name);
+        let theirs = allocatable(other).find(|c| c.name == own.name);
         theirs.is_some_and(|theirs| !changes(own.resources.as_ref(), theirs.resources.as_ref()).is_empty())
     };
-    pod_level_differs(one, other) || resizable(one).any(changed)
+    pod_level_differs(one, other) || allocatable(one).any(changed)
 }
 
 /// A pod as its source gives it again, with the resources that it was taken with: others are to be allocated first.
@@ -122,7 +129,7 @@ pub fn keep_resources(taken: &Pod, again: Arc<Pod>) -> Arc<Pod> {
     let Some(spec) = &mut kept.spec else { return again };
     spec.resources.clone_from(&taken.spec().resources);
     for container in spec.init_containers.iter_mut().flatten().chain(&mut spec.containers) {
-        if let Some(own) = resizable(taken).find(|own| own.name == container.name) {
+        if let Some(own) = allocatable(taken).find(|own| own.name == container.name) {
             container.resources.clone_from(&own.resources);
         }
     }
@@ -271,6 +278,12 @@ pub fn actuated_now(pod: &Pod, seen: &PodObservation, actuated: &AllActuated) ->
             Some((container.name.clone(), Actuated { id: latest.id.clone(), resources }))
         })
         .collect()
+}
+
+/// Forgets what containers have had that are not the latest of their name: another one was made with what was
+/// allocated then.
+pub fn forget_replaced(actuated: &mut AllActuated, seen: &PodObservation) {
+    actuated.retain(|name, own| seen.latest(name).is_some_and(|latest| latest.id == own.id));
 }
 
 /// A container by name, of those whose resources may change.

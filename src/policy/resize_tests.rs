@@ -191,3 +191,37 @@ fn events_tell_the_resources_in_kubelets_words() {
     );
     assert_eq!(json["error"], "no room");
 }
+
+#[test]
+fn an_init_container_is_allocated_to_but_never_changed_while_it_runs() {
+    let with_init = |cpu: &str| {
+        let mut pod = small();
+        let init = &mut pod.spec.as_mut().unwrap().init_containers.as_mut().unwrap()[0];
+        init.resources = Some(serde_json::from_value(amounts_of(cpu, "16Mi")).unwrap());
+        pod
+    };
+    let (taken, wanted) = (with_init("50m"), with_init("5"));
+    assert!(differs(&taken, &wanted));
+    assert_eq!(keep_resources(&taken, Arc::new(wanted.clone())).spec, taken.spec);
+    let (reason, message) = match judge(&taken, &wanted, &[], &node(1000)) {
+        Err(why) => (why.reason(), why.message),
+        Ok(()) => panic!("nobody has five CPUs"),
+    };
+    assert!(reason == "Infeasible" && message.contains("requested: 5000"), "{message}");
+    assert_eq!(judge(&taken, &with_init("60m"), &[], &node(1000)), Ok(()));
+    let seen = observed(vec![sandbox("s", 0)], vec![container("first", "s")]);
+    assert!(plan(&wanted, &seen, &AllActuated::new()).is_empty());
+}
+
+#[test]
+fn what_a_replaced_container_had_is_forgotten() {
+    let old = small();
+    let seen = observed(vec![sandbox("s", 0)], vec![made(&old, "a"), made(&old, "side")]);
+    let mut had = actuated_now(&old, &seen, &AllActuated::new());
+    forget_replaced(&mut had, &seen);
+    assert_eq!(had.len(), 2);
+    let mut next = made(&old, "a");
+    next.id = "next".into();
+    forget_replaced(&mut had, &observed(vec![sandbox("s", 0)], vec![next, made(&old, "side")]));
+    assert_eq!(had.keys().collect::<Vec<_>>(), ["side"]);
+}

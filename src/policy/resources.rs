@@ -26,6 +26,8 @@ const MIN_SHARES: i64 = 2;
 const MAX_SHARES: i64 = 262_144;
 const SHARES_PER_CPU: i64 = 1024;
 const MIN_QUOTA_MICROS: i64 = 1000;
+/// No limit, where one may have been.
+const UNLIMITED: i64 = -1;
 /// Containers of a Guaranteed pod, and of a node-critical one.
 const GUARANTEED_OOM_SCORE: i64 = -997;
 const BEST_EFFORT_OOM_SCORE: i64 = 1000;
@@ -184,6 +186,25 @@ pub fn linux_resources(
     linux
 }
 
+/// The same for a container that runs: a limit that is no more is told as -1, for 0 leaves it as it was.
+pub fn update_resources(
+    pod: &Pod,
+    container: &Container,
+    settings: &ResourceSettings,
+) -> LinuxContainerResources {
+    let mut linux = linux_resources(pod, container, settings);
+    if linux.cpu_period > 0 && linux.cpu_quota == 0 {
+        linux.cpu_quota = UNLIMITED;
+    }
+    if linux.memory_limit_in_bytes == 0 {
+        linux.memory_limit_in_bytes = UNLIMITED;
+        if settings.swap_controller && !settings.cgroup_v2 {
+            linux.memory_swap_limit_in_bytes = UNLIMITED;
+        }
+    }
+    linux
+}
+
 /// A limit for each size of huge pages that the kernel knows: none where nothing is asked for.
 fn hugepage_limits(
     of_pod: Option<&BTreeMap<String, ApiQuantity>>,
@@ -314,6 +335,25 @@ mod tests {
         let settings = ResourceSettings { cpu_cfs_quota: false, ..settings() };
         let linux = linux_resources(&pod, &pod.spec().containers[0], &settings);
         assert_eq!((linux.cpu_quota, linux.cpu_period), (0, 0));
+    }
+
+    #[test]
+    fn a_limit_that_is_gone_is_told_to_what_runs() {
+        let told = |limits: &[(&str, &str)], settings: &ResourceSettings| {
+            let pod = with(&[("cpu", "50m")], limits);
+            let linux = update_resources(&pod, &pod.spec().containers[0], settings);
+            (linux.cpu_quota, linux.memory_limit_in_bytes, linux.memory_swap_limit_in_bytes)
+        };
+        let limited = [("cpu", "500m"), ("memory", "64Mi")];
+        assert_eq!(told(&limited, &settings()), (50_000, 64 << 20, 0));
+        assert_eq!(told(&[], &settings()), (-1, -1, 0));
+        let swapping = |cgroup_v2| ResourceSettings { swap_controller: true, cgroup_v2, ..settings() };
+        assert_eq!(told(&limited, &swapping(false)), (50_000, 64 << 20, 64 << 20));
+        assert_eq!(told(&[("cpu", "500m")], &swapping(false)), (50_000, -1, -1));
+        assert_eq!(told(&[("memory", "64Mi")], &swapping(true)), (-1, 64 << 20, 0));
+        // Quotas that nobody sets are nobody's to take away.
+        let without = ResourceSettings { cpu_cfs_quota: false, ..settings() };
+        assert_eq!(told(&limited, &without), (0, 64 << 20, 0));
     }
 
     proptest! {

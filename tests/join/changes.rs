@@ -1,5 +1,5 @@
-//! Pods of an API server that are changed while they run: ephemeral containers put into them, their resources
-//! changed in place, and pods that give way to a critical one.
+//! Pods of an API server that are changed while they run: ephemeral containers put into them, and pods that give way
+//! to others.
 
 use std::fs;
 
@@ -16,8 +16,13 @@ use crate::support::{
 /// Ends with code 3 when its file tells it to.
 const UNTIL_TOLD: &str = "until [ -e /tmp/end ]; do sleep 0.1; done; exit 3";
 
-fn joined(cluster: &ControlPlane, name: &str) -> NodeBuilder {
+pub(super) fn joined(cluster: &ControlPlane, name: &str) -> NodeBuilder {
     Node::builder(name).config(ROOMY).joined(cluster)
+}
+
+/// On the machine's own containerd.
+pub(super) fn first(builder: NodeBuilder) -> NodeBuilder {
+    builder
 }
 
 /// Puts ephemeral containers into a pod, as `kubectl debug` does: all that it is to have.
@@ -80,64 +85,124 @@ fn exit_code(status: &ContainerStatus) -> Option<i32> {
 
 /// The newest word on a pod that comes after all that is there to be said of another.
 #[track_caller]
-fn after_another(cluster: &ControlPlane, node: &str, another: &str, name: &str) -> Pod {
+pub(super) fn after_another(cluster: &ControlPlane, node: &str, another: &str, name: &str) -> Pod {
     cluster.bind(node, &pod(another, STAY));
     cluster.wait_ready(another);
     cluster.pod(name).unwrap()
 }
 
-#[test]
-fn an_ephemeral_container_runs_once_beside_the_others_and_over_restarts() {
+fn an_ephemeral_container_runs_once(name: &str, builder: fn(NodeBuilder) -> NodeBuilder) {
+    let [web, next, last] = ["web", "next", "last"].map(|end| format!("{name}-{end}"));
+    let (web, next, last) = (web.as_str(), next.as_str(), last.as_str());
     let cluster = ControlPlane::shared();
-    let mut node = joined(&cluster, "jc-debug").start();
+    let mut node = builder(joined(&cluster, name)).start();
     let before = node.leaks();
-    let made = uid(&cluster.bind("jc-debug", &pod("jc-web", STAY)));
-    let main = main_of(&cluster.wait_ready("jc-web"));
-    debug(&cluster, "jc-web", &[ephemeral("debug", Some("main"), UNTIL_TOLD)]);
-    let told = wait_ephemeral(&cluster, "jc-web", "debug", "runs", runs);
+    let made = uid(&cluster.bind(name, &pod(web, STAY)));
+    let main = main_of(&cluster.wait_ready(web));
+    debug(&cluster, web, &[ephemeral("debug", Some("main"), UNTIL_TOLD)]);
+    let told = wait_ephemeral(&cluster, web, "debug", "runs", runs);
     assert_eq!((told.ready, told.started, told.restart_count), (false, None, 0));
-    let process = |name: &str| {
-        let all = node.containerd.containers_of(&made, name);
-        assert_eq!(all.len(), 1, "{name} was made once");
+    let process = |container: &str| {
+        let all = node.containerd.containers_of(&made, container);
+        assert_eq!(all.len(), 1, "{container} was made once");
         node.containerd.process(&all[0].id).expect("it runs")
     };
     let debugger = process("debug");
     assert_eq!(debugger.namespace("pid"), process("main").namespace("pid"), "it sees the other's processes");
-    let web = cluster.wait_ready("jc-web");
+    let pod_now = cluster.wait_ready(web);
     assert_eq!(
-        (main_of(&web), web.status.as_ref().unwrap().phase.as_deref()),
+        (main_of(&pod_now), pod_now.status.as_ref().unwrap().phase.as_deref()),
         (main.clone(), Some("Running"))
     );
 
     // It is another agent's just as well, while it runs and when it has ended.
     node.kill9();
     node.start_agent();
-    let web = after_another(&cluster, "jc-debug", "jc-next", "jc-web");
-    assert!(ephemeral_status(&web, "debug").is_some_and(|status| runs(&status)));
+    let pod_now = after_another(&cluster, name, next, web);
+    assert!(ephemeral_status(&pod_now, "debug").is_some_and(|status| runs(&status)));
     assert!(debugger.alive());
     fs::write(debugger.path("/tmp/end"), "").unwrap();
-    wait_ephemeral(&cluster, "jc-web", "debug", "has ended", |status| exit_code(status) == Some(3));
+    wait_ephemeral(&cluster, web, "debug", "has ended", |status| exit_code(status) == Some(3));
     // Also when the runtime has it no more.
     let dead = node.containerd.containers_of(&made, "debug").remove(0);
     node.kill9();
     node.cri("RemoveContainer", &dead.id);
     node.start_agent();
-    let web = after_another(&cluster, "jc-debug", "jc-last", "jc-web");
-    assert_eq!(ephemeral_status(&web, "debug").as_ref().and_then(exit_code), Some(3));
+    let pod_now = after_another(&cluster, name, last, web);
+    assert_eq!(ephemeral_status(&pod_now, "debug").as_ref().and_then(exit_code), Some(3));
     assert_eq!(node.containerd.containers_of(&made, "debug").len(), 0);
-    assert_eq!(main_of(&web), main);
-    cluster.wait_ready("jc-web");
+    assert_eq!(main_of(&pod_now), main);
+    cluster.wait_ready(web);
 
     // A second one comes as the first did, and goes with the pod.
     let both = [ephemeral("debug", Some("main"), UNTIL_TOLD), ephemeral("more", None, STAY)];
-    debug(&cluster, "jc-web", &both);
-    wait_ephemeral(&cluster, "jc-web", "more", "runs", runs);
+    debug(&cluster, web, &both);
+    wait_ephemeral(&cluster, web, "more", "runs", runs);
     assert_eq!(node.containerd.containers_of(&made, "debug").len(), 0);
-    for name in ["jc-web", "jc-next", "jc-last"] {
-        cluster.delete_pod(name, None);
-        cluster.wait_gone(name);
+    for pod in [web, next, last] {
+        cluster.delete_pod(pod, None);
+        cluster.wait_gone(pod);
     }
     node.wait_leak_free(&before);
+}
+
+#[test]
+fn an_ephemeral_container_runs_once_on_containerd_1() {
+    an_ephemeral_container_runs_once("jc-debug1", first);
+}
+
+#[test]
+fn an_ephemeral_container_runs_once_on_containerd_2() {
+    an_ephemeral_container_runs_once("jc-debug2", NodeBuilder::containerd2);
+}
+
+fn an_ephemeral_container_that_cannot_run_disturbs_nobody(
+    name: &str,
+    builder: fn(NodeBuilder) -> NodeBuilder,
+) {
+    let cluster = ControlPlane::shared();
+    let node = builder(joined(&cluster, name)).start();
+    let before = node.leaks();
+    let web = format!("{name}-web");
+    cluster.bind(name, &pod(&web, STAY));
+    let main = main_of(&cluster.wait_ready(&web));
+    let (mut absent, mut broken) = (ephemeral("absent", None, STAY), ephemeral("broken", Some("main"), ""));
+    absent["image"] = json!("localhost/nodectl/there-is-none:1");
+    broken["command"] = json!(["/there/is/none"]);
+    let all = [absent, broken, ephemeral("fails", None, "exit 7"), ephemeral("runs", Some("main"), STAY)];
+    debug(&cluster, &web, &all);
+    wait_ephemeral(&cluster, &web, "runs", "runs", runs);
+    wait_ephemeral(&cluster, &web, "fails", "has ended", |status| exit_code(status) == Some(7));
+    let end = wait_ephemeral(&cluster, &web, "broken", "has ended", |status| exit_code(status).is_some());
+    assert_eq!(end.state.unwrap().terminated.unwrap().reason.as_deref(), Some("StartError"));
+    wait_ephemeral(&cluster, &web, "absent", "waits", |status| {
+        let waiting = status.state.as_ref().and_then(|state| state.waiting.as_ref());
+        waiting.and_then(|waiting| waiting.reason.as_deref()) == Some("ErrImageNeverPull")
+    });
+    // The pod itself is as it was, and is looked after while one of them is tried again and again.
+    wait_until(SOON, "the pod is told as running", || node.explain(&web)["progress"]["step"] == "running");
+    let pod_now = cluster.wait_ready(&web);
+    assert_eq!(main_of(&pod_now), main);
+    let made = uid(&pod_now);
+    node.containerd.process(&node.containerd.containers_of(&made, "main").remove(0).id).unwrap().kill();
+    wait_until(SOON, "it is started again", || cluster.pod(&web).is_some_and(|pod| main_of(&pod).1 == 1));
+    let again = cluster.wait_ready(&web);
+    // Those that saw its processes went with it.
+    wait_ephemeral(&cluster, &web, "runs", "has ended", |status| exit_code(status).is_some());
+    assert_eq!(node.containerd.containers_of(&uid(&again), "broken").len(), 1);
+    cluster.delete_pod(&web, None);
+    cluster.wait_gone(&web);
+    node.wait_leak_free(&before);
+}
+
+#[test]
+fn an_ephemeral_container_that_cannot_run_disturbs_nobody_on_containerd_1() {
+    an_ephemeral_container_that_cannot_run_disturbs_nobody("jc-cannot1", first);
+}
+
+#[test]
+fn an_ephemeral_container_that_cannot_run_disturbs_nobody_on_containerd_2() {
+    an_ephemeral_container_that_cannot_run_disturbs_nobody("jc-cannot2", NodeBuilder::containerd2);
 }
 
 #[test]
@@ -176,7 +241,7 @@ fn an_ephemeral_container_waits_for_its_target_and_holds_up_nobodys_end() {
 }
 
 /// The reasons and messages of what was told of a pod.
-fn events_of(cluster: &ControlPlane, pod: &str) -> Vec<(String, String)> {
+pub(super) fn events_of(cluster: &ControlPlane, pod: &str) -> Vec<(String, String)> {
     let params = ListParams::default().fields(&format!("involvedObject.name={pod}"));
     let events = cluster.block_on(cluster.api::<Event>().list(&params)).unwrap();
     events
@@ -186,175 +251,124 @@ fn events_of(cluster: &ControlPlane, pod: &str) -> Vec<(String, String)> {
 }
 
 /// Configuration by which so many thousandths of a CPU are left for pods.
-fn left_for_pods(milli_cpu: usize) -> String {
+pub(super) fn left_for_pods(milli_cpu: usize) -> String {
     let cpus =
         fs::read_to_string("/proc/cpuinfo").unwrap().lines().filter(|l| l.starts_with("processor")).count();
     format!("systemReserved: {{cpu: {}m}}\n", cpus * 1000 - milli_cpu)
 }
 
 /// A pod whose container requests these thousandths of a CPU.
-fn asking(name: &str, milli_cpu: u32, script: &str) -> Value {
+pub(super) fn asking(name: &str, milli_cpu: u32, script: &str) -> Value {
     let mut made = pod(name, script);
     made["spec"]["containers"][0]["resources"] = json!({ "requests": { "cpu": format!("{milli_cpu}m") } });
     made
 }
 
-#[test]
-fn a_critical_pod_has_the_least_of_the_others_end_and_then_runs() {
+fn a_critical_pod_has_the_least_of_the_others_end(name: &str, builder: fn(NodeBuilder) -> NodeBuilder) {
+    let named = |end: &str| format!("{name}-{end}");
+    let [nothing, burstable, whole_name, plain, critical_name] =
+        ["nothing", "burstable", "whole", "plain", "critical"].map(named);
     let cluster = ControlPlane::shared();
-    let mut node = joined(&cluster, "jc-room").config(&left_for_pods(1000)).start();
-    let mut slow = asking("jc-burstable", 300, STUBBORN);
+    let mut node = builder(joined(&cluster, name)).config(&left_for_pods(1000)).start();
+    let mut slow = asking(&burstable, 300, STUBBORN);
     slow["spec"]["terminationGracePeriodSeconds"] = json!(8);
-    let mut whole = pod("jc-whole", STAY);
+    let mut whole = pod(&whole_name, STAY);
     let amounts = json!({ "cpu": "600m", "memory": "32Mi" });
     whole["spec"]["containers"][0]["resources"] = json!({ "requests": amounts, "limits": amounts });
-    for made in [&pod("jc-nothing", STAY), &slow, &whole] {
-        cluster.bind("jc-room", made);
+    for made in [&pod(&nothing, STAY), &slow, &whole] {
+        cluster.bind(name, made);
     }
-    let others = ["jc-nothing", "jc-whole"].map(|name| (name, main_of(&cluster.wait_ready(name))));
-    cluster.wait_ready("jc-burstable");
+    let others = [&nothing, &whole_name].map(|name| (name, main_of(&cluster.wait_ready(name))));
+    cluster.wait_ready(&burstable);
     // One that is not critical is refused.
-    cluster.bind("jc-room", &asking("jc-plain", 300, STAY));
-    let refused = cluster.wait_phase("jc-plain", "Failed").status.unwrap();
+    cluster.bind(name, &asking(&plain, 300, STAY));
+    let refused = cluster.wait_phase(&plain, "Failed").status.unwrap();
     assert_eq!(refused.reason.as_deref(), Some("OutOfcpu"));
 
-    let mut critical = asking("jc-critical", 300, STAY);
+    let mut critical = asking(&critical_name, 300, STAY);
     critical["spec"]["priorityClassName"] = json!("system-node-critical");
-    let critical_uid = uid(&cluster.bind("jc-room", &critical));
+    let critical_uid = uid(&cluster.bind(name, &critical));
     wait_until(SOON, "the other ends for it", || {
-        node.view("jc-burstable").is_some()
-            && node.explain("jc-burstable")["progress"]["step"] == "terminating"
+        node.view(&burstable).is_some() && node.explain(&burstable)["progress"]["step"] == "terminating"
     });
-    assert_eq!(node.explain("jc-critical")["progress"]["step"], "waiting-for-room");
+    assert_eq!(node.explain(&critical_name)["progress"]["step"], "waiting-for-room");
     // Whoever comes next goes on with it.
     node.kill9();
     assert_eq!(node.containerd.containers_of(&critical_uid, "main").len(), 0, "it runs before there is room");
     node.start_agent();
-    let ended = cluster.wait_phase("jc-burstable", "Failed");
+    let ended = cluster.wait_phase(&burstable, "Failed");
     let status = ended.status.as_ref().unwrap();
     assert_eq!(status.reason.as_deref(), Some("Preempting"));
     assert_eq!(status.message.as_deref(), Some("Preempted in order to admit critical pod"));
     let target = condition(&ended, "DisruptionTarget").unwrap();
     assert_eq!((target.status.as_str(), target.reason.as_deref()), ("True", Some("TerminationByKubelet")));
-    cluster.wait_ready("jc-critical");
+    cluster.wait_ready(&critical_name);
     let told = ("Preempting".to_owned(), "Preempted in order to admit critical pod".to_owned());
-    wait_until(SOON, "the event is told", || events_of(&cluster, "jc-burstable").contains(&told));
+    wait_until(SOON, "the event is told", || events_of(&cluster, &burstable).contains(&told));
     for (name, main) in others {
         assert_eq!(main_of(&cluster.wait_ready(name)), main, "{name} is not needed");
     }
 }
 
-fn sized(name: &str, cpu: &str, cpu_limit: &str, memory: &str) -> Value {
-    let mut made = pod(name, STAY);
-    made["spec"]["containers"][0]["resources"] = resources(cpu, cpu_limit, memory);
-    made
-}
-
-fn resources(cpu: &str, cpu_limit: &str, memory: &str) -> Value {
-    json!({ "requests": { "cpu": cpu, "memory": memory }, "limits": { "cpu": cpu_limit, "memory": memory } })
-}
-
-/// Has the server's pod ask for other resources, as its next generation.
-fn resize(cluster: &ControlPlane, name: &str, generation: u32, resources: &Value) {
-    cluster.change_stored_pod(name, |pod| {
-        pod["metadata"]["generation"] = json!(generation);
-        pod["spec"]["containers"][0]["resources"] = resources.clone();
-    });
-}
-
-/// The microseconds of CPU time of each tenth of a second, and the bytes of memory, that a group may have: as v1 tells
-/// them, or v2 with the period behind the quota.
-fn limits(process: crate::support::Process) -> [String; 2] {
-    let quota = process.cgroup_value("cpu", "cpu.cfs_quota_us", "cpu.max");
-    let quota = quota.split_whitespace().next().unwrap_or_default().to_owned();
-    [quota, process.cgroup_value("memory", "memory.limit_in_bytes", "memory.max").trim().to_owned()]
-}
-
-fn mebibytes(count: u64) -> String {
-    (count << 20).to_string()
+#[test]
+fn a_critical_pod_has_the_least_of_the_others_end_on_containerd_1() {
+    a_critical_pod_has_the_least_of_the_others_end("jc-room1", first);
 }
 
 #[test]
-fn resources_change_in_place_as_soon_as_there_is_room() {
-    let cluster = ControlPlane::start_with(&[("NODECTL_STORAGE", "application/json")]);
-    let mut node = joined(&cluster, "jc-size").config(&left_for_pods(1000)).start();
-    let made = uid(&cluster.bind("jc-size", &sized("jc-grow", "100m", "200m", "64Mi")));
-    let main = main_of(&cluster.wait_ready("jc-grow"));
-    let container = node.containerd.containers_of(&made, "main").remove(0);
-    let process = node.containerd.process(&container.id).unwrap();
-    let of_pod = || {
-        let parent = |controller| process.cgroup(controller).parent().unwrap().to_owned();
-        let read = |folder: std::path::PathBuf, v1: &str, v2: &str| {
-            let file = if folder.join(v1).exists() { v1 } else { v2 };
-            let text = fs::read_to_string(folder.join(file)).unwrap();
-            text.split_whitespace().next().unwrap().to_owned()
-        };
-        [
-            read(parent("cpu"), "cpu.cfs_quota_us", "cpu.max"),
-            read(parent("memory"), "memory.limit_in_bytes", "memory.max"),
-        ]
-    };
-    assert_eq!(limits(process), ["20000".to_owned(), mebibytes(64)]);
-    let wait_limits = |quota: &str, memory: u64| {
-        let wanted = [quota.to_owned(), mebibytes(memory)];
-        wait_until(SOON, &format!("the container and its pod have {wanted:?}"), || {
-            limits(process) == wanted && of_pod() == wanted
-        });
-    };
-    let wait_pending = |reason: &str| {
-        wait_for(SOON, &format!("the resize is {reason}"), || {
-            let pod = cluster.pod("jc-grow").unwrap();
-            condition(&pod, "PodResizePending").filter(|c| c.reason.as_deref() == Some(reason)).cloned()
-        })
-    };
-    let wait_over = || {
-        wait_until(SOON, "nothing is left of the resize", || {
-            let pod = cluster.pod("jc-grow").unwrap();
-            ["PodResizePending", "PodResizeInProgress"].iter().all(|type_| condition(&pod, type_).is_none())
-        });
-    };
+fn a_critical_pod_has_the_least_of_the_others_end_on_containerd_2() {
+    a_critical_pod_has_the_least_of_the_others_end("jc-room2", NodeBuilder::containerd2);
+}
 
-    resize(&cluster, "jc-grow", 2, &resources("150m", "300m", "96Mi"));
-    wait_limits("30000", 96);
-    resize(&cluster, "jc-grow", 3, &resources("100m", "150m", "48Mi"));
-    wait_limits("15000", 48);
-
-    // What others have is not taken from them, and what comes free is taken at once.
-    cluster.bind("jc-size", &asking("jc-other", 700, STAY));
-    cluster.wait_ready("jc-other");
-    resize(&cluster, "jc-grow", 4, &resources("500m", "600m", "48Mi"));
-    let pending = wait_pending("Deferred");
-    let words = "Node didn't have enough resource: cpu, requested: 500, used: 700, capacity: 1000";
-    assert_eq!(pending.message.as_deref(), Some(words));
-    assert_eq!(limits(process)[0], "15000");
-    // Nor by another agent, which has what was given on its disk.
-    node.kill9();
-    node.start_agent();
-    after_another(&cluster, "jc-size", "jc-next", "jc-grow");
-    assert_eq!(limits(process)[0], "15000");
-    cluster.delete_pod("jc-other", None);
-    cluster.wait_gone("jc-other");
-    wait_limits("60000", 48);
-    wait_over();
-
-    resize(&cluster, "jc-grow", 5, &resources("5", "6", "48Mi"));
-    let pending = wait_pending("Infeasible");
-    let words = "Node didn't have enough capacity: cpu, requested: 5000, capacity: 1000";
-    assert_eq!(pending.message.as_deref(), Some(words));
-
-    // What changes while there is no agent is done by the next one.
-    node.kill9();
-    resize(&cluster, "jc-grow", 6, &resources("200m", "250m", "64Mi"));
-    node.start_agent();
-    wait_limits("25000", 64);
-    wait_over();
-    assert!(process.alive());
-    assert_eq!(main_of(&cluster.wait_ready("jc-grow")), main);
-    assert_eq!(node.containerd.containers_of(&made, "main").len(), 1);
-    wait_until(SOON, "the events are told", || {
-        let told = events_of(&cluster, "jc-grow");
-        let all = ["ResizeStarted", "ResizeCompleted", "ResizeDeferred", "ResizeInfeasible"];
-        all.iter()
-            .all(|reason| told.iter().any(|(r, message)| r == reason && message.starts_with("Pod resize ")))
+#[test]
+fn what_ends_already_makes_room_before_others_and_what_is_forced_out_at_once() {
+    let cluster = ControlPlane::shared();
+    let mut node = joined(&cluster, "jc-ends").config(&left_for_pods(1000)).start();
+    let slow = |name: &str, milli_cpu: u32| {
+        let mut made = asking(name, milli_cpu, STUBBORN);
+        made["spec"]["terminationGracePeriodSeconds"] = json!(600);
+        made
+    };
+    let process = |node: &Node, uid: &str| {
+        let main = node.containerd.containers_of(uid, "main").remove(0);
+        node.containerd.process(&main.id).expect("it has its time")
+    };
+    let first = uid(&cluster.bind("jc-ends", &slow("jc-ends-a", 600)));
+    cluster.bind("jc-ends", &asking("jc-ends-b", 400, STAY));
+    let stays = main_of(&cluster.wait_ready("jc-ends-b"));
+    cluster.wait_ready("jc-ends-a");
+    cluster.delete_pod("jc-ends-a", None);
+    let mut critical = asking("jc-ends-c", 300, STAY);
+    critical["spec"]["priorityClassName"] = json!("system-node-critical");
+    cluster.bind("jc-ends", &critical);
+    wait_until(SOON, "it waits", || {
+        node.view("jc-ends-c").is_some()
+            && node.explain("jc-ends-c")["progress"]["step"] == "waiting-for-room"
     });
+    assert_eq!(node.explain("jc-ends-c")["progress"]["detail"], "wait for the end of default/jc-ends-a");
+    process(&node, &first).kill();
+    cluster.wait_ready("jc-ends-c");
+    assert_eq!(main_of(&cluster.wait_ready("jc-ends-b")), stays);
+
+    // Whoever has the name of one that was forced out has its place too, as the scheduler reckons, also when no agent
+    // was there to hear of it.
+    for killed in [false, true] {
+        let old = uid(&cluster.bind("jc-ends", &slow("jc-ends-d", 300)));
+        cluster.wait_ready("jc-ends-d");
+        if killed {
+            node.kill9();
+        }
+        cluster.delete_pod("jc-ends-d", Some(0));
+        let new = uid(&cluster.bind("jc-ends", &asking("jc-ends-d", 300, STAY)));
+        if killed {
+            node.start_agent();
+        }
+        let made = cluster.wait_ready("jc-ends-d");
+        assert_eq!((uid(&made) == new, main_of(&made).1), (true, 0));
+        process(&node, &old).kill();
+        wait_until(SOON, "the old one is gone", || node.containerd.containers_of(&old, "main").is_empty());
+        assert_eq!(main_of(&cluster.wait_ready("jc-ends-d")), main_of(&made));
+        cluster.delete_pod("jc-ends-d", None);
+        cluster.wait_gone("jc-ends-d");
+    }
 }

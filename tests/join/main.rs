@@ -22,5 +22,6 @@ mod offline;
 mod pods;
 mod pull;
 mod rates;
+mod resize;
 mod stats;
 mod streams;

@@ -45,8 +45,8 @@ use nodectl::{
     host::cgroup::{CgroupMounts, Cgroups},
     kube::{ApiServer, Rate, Rates},
     policy::{
-        backoff::RestartBackoff, cgroup::CgroupLayout, node::NodeSettings, pod_cgroup::NodeCapacity,
-        resources::ResourceSettings,
+        backoff::RestartBackoff, cgroup::CgroupLayout, fit::NodeRoom, node::NodeSettings,
+        pod_cgroup::NodeCapacity, resources::ResourceSettings,
     },
 };
 use tokio::{sync::watch, task::JoinHandle, time::sleep};
@@ -63,6 +63,8 @@ pub(crate) struct Node {
     pub(crate) world: Arc<World>,
     folder: tempfile::TempDir,
     sources: Vec<PodSource>,
+    /// How many CPUs pods may request together; `None` is no bound.
+    pub(crate) cpus: Option<u32>,
     /// Where the pods come from, if it is the node of a cluster.
     pub(crate) server: Option<Arc<Server>>,
 }
@@ -90,7 +92,7 @@ impl Node {
         let folder = tempfile::Builder::new().prefix("nodectl-simulation-").tempdir_in(base).unwrap();
         fs::write(folder.path().join("mountinfo"), "").unwrap();
         fs::write(folder.path().join("hosts"), "127.0.0.1 localhost\n").unwrap();
-        Self { world: World::new(seed), folder, sources: sources.to_vec(), server: None }
+        Self { world: World::new(seed), folder, sources: sources.to_vec(), cpus: None, server: None }
     }
 
     /// A node whose pods come from an API server.
@@ -187,6 +189,14 @@ impl Node {
                 name: "node1".to_owned(),
                 host_ips: vec![IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1))],
                 in_place_resize: true,
+                room: NodeRoom {
+                    pods: None,
+                    amounts: self
+                        .cpus
+                        .map(|cpus| ("cpu".to_owned(), i64::from(cpus) * 1000))
+                        .into_iter()
+                        .collect(),
+                },
                 resources: ResourceSettings {
                     node_memory_bytes: 1 << 34,
                     cpu_cfs_quota: true,

@@ -42,6 +42,38 @@ fn a_pod_comes_and_goes() {
 }
 
 #[test]
+fn a_runtime_that_comes_back_to_a_new_agent_has_restarted_nothing() {
+    for later in (0..1000).step_by(100) {
+        let node = Node::new(1);
+        node.run(async |agent| {
+            agent.publish(&[simple("a", "u1")]);
+            agent.until("u1 runs", seconds(5), |agent| agent.phase("u1") == "Running").await;
+            agent.world.with(State::go_down);
+        });
+        node.run(async |agent| {
+            agent.publish(&[simple("a", "u1")]);
+            sleep(Duration::from_millis(5000 + later)).await;
+            agent.world.with(State::come_back);
+            // Pods may be listed before the runtime has told its name, which ids of containers begin with.
+            let main = |agent: &Agent| {
+                let view = agent.view("u1")?;
+                view.status.container_statuses.as_ref()?.first().cloned()
+            };
+            agent
+                .until("u1 is shown as running", seconds(10), |agent| {
+                    let id = main(agent).and_then(|main| main.container_id).unwrap_or_default();
+                    assert!(!id.starts_with(':'), "{id}");
+                    agent.phase("u1") == "Running"
+                })
+                .await;
+            sleep(seconds(2)).await;
+            assert_eq!(main(agent).map(|main| main.restart_count), Some(0), "{later} ms later");
+        });
+        no_violations(&node);
+    }
+}
+
+#[test]
 fn a_container_is_asked_to_end_before_it_is_killed_however_late() {
     let node = Node::new(1);
     let stubborn = container("main", &Script { term: None, ..Script::default() });

@@ -26,6 +26,7 @@ mod invariants;
 mod probes;
 mod resize;
 mod rest;
+mod room;
 mod runtime;
 mod scenario;
 mod script;

@@ -61,7 +61,8 @@ impl ControlPlane {
         static SHARED: Mutex<Weak<ControlPlane>> = Mutex::new(Weak::new());
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
         shared.upgrade().unwrap_or_else(|| {
-            let new = Arc::new(Self::start());
+            // Stored so that [`Self::change_stored_pod`] can read it.
+            let new = Arc::new(Self::start_with(&[("NODECTL_STORAGE", "application/json")]));
             *shared = Arc::downgrade(&new);
             new
         })

@@ -22,6 +22,7 @@ use crate::{
         lifecycle::StopReason,
         node::NodeSettings,
         resize::{Pending, judge, rank},
+        resources::is_critical,
         status::PodFailure,
     },
 };
@@ -37,6 +38,10 @@ struct Taken {
     mailboxes: HashMap<PodUid, Arc<Mailbox>>,
     /// Pods that end for a critical one.
     preempted: HashSet<PodUid>,
+    /// Pods that are on their way to their end, for whatever reason.
+    ending: HashSet<PodUid>,
+    /// Those of them that their source has no more, whose place nobody has to wait for.
+    left: HashSet<PodUid>,
     /// Pods that are begun when others have ended.
     waiting: HashSet<PodUid>,
     /// What pods that run want more, and is not there.
@@ -61,10 +66,15 @@ impl Taken {
         }
     }
 
-    /// The pods beside one.
+    /// The pods beside one that have a place.
     fn others(&self, uid: &PodUid, but: impl Fn(&PodUid) -> bool) -> Vec<Arc<Pod>> {
-        let others = self.pods.iter().filter(|(other, _)| *other != uid && !but(other));
-        others.map(|(_, pod)| Arc::clone(pod)).collect()
+        let others = self.pods.iter().filter(|(other, _)| *other != uid && !self.left.contains(*other));
+        others.filter(|(other, _)| !but(other)).map(|(_, pod)| Arc::clone(pod)).collect()
+    }
+
+    /// Whether the pod has a place that comes free by itself.
+    fn comes_free(&self, uid: &PodUid) -> bool {
+        !self.left.contains(uid) && (self.preempted.contains(uid) || self.ending.contains(uid))
     }
 
     fn wake_those_that_wait(&self) {
@@ -106,7 +116,9 @@ impl Admitted {
         self.lock().mailboxes.insert(uid.clone(), Arc::clone(mailbox));
     }
 
-    /// Takes a pod if nothing is against it. A critical one that does not fit is waited for by others' end.
+    /// Takes a pod if nothing is against it. A critical one that does not fit waits for others' end: of those that
+    /// end already, and of more where these do not hold enough. It waits for none that has no worker: such a pod is
+    /// known from the disk alone until the API server is heard, which may be the very pod that is to be begun.
     ///
     /// # Errors
     /// Why the node does not take it.
@@ -119,11 +131,12 @@ impl Admitted {
     ) -> Result<Admission, PodFailure> {
         let mut taken = self.lock();
         let judge = |others: &[Arc<Pod>]| admit(&AdmissionInput { pod, others, node, server_node });
-        let all = taken.others(uid, |_| false);
-        // Those that end already, for this one or another, are not there for long.
-        let staying = taken.others(uid, |other| taken.preempted.contains(other));
-        let judged =
-            judge(&all).and_then(|new| if new.is_empty() { Ok(None) } else { judge(&staying).map(Some) });
+        let staying = || taken.others(uid, |other| taken.comes_free(other));
+        let judged = match judge(&taken.others(uid, |_| false)) {
+            Ok(victims) if victims.is_empty() => Ok(None),
+            Err(refused) if !is_critical(pod) => Err(refused),
+            Ok(_) | Err(_) => judge(&staying()).map(Some),
+        };
         let new = match judged {
             Ok(None) => {
                 taken.waiting.remove(uid);
@@ -146,8 +159,13 @@ impl Admitted {
             }
             taken.preempted.insert(uid);
         }
-        let ending = taken.preempted.iter().filter_map(|uid| taken.pods.get(uid));
-        let mut names: Vec<_> = ending.map(|pod| pod.full_name()).collect();
+        let awaited =
+            taken.pods.iter().filter(|(uid, _)| taken.comes_free(uid) && taken.mailboxes.contains_key(*uid));
+        let mut names: Vec<_> = awaited.map(|(_, pod)| pod.full_name()).collect();
+        if names.is_empty() {
+            taken.waiting.remove(uid);
+            return Ok(Admission::Taken);
+        }
         names.sort_by_key(ToString::to_string);
         Ok(Admission::Waits(names))
     }
@@ -182,6 +200,7 @@ impl Admitted {
         taken.resizes += 1;
         taken.deferred.insert(uid.clone(), Deferred { wanted: Arc::clone(wanted), since });
         let mut pods = taken.pods.clone();
+        pods.retain(|other, _| !taken.left.contains(other));
         let others = |pods: &HashMap<PodUid, Arc<Pod>>, uid: &PodUid| -> Vec<Arc<Pod>> {
             pods.iter().filter(|(other, _)| *other != uid).map(|(_, pod)| Arc::clone(pod)).collect()
         };
@@ -221,11 +240,34 @@ impl Admitted {
         self.lock().preempted.contains(uid)
     }
 
+    /// A pod is on its way to its end. Whoever needs room waits for that rather than have another end, and it wants
+    /// nothing more itself.
+    pub fn ends(&self, uid: &PodUid) {
+        let mut taken = self.lock();
+        if !taken.pods.contains_key(uid) || !taken.ending.insert(uid.clone()) {
+            return;
+        }
+        if taken.deferred.remove(uid).is_some() {
+            taken.wake_those_that_wait();
+        }
+    }
+
+    /// The API server has the pod no more. What still runs of it takes nobody's place, as with kubelet: whatever has
+    /// been bound to the node since was bound without it.
+    pub fn leaves(&self, uid: &PodUid) {
+        let mut taken = self.lock();
+        if taken.pods.get(uid).is_some_and(|pod| !pod.is_static()) && taken.left.insert(uid.clone()) {
+            taken.wake_those_that_wait();
+        }
+    }
+
     /// A pod has come to its end.
     pub fn release(&self, uid: &PodUid) {
         let mut taken = self.lock();
         taken.mailboxes.remove(uid);
         taken.preempted.remove(uid);
+        taken.ending.remove(uid);
+        taken.left.remove(uid);
         taken.waiting.remove(uid);
         taken.deferred.remove(uid);
         if taken.pods.remove(uid).is_some() {

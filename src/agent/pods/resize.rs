@@ -10,7 +10,10 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
-use super::{failures::RETRY, worker::PodWorker};
+use super::{
+    failures::RETRY,
+    worker::{Next, PodWorker},
+};
 use crate::{
     api::{PodExt as _, PodObservation},
     error::chain,
@@ -19,9 +22,9 @@ use crate::{
         events::Words,
         resize::{
             Actuated, Pending, ResizePlan, ResizeStatus, actuated_now, container_of, differs,
-            lower_memory_limit, plan, with_actuated, words,
+            forget_replaced, lower_memory_limit, plan, with_actuated, words,
         },
-        resources::linux_resources,
+        resources::update_resources,
     },
 };
 
@@ -30,6 +33,8 @@ use crate::{
 pub(super) struct Resizing {
     /// For the pod's status.
     pub(super) status: ResizeStatus,
+    /// Whether the pod's cgroup has room for what was allocated.
+    widened: bool,
     /// When what failed is tried again.
     not_before: Option<Timestamp>,
     backoff: Option<RetryBackoff>,
@@ -62,6 +67,8 @@ impl PodWorker {
         self.saved().await;
         tracing::info!(pod = %self.full_name, uid = %self.uid, ?generation, "the pod's resources change in place");
         self.tell(Words::normal("ResizeStarted", words("started", &wanted, generation, None)));
+        // A runtime may take its time.
+        self.publish(&Next::Told);
         wanted
     }
 
@@ -83,8 +90,11 @@ impl PodWorker {
         if pod.is_static() {
             return ResizePlan::default();
         }
+        forget_replaced(&mut self.actuated, seen);
         let wanted = plan(pod, seen, &self.actuated);
-        if wanted.is_empty() || self.resizing.not_before.is_some_and(|at| at > self.now()) {
+        // Also for containers that do not run: the next that starts has what is allocated now.
+        let narrow = self.resizing.status.in_progress.is_some() && !self.resizing.widened;
+        if (wanted.is_empty() && !narrow) || self.resizing.not_before.is_some_and(|at| at > self.now()) {
             return ResizePlan::default();
         }
         if self.env.health.current().runtime_error.is_some() {
@@ -118,6 +128,17 @@ impl PodWorker {
         }
     }
 
+    /// Refuses to hold the pod to less memory than it uses: its containers may, and what dead ones left counts too.
+    async fn check_pod_memory(&self, pod: &Pod) -> Result<(), String> {
+        match self.env.cgroups.over_memory(pod).await {
+            None => Ok(()),
+            Some((limit, used)) => Err(format!(
+                "cannot decrease memory limits: attempting to set pod memory limit ({limit}) below current usage \
+                 ({used})"
+            )),
+        }
+    }
+
     async fn change_running(&mut self, pod: &Arc<Pod>, plan: &ResizePlan) -> Result<(), String> {
         for (name, id) in &plan.update {
             let limit = container_of(pod, name).and_then(|c| lower_memory_limit(c, &self.actuated));
@@ -136,12 +157,17 @@ impl PodWorker {
                 ));
             }
         }
+        // A container that is started anew gives back what it uses.
+        if plan.restart.is_empty() {
+            self.check_pod_memory(pod).await?;
+        }
         let before = self.had(pod);
         let widened = self.env.cgroups.set_up_between(pod, &before, &self.env.admitted).await;
         widened.map_err(|error| format!("cannot set the pod's cgroup: {}", chain(&error)))?;
+        self.resizing.widened = true;
         for (name, id) in &plan.update {
             let Some(container) = container_of(pod, name) else { continue };
-            let resources = linux_resources(pod, container, &self.env.node.resources);
+            let resources = update_resources(pod, container, &self.env.node.resources);
             let told =
                 self.env.cri.update_container_resources(id.as_str(), resources, Default::default()).await;
             told.map_err(|error| {
@@ -180,6 +206,9 @@ impl PodWorker {
             || self.resizing.not_before.is_some_and(|at| at > self.now())
         {
             return;
+        }
+        if let Err(why) = self.check_pod_memory(pod).await {
+            return self.resize_failed(pod, why);
         }
         if let Err(error) = self.env.cgroups.set_up(pod, &self.env.admitted).await {
             return self.resize_failed(pod, format!("cannot set the pod's cgroup: {}", chain(&error)));

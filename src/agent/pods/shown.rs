@@ -35,6 +35,30 @@ impl PodWorker {
         self.publish(&Next::Told);
     }
 
+    /// Notes where a pod stands for which nothing is to be done now.
+    pub(super) fn at_rest(&mut self, pod: &Pod, observation: &PodObservation, actions: &PodActions) {
+        let first = actions.waiting.iter().min_by_key(|waiting| waiting.until);
+        if let Some(first) = first {
+            self.at(
+                PodStep::CrashLoopBackOff,
+                format!("container {:?} crashed and is started again after {:?}", first.name, first.delay),
+            );
+        } else if actions.initialized {
+            let unready = self.probes.first_unready(pod, observation);
+            self.at(PodStep::Running, unready.unwrap_or_else(|| "all containers run".to_owned()));
+        } else {
+            let running = pod
+                .spec()
+                .init_containers
+                .iter()
+                .flatten()
+                .rev()
+                .find(|c| observation.latest(&c.name).is_some())
+                .map_or("", |c| c.name.as_str());
+            self.at(PodStep::Initializing, format!("init container {running:?} runs"));
+        }
+    }
+
     /// Keeps which containers wait out their crash-loop delay.
     pub(super) fn note_crash_loops(&mut self, actions: &PodActions, pod: &Pod) {
         self.crash_loops = actions
@@ -57,7 +81,8 @@ impl PodWorker {
     /// Shows where the pod stands, with a status from what was last seen.
     pub(super) fn publish(&mut self, next: &Next) {
         let pod = self.pod.clone().unwrap_or_else(|| Arc::new(self.nameplate()));
-        let observation = self.observation();
+        let health = self.env.health.current();
+        let observation = if health.is_named() { self.observation() } else { self.nothing_seen() };
         let mut waiting = self.failures.waiting();
         waiting.extend(self.crash_loops.clone());
         // Whoever looks at the API server has no other place to see what keeps the pod from being started.
@@ -71,12 +96,11 @@ impl PodWorker {
                 });
             }
         }
-        let health = self.env.health.current();
         let handler = observation.newest_sandbox().map_or("", |sandbox| &sandbox.runtime_handler);
         let terminal = self.failure.as_ref().map(PodFailure::from);
         // Before the runtime was asked, a container that is not seen is not one that is lost: a pod that
         // succeeded would be told as failed, and a phase that is told as the last one stays.
-        let asked = *self.env.pleg.primed().borrow();
+        let asked = health.is_named() && *self.env.pleg.primed().borrow();
         let refused = !self.admitted && self.lifecycle.is_stopping();
         // What the server was told last holds until then: containers that it knows to run would be taken for lost, and
         // a pod that is not restarted would have failed, for good.

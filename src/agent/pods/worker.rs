@@ -300,9 +300,12 @@ impl PodWorker {
 
     /// What was last seen of the pod.
     pub(super) fn observation(&self) -> Arc<PodObservation> {
-        self.env.pleg.get(&self.uid).unwrap_or_else(|| {
-            Arc::new(PodObservation::empty(self.uid.clone(), self.full_name.clone(), self.now()))
-        })
+        self.env.pleg.get(&self.uid).unwrap_or_else(|| self.nothing_seen())
+    }
+
+    /// What is seen of a pod of which there is nothing.
+    pub(super) fn nothing_seen(&self) -> Arc<PodObservation> {
+        Arc::new(PodObservation::empty(self.uid.clone(), self.full_name.clone(), self.now()))
     }
 
     /// Asks the runtime what it holds of the pod now.
@@ -397,6 +400,9 @@ impl PodWorker {
                 return false;
             }
         };
+        if state.is_stopping() {
+            self.env.admitted.ends(&self.uid);
+        }
         if state != self.lifecycle {
             tracing::info!(pod = %self.full_name, uid = %self.uid, from = ?self.lifecycle, to = ?state, "pod step");
             self.failures.clear();
@@ -573,6 +579,9 @@ impl PodWorker {
                         self.end_resize(&pod, &seen).await;
                     }
                     if actions.is_ephemeral() && !self.interrupted() {
+                        if self.failures.of_pod().is_none() {
+                            self.at_rest(&pod, &observation, &actions);
+                        }
                         self.refresh_volumes(&pod).await;
                         self.look_after(&pod, &observation).await;
                     }
@@ -592,7 +601,7 @@ impl PodWorker {
     /// Why it is not known what the runtime holds; `None` once it is.
     fn unknown_runtime(&self) -> Option<String> {
         let health = self.env.health.current();
-        let unknown = !health.asked || !*self.env.pleg.primed().borrow();
+        let unknown = !health.asked || !health.is_named() || !*self.env.pleg.primed().borrow();
         unknown.then(|| {
             let why = health.runtime_error;
             why.unwrap_or_else(|| "the runtime has not been asked yet what it holds".to_owned())
@@ -628,12 +637,12 @@ impl PodWorker {
 
     /// A critical pod is begun when those have ended that make room for it.
     fn waits_for_room(&mut self, pod: &Pod, others: &[PodFullName]) -> Next {
+        let names: Vec<String> = others.iter().map(ToString::to_string).collect();
+        let names = names.join(", ");
         if self.progress.step != PodStep::WaitingForRoom {
-            let names: Vec<String> = others.iter().map(ToString::to_string).collect();
-            let names = names.join(", ");
             tracing::info!(pod = %self.full_name, uid = %self.uid, "pods end to make room for this critical one: {names}");
-            self.at(PodStep::WaitingForRoom, format!("wait for the end of {names}"));
         }
+        self.at(PodStep::WaitingForRoom, format!("wait for the end of {names}"));
         self.no_later_than_deadline(pod, Next::Told)
     }
 
@@ -711,28 +720,10 @@ impl PodWorker {
     /// Nothing to do now: say so, and clear away what earlier containers left.
     async fn settle(&mut self, pod: &Pod, observation: &PodObservation, actions: &PodActions) {
         self.failures.pod_ok();
-        let first = actions.waiting.iter().min_by_key(|waiting| waiting.until);
-        if let Some(first) = first {
-            self.at(
-                PodStep::CrashLoopBackOff,
-                format!("container {:?} crashed and is started again after {:?}", first.name, first.delay),
-            );
-        } else if actions.initialized {
-            let unready = self.probes.first_unready(pod, observation);
-            self.at(PodStep::Running, unready.unwrap_or_else(|| "all containers run".to_owned()));
-        } else {
-            let running = pod
-                .spec()
-                .init_containers
-                .iter()
-                .flatten()
-                .rev()
-                .find(|c| observation.latest(&c.name).is_some())
-                .map_or("", |c| c.name.as_str());
-            self.at(PodStep::Initializing, format!("init container {running:?} runs"));
-        }
+        self.at_rest(pod, observation, actions);
+        let first = actions.next_due();
         // What is shown must not wait for the clearing.
-        self.publish(&first.map_or(Next::Told, |first| Next::At(first.until)));
+        self.publish(&first.map_or(Next::Told, Next::At));
         self.look_after(pod, observation).await;
     }
 

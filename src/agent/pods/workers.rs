@@ -190,11 +190,19 @@ impl PodWorkers {
 
     /// A pod is no longer wanted.
     pub fn remove(&self, uid: &PodUid) {
+        self.env.admitted.leaves(uid);
         let mut state = self.state();
         if let Some(handle) = state.workers.get_mut(uid) {
             handle.again = None;
             handle.remove(StopReason::Removed, handle.grace());
         }
+    }
+
+    /// All sources were read: of what an earlier agent had taken, nothing that none of them names has a place.
+    /// `known` tells which UIDs are wanted.
+    pub fn disown(&self, known: impl Fn(&PodUid) -> bool) {
+        let state = self.state();
+        state.records.keys().filter(|uid| !known(uid)).for_each(|uid| self.env.admitted.leaves(uid));
     }
 
     /// All sources were read: what runs and has no worker is nobody's, and gives way to a pod that is wanted
@@ -285,6 +293,7 @@ impl PodWorkers {
             None => seen.map_or(Duration::ZERO, orphan_grace),
         };
         self.spawn(state, uid.clone(), full_name.clone(), None, record);
+        self.env.admitted.leaves(uid);
         if let Some(handle) = state.workers.get_mut(uid) {
             handle.remove(StopReason::Orphaned, grace);
         }
