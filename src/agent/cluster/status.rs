@@ -36,7 +36,7 @@ use crate::{
     kube::{ApiServer, Clients, told},
     policy::{
         backoff::RetryBackoff,
-        status::{dropped, merge_status, our_part, status_patch, without},
+        status::{dropped, merge_status, our_part, status_patch, was_sent, without},
     },
     telemetry::metrics,
 };
@@ -113,7 +113,7 @@ struct Target {
 
 /// How a request ended.
 enum Done {
-    Written { wanted: Value, answer: Box<Pod> },
+    Written { patch: Value, wanted: Value, answer: Box<Pod> },
     Created(Box<Pod>),
     Gone(PodUid),
     Failed(String),
@@ -363,7 +363,7 @@ impl StatusWriter {
         let Some(entry) = self.pods.get_mut(uid) else { return };
         entry.busy = false;
         match done {
-            Done::Written { wanted, mut answer } => {
+            Done::Written { patch, wanted, mut answer } => {
                 answer.metadata.managed_fields = None;
                 entry.changed.take().into_iter().for_each(|at| metrics::status_written(at.elapsed()));
                 let nothing = PodStatus::default();
@@ -377,7 +377,9 @@ impl StatusWriter {
                 without(&mut part, &self.dropped);
                 let mut wanted = wanted;
                 without(&mut wanted, &self.dropped);
-                entry.sent = Some((wanted, part));
+                // What somebody else has written since the server was last heard is set right with the next one.
+                let taken = status_patch(&part, &wanted).is_none_or(|rest| was_sent(&rest, &patch));
+                entry.sent = taken.then_some((wanted, part));
                 entry.answer = Some(Arc::new(*answer));
                 self.well(uid);
             }
@@ -446,10 +448,10 @@ async fn send(clients: &Clients, write: Write) -> Done {
     let answer = match write {
         Write::Status { of, patch, wanted } => {
             // The UID keeps it from another pod that has the name by now.
-            let patch = json!({ "metadata": { "uid": of.uid.as_str() }, "status": patch });
+            let sent = json!({ "metadata": { "uid": of.uid.as_str() }, "status": &patch });
             let params = PatchParams::default();
-            let answer = pods(&of.name).patch_status(&of.name.name, &params, &Patch::Strategic(patch)).await;
-            answer.map(|answer| Done::Written { wanted, answer: Box::new(answer) })
+            let answer = pods(&of.name).patch_status(&of.name.name, &params, &Patch::Strategic(sent)).await;
+            answer.map(|answer| Done::Written { patch, wanted, answer: Box::new(answer) })
         }
         Write::Delete(of) => {
             let params = DeleteParams {

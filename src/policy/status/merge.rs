@@ -214,6 +214,21 @@ pub fn status_patch(there: &Value, wanted: &Value) -> Option<Value> {
     (!patch.is_empty()).then_some(Value::Object(patch))
 }
 
+/// Whether all that a patch `rest` would change was in the patch `sent` too: what still differs after that was written
+/// is what the server did not take, and not what somebody else has written meanwhile.
+pub fn was_sent(rest: &Value, sent: &Value) -> bool {
+    let fields = rest.as_object().into_iter().flatten();
+    fields.into_iter().all(|(field, change)| {
+        let Some(sent) = sent.get(field) else { return false };
+        match BY_KEY.iter().find(|(name, _)| name == field) {
+            Some((_, key)) => list(Some(change))
+                .iter()
+                .all(|entry| list(Some(sent)).iter().any(|other| other[key] == entry[key])),
+            None => true,
+        }
+    })
+}
+
 fn list(value: Option<&Value>) -> &[Value] {
     value.and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }

@@ -65,6 +65,17 @@ fn a_condition_keeps_its_time_while_its_status_does_not_change() {
 }
 
 #[test]
+fn what_others_have_written_is_told_from_what_was_not_taken() {
+    let sent = json!({ "phase": "Running", "conditions": [{ "type": "Ready", "status": "True" }], "podIP": "10.0.0.1" });
+    let same = |rest: Value| was_sent(&rest, &sent);
+    assert!(same(json!({ "podIP": "10.0.0.1" })));
+    assert!(same(json!({ "conditions": [{ "type": "Ready", "status": "True", "reason": "x" }] })));
+    assert!(!same(json!({ "conditions": [{ "type": "PodScheduled", "status": "True" }] })));
+    assert!(!same(json!({ "conditions": [{ "$patch": "delete", "type": "Initialized" }] })));
+    assert!(!same(json!({ "podIP": "10.0.0.1", "startTime": null })));
+}
+
+#[test]
 fn the_patch_names_what_changes_and_nothing_of_others() {
     let there = status(json!({
         "phase": "Pending", "reason": "r", "nominatedNodeName": "n", "podIPs": [{ "ip": "10.0.0.1" }],

@@ -26,7 +26,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
 };
 
-pub use merge::{dropped, is_ours, merge_status, our_part, status_patch, without};
+pub use merge::{dropped, is_ours, merge_status, our_part, status_patch, was_sent, without};
 pub use phase::PodPhase;
 
 use super::{
