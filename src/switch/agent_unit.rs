@@ -21,7 +21,8 @@ use crate::config::{Support, find_flag};
 pub const PATH: &str = "/etc/systemd/system/nodectl.service";
 
 /// What a node of a cluster is without.
-const IN_A_CLUSTER: &str = "nodectl has no persistent volumes yet: pods with PersistentVolumeClaims do not start";
+const IN_A_CLUSTER: &str =
+    "nodectl has no persistent volumes yet: pods with PersistentVolumeClaims do not start";
 
 const TEMPLATE: &str = include_str!("../../contrib/systemd/nodectl.service");
 
