@@ -341,6 +341,13 @@ pub struct DisksUsage {
     pub pod_files: BTreeMap<PodUid, DiskUsage>,
 }
 
+impl DisksUsage {
+    /// What the logs of a container take.
+    pub fn log(&self, pod: &PodUid, container: &Arc<str>) -> Option<&DiskUsage> {
+        self.logs.get(&(pod.clone(), Arc::clone(container)))
+    }
+}
+
 /// What a volume takes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VolumeUsage {

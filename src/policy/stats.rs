@@ -143,7 +143,7 @@ fn pod(usage: &PodUsage, storage: Option<Storage<'_>>) -> PodStats {
 fn ephemeral(usage: &PodUsage, disks: &DisksUsage, volumes: &[VolumeUsage]) -> DiskUsage {
     let of_containers = usage.containers.iter().flat_map(|container| {
         let layer = disks.layers.get(&container.id).map(|layer| &layer.disk);
-        layer.into_iter().chain(disks.logs.get(&(usage.uid.clone(), container.name.clone())))
+        layer.into_iter().chain(disks.log(&usage.uid, &container.name))
     });
     let of_volumes = volumes.iter().filter(|volume| volume.ephemeral).map(|volume| &volume.disk);
     let all = of_containers.chain(of_volumes).chain(disks.pod_files.get(&usage.uid));
@@ -155,7 +155,7 @@ fn container(uid: &PodUid, usage: &ContainerUsage, storage: Option<Storage<'_>>)
     if let Some(Storage { disks, .. }) = storage {
         stats.io = io(&usage.measured);
         stats.rootfs = disks.layers.get(&usage.id).map(|layer| takes(layer, disks.at));
-        let log = disks.logs.get(&(uid.clone(), usage.name.clone()));
+        let log = disks.log(uid, &usage.name);
         stats.logs = log.zip(disks.root.as_ref()).map(|(log, fs)| FsStats {
             used_bytes: log.bytes,
             inodes_used: log.inodes,

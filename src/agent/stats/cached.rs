@@ -75,11 +75,9 @@ mod tests {
 
     use super::*;
 
-    fn take(
-        counter: &Arc<AtomicU32>,
-    ) -> impl FnOnce(Option<Arc<u32>>) -> std::pin::Pin<Box<dyn Future<Output = Option<u32>> + Send>>
-    + Send
-    + 'static {
+    type Taking = std::pin::Pin<Box<dyn Future<Output = Option<u32>> + Send>>;
+
+    fn take(counter: &Arc<AtomicU32>) -> impl FnOnce(Option<Arc<u32>>) -> Taking + Send + 'static {
         let counter = Arc::clone(counter);
         move |before| {
             Box::pin(async move {

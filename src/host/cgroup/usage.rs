@@ -70,8 +70,8 @@ impl CgroupMounts {
             Kind::V2(root) => {
                 let folder = root.join(path);
                 let pressure = |name: &str| match path {
-                    "" => pressure(Path::new("/proc/pressure").join(name)),
-                    _ => pressure(folder.join(format!("{name}.pressure"))),
+                    "" => pressure(&Path::new("/proc/pressure").join(name)),
+                    _ => pressure(&folder.join(format!("{name}.pressure"))),
                 };
                 folder.is_dir().then(|| CgroupUsage {
                     cpu: v2_cpu(&folder),
@@ -366,8 +366,8 @@ fn v2_io(folder: &Path, devices: &mut Devices) -> Vec<DeviceIo> {
 }
 
 /// Reads a pressure file; `None` of a kernel that does not count.
-fn pressure(path: PathBuf) -> Option<Pressure> {
-    let text = text(&path)?;
+fn pressure(path: &Path) -> Option<Pressure> {
+    let text = text(path)?;
     let line = |kind: &str| -> Option<Stalled> {
         let line = text.lines().find_map(|line| line.strip_prefix(kind)?.strip_prefix(' '))?;
         let of =

@@ -124,7 +124,7 @@ fn add_pod(families: &mut Families, pod: &PodUsage, disks: &DisksUsage) {
         writer.cgroup(since_epoch(container.started));
         let Some(layer) = disks.layers.get(&container.id) else { continue };
         if let Some(fs) = &layer.fs {
-            let log = disks.logs.get(&(pod.uid.clone(), container.name.clone()));
+            let log = disks.log(&pod.uid, &container.name);
             let both = log.map_or_else(|| layer.disk.clone(), |log| layer.disk.plus(log));
             writer.fs(fs, &both, layer.at);
         }
