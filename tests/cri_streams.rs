@@ -350,8 +350,12 @@ fn attaching(world: &World) {
             err.extend(byte);
         }
         kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
-        assert_eq!(child.wait().unwrap().code(), code_of(Signal::SIGTERM));
-        assert_eq!(state(world, id), ContainerState::ContainerRunning);
+        let code = child.wait().unwrap().code();
+        let mut rest = String::new();
+        child.stderr.as_mut().unwrap().read_to_string(&mut rest).unwrap();
+        let state = state(world, id);
+        assert_eq!(code, code_of(Signal::SIGTERM), "{transport}, the container is {state:?}: {rest}");
+        assert_eq!(state, ContainerState::ContainerRunning);
     }
 }
 

@@ -328,7 +328,6 @@ mod tests {
             "/stats/container",
             "/stats/summary/x",
             "/metrics/resource/x",
-            "/metrics/probes",
         ] {
             assert_eq!(route(path), Route::Unknown, "{path}");
         }

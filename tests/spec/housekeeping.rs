@@ -178,8 +178,9 @@ fn logs_are_rotated(builder: NodeBuilder) {
         .collect();
     assert!(modes.iter().all(|mode| *mode == modes[0]), "{modes:?}");
 
-    // A log that vanished with nobody told is opened anew.
-    fs::remove_file(chats.join("0.log")).unwrap();
+    // A log that vanished with nobody told is opened anew; the agent may have died right after it moved it away.
+    let removed = fs::remove_file(chats.join("0.log"));
+    assert!(removed.is_ok() || !chats.join("0.log").exists(), "{removed:?}");
     node.start_agent();
     wait_until(SOON, "the log again", || chats.join("0.log").exists());
 

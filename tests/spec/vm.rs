@@ -64,7 +64,6 @@ fn on_cgroup_v2() {
             "cgroups::what_the_limits_do_on_containerd_1",
             "cgroups::what_the_limits_do_on_containerd_2",
             "cgroups::what_is_left_of_pods_that_are_gone_is_reaped",
-            "stats::figures_are_those_of_the_cgroups_on_containerd_1",
             "stats::figures_are_those_of_the_cgroups_on_containerd_2",
             "vm::huge_pages_and_oom_scores_on_containerd_1",
             "vm::huge_pages_and_oom_scores_on_containerd_2",

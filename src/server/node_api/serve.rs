@@ -59,8 +59,8 @@ const MAX_HEADERS: usize = 100;
 const MAX_HTTP2_HEAD: u32 = 40 << 10;
 /// Bytes of an answer that wait to be taken on an HTTP/2 stream.
 const SEND_BUFFER: usize = 32 << 10;
-/// Requests at once on one HTTP/2 connection, as with Go's.
-const MAX_STREAMS: u32 = 100;
+/// Requests at once on one HTTP/2 connection; who has more opens another one, as Go's clients do.
+const MAX_STREAMS: u32 = 32;
 /// A peer that is gone without a word is noticed after about a minute.
 const KEEPALIVE: (u32, u32, u32) = (30, 10, 3);
 
